@@ -1,0 +1,66 @@
+"""The errors that a user can fix, and nothing else.
+
+    HarnessError                 every message says where, what, and the next step
+    ├── StudyError               a study file or a request does not make sense (bad key, unknown change, ...)
+    ├── DataError                images are missing, unreadable or inconsistent
+    ├── TrackingError            the tracking database or server cannot be used
+    ├── StoreError               the folder of cells cannot be read or written
+    ├── ResultsError             the results do not support what was asked of them
+    │   └── UnpairedSeedsError   a seed has a number on one side of a comparison only
+    └── CellError                one cell could not be trained; it is recorded, the others go on
+        ├── DivergedError        the loss is not finite
+        └── OutOfMemoryError     the device has too little memory
+
+Mistakes of our own are `assert`s and keep their traceback; they do not belong here. The command line prints a
+HarnessError without a traceback and exits with 2.
+"""
+
+from collections.abc import Sequence
+
+
+class HarnessError(Exception):
+    """Base of every error that the user can fix from its message alone."""
+
+
+class StudyError(HarnessError):
+    """A study, a change or a request that does not make sense; holds every problem found, not the first one.
+
+    Args:
+        problems: one complete sentence each: where, what, what was expected, the next step.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems: Sequence[str] = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(HarnessError):
+    """Images are missing, unreadable or inconsistent."""
+
+
+class TrackingError(HarnessError):
+    """The tracking database or server cannot be used."""
+
+
+class StoreError(HarnessError):
+    """The folder of cells cannot be read or written."""
+
+
+class ResultsError(HarnessError):
+    """The results do not support what was asked of them."""
+
+
+class UnpairedSeedsError(ResultsError):
+    """A seed has a number on one side of a comparison only; the message lists the seeds and the missing side."""
+
+
+class CellError(HarnessError):
+    """One cell could not be trained; the runner records it and goes on with the others."""
+
+
+class DivergedError(CellError):
+    """The loss is not finite."""
+
+
+class OutOfMemoryError(CellError):
+    """The device has too little memory for this cell."""

@@ -1,0 +1,289 @@
+"""Settings: everything that can move a cell's number, and nothing that cannot.
+
+A frozen tree of pydantic models. `model` and `data` are tagged unions (by `kind`), so that a new model or data set is
+one more member. Paths, worker counts, log levels and device indices are arguments of `run`, never settings; where a
+setting must hold a path (to images, to weights), the identity leaves it out and takes a fingerprint of what lies there.
+
+Does not belong here: reading YAML (`study.py`), edits by name (`changes.py`), torch.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Channels = tuple[float, float, float]
+
+
+class _Part(BaseModel):
+    """One branch of the tree: frozen, no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ConvNet(_Part):
+    """The report's network: blocks of convolution, ReLU, pooling [, batch norm], then two fully connected layers.
+
+    Attributes:
+        filters: output channels of each block.
+        kernel_size: of every convolution, odd; the padding keeps the size ("same").
+        pooling: `max` or `avg` over 2x2 after the ReLU; `stride` instead gives the convolution stride 2.
+        batch_norm: batch normalization after each block's pooling (Table 1 of the report).
+        batch_norm_fc: batch normalization after the ReLU of the hidden fully connected layer.
+        hidden_units: width of the hidden fully connected layer.
+        dropout: probability of zeroing a hidden unit before the last layer, in [0, 1).
+    """
+
+    kind: Literal["convnet"] = "convnet"
+    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)] = (32, 64, 128)
+    kernel_size: PositiveInt = 5
+    pooling: Literal["max", "avg", "stride"] = "max"
+    batch_norm: bool = False
+    batch_norm_fc: bool = False
+    hidden_units: PositiveInt = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"must be odd, so that padding can keep the image size; {value} is even")
+        return value
+
+
+class ResNet18(_Part):
+    """torchvision's ResNet18 with a new last layer.
+
+    Attributes:
+        weights: `imagenet` (torchvision's IMAGENET1K_V1), `none` (random), or `file:PATH` to a state dict.
+        trained_layers: top-level modules that train, the others are frozen; `("all",)` trains everything.
+        frozen_batch_norm: whether frozen layers keep the running statistics of the weights (evaluation mode). The
+            report's code left them in training mode, so that statistics went on moving in frozen layers.
+    """
+
+    kind: Literal["resnet18"] = "resnet18"
+    weights: str = "imagenet"
+    trained_layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("layer4", "fc")
+    frozen_batch_norm: bool = False
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value in ("imagenet", "none") or (value.startswith("file:") and len(value) > len("file:")):
+            return value
+        raise ValueError(f"must be 'imagenet', 'none' or 'file:PATH', not {value!r}")
+
+    @field_validator("trained_layers")
+    @classmethod
+    def _layers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+        unknown = [name for name in value if name not in known]
+        if value != ("all",) and unknown:
+            raise ValueError(
+                f"unknown {', '.join(map(repr, unknown))}; ResNet18 has {', '.join(known)}, or say ['all']"
+            )
+        return value
+
+
+class PluginModel(_Part):
+    """A user's own model: `factory` names a function by import path, `package.module:function`.
+
+    It is called with the keyword arguments of `options` and `num_classes`, and returns an `nn.Module` that maps images
+    (N, 3, H, W) to logits (N, num_classes). The hash of its source file is part of the cell's identity.
+    """
+
+    kind: Literal["plugin"] = "plugin"
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    options: dict[str, bool | int | float | str] = {}
+
+
+class Cifar10(_Part):
+    """CIFAR-10 through torchvision: 50,000 training and 10,000 test images, 32x32, 10 classes."""
+
+    kind: Literal["cifar10"] = "cifar10"
+
+
+class Cifar100(_Part):
+    """CIFAR-100 through torchvision: 50,000 training and 10,000 test images, 32x32, 100 classes."""
+
+    kind: Literal["cifar100"] = "cifar100"
+
+
+class ImageFolder(_Part):
+    """`PATH/train/<class>/*` and `PATH/test/<class>/*`; images of any size are resized to `image_size` squares."""
+
+    kind: Literal["image-folder"] = "image-folder"
+    path: Annotated[str, Field(min_length=1)]
+    image_size: PositiveInt = 32
+
+
+class Shapes(_Part):
+    """32x32 RGB images of ten shapes that the project draws itself; no file, no network.
+
+    Attributes:
+        seed: of the drawing; another seed is another data set of the same kind.
+        train_images, test_images: how many, over all ten classes.
+    """
+
+    kind: Literal["shapes"] = "shapes"
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_images: Annotated[int, Field(ge=100)] = 10_000
+    test_images: Annotated[int, Field(ge=10)] = 5_000
+
+
+class Preprocessing(_Part):
+    """What happens to every image, in training and in evaluation alike.
+
+    Attributes:
+        resize: side in pixels that images are resized to (bilinear, antialiased), or None to leave them.
+        mean, std: per channel (red, green, blue), on pixel values in [0, 1].
+    """
+
+    resize: PositiveInt | None = None
+    mean: Channels = (0.5, 0.5, 0.5)
+    std: tuple[
+        Annotated[float, Field(gt=0)],
+        Annotated[float, Field(gt=0)],
+        Annotated[float, Field(gt=0)],
+    ] = (0.25, 0.25, 0.25)
+
+
+class Augmentation(_Part):
+    """Random edits of training images, drawn for each image, in this order. Zeros (and None) mean: not used.
+
+    Attributes:
+        crop_padding: zero padding on each side, then a random crop back to the size.
+        crop_size: random crop to this side in pixels, resized back (bilinear).
+        brightness: pixel values are multiplied by a factor uniform in [1 - b, 1 + b] and clipped.
+        rotation_degrees: rotation uniform in [-r, r] about the centre; uncovered pixels become zero (black).
+        horizontal_flip, vertical_flip, grayscale: probabilities.
+    """
+
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    crop_size: PositiveInt | None = None
+    brightness: Probability = 0.0
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    horizontal_flip: Probability = 0.0
+    vertical_flip: Probability = 0.0
+    grayscale: Probability = 0.0
+
+    @property
+    def is_used(self) -> bool:
+        return self != Augmentation()
+
+
+class Optimizer(_Part):
+    """torch.optim by lower-case name. `momentum` belongs to SGD alone; `weight_decay` is the optimizer's own term."""
+
+    name: Literal["sgd", "adam", "adamw", "adamax"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _momentum_is_sgds(self) -> "Optimizer":
+        if self.momentum and self.name != "sgd":
+            raise ValueError(f"momentum {self.momentum} is set, but {self.name} takes none; only sgd does")
+        return self
+
+
+class Training(_Part):
+    """The protocol of the report; the defaults are its values.
+
+    Attributes:
+        batch_size: images a step; a last, shorter batch is dropped.
+        validations_per_epoch: evenly, in optimizer steps: one every `steps_per_epoch // validations_per_epoch`.
+        patience: stop when, of the last `patience` validation losses, the oldest is the smallest.
+        validation_fraction: of the training images, drawn at random with `split_seed` (the same for all seeds).
+        precision: `bfloat16` computes convolutions and matrix products in bfloat16; `auto` is resolved to the
+            hardware's native one before a cell gets its key.
+        threads: CPU threads of one cell; more than one gives other bits, so it is a setting.
+    """
+
+    batch_size: PositiveInt = 64
+    max_epochs: PositiveInt = 10
+    validations_per_epoch: PositiveInt = 2
+    patience: Annotated[int, Field(ge=2)] = 4
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: PositiveInt = 1
+
+
+Model = Annotated[ConvNet | ResNet18 | PluginModel, Field(discriminator="kind")]
+Data = Annotated[Cifar10 | Cifar100 | ImageFolder | Shapes, Field(discriminator="kind")]
+
+
+class Settings(_Part):
+    """Everything that can move one cell's number but the seed."""
+
+    model: Model = ConvNet()
+    data: Data = Cifar10()
+    preprocessing: Preprocessing = Preprocessing()
+    augmentation: Augmentation = Augmentation()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+
+    def identity(self) -> dict[str, Any]:
+        """The tree as plain values, without what cannot move the number: where files lie."""
+        tree = self.model_dump(mode="json")
+        tree["data"].pop("path", None)
+        if str(tree["model"].get("weights", "")).startswith("file:"):
+            tree["model"]["weights"] = "file"
+        return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted paths to leaves: `{"optimizer": {"name": "sgd"}}` gives `{"optimizer.name": "sgd"}`."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            leaves |= flatten(value, f"{path}.")
+        else:
+            leaves[path] = value
+    return leaves
+
+
+def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """Settings with some leaves replaced. A change of a `kind` starts from that kind's defaults.
+
+    Args:
+        overrides: dotted path to value, as `flatten` gives them.
+
+    Raises:
+        pydantic.ValidationError: a path does not exist or a value is out of range.
+    """
+    tree = settings.model_dump()
+    for path in sorted(overrides, key=lambda path: not path.endswith(".kind")):  # kinds first: they reset their branch
+        *branches, leaf = path.split(".")
+        node = tree
+        for branch in branches:
+            if not isinstance(node.get(branch), dict):
+                node[branch] = {}
+            node = node[branch]
+        if leaf == "kind" and node.get("kind") != overrides[path]:
+            node.clear()
+        node[leaf] = overrides[path]
+    return Settings.model_validate(tree)
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """Pydantic's findings as `path: sentence`, one a finding."""
+    return [
+        _problem(finding["loc"], finding["type"], finding["msg"], finding.get("input")) for finding in error.errors()
+    ]
+
+
+def _problem(location: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    where = f"{path}: " if path else ""
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key"
+    if kind == "missing":
+        return f"{where}required, but missing"
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    shown = repr(value) if isinstance(value, str | int | float | bool) or value is None else ""
+    message = message[:1].lower() + message[1:]
+    return f"{where}{message}" + (f" (found {shown})" if shown and shown not in message else "")
