@@ -15,7 +15,7 @@ from harness.cell import Cell, make_cells
 from harness.changes import Change, check_change, combine, suggestion
 from harness.designs import DESIGNS, Changes, Comparison, Design, variant_name
 from harness.errors import StudyError
-from harness.settings import ConvNet, Settings, with_overrides
+from harness.settings import ConvNet, Settings, flatten, with_overrides
 from harness.study import Study
 
 
@@ -131,7 +131,7 @@ def make_plan(
     """
     chosen = study.profile(profile)
     selected = _select(study, only, skip)
-    baseline = with_overrides(study.baseline, {**chosen.overrides, **(overrides or {})})
+    baseline = with_overrides(study.baseline, _layered(flatten(chosen.overrides), overrides or {}))
     if baseline.training.precision == "auto":
         baseline = with_overrides(baseline, {"training.precision": precision})
     designed = _designed(study, designs or study.designs, selected)
@@ -152,6 +152,19 @@ def make_plan(
     return Plan(study, profile, seeds, variants, comparisons, notes, dict(fingerprints(baseline)))
 
 
+def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """One manifest for two plans of the same study run: all variants, seeds and comparisons of both."""
+    assert known["id"] == added["id"]
+    variants = {it["name"]: it for it in known["variants"]}
+    for it in added["variants"]:
+        before = variants.get(it["name"], {"cells": {}})["cells"]
+        cells = dict(sorted((before | it["cells"]).items(), key=lambda item: int(item[0])))
+        variants[it["name"]] = it | {"cells": cells}
+    comparisons = [*known["comparisons"], *(it for it in added["comparisons"] if it not in known["comparisons"])]
+    notes = list(dict.fromkeys([*known["notes"], *added["notes"]]))
+    return {**added, "variants": list(variants.values()), "comparisons": comparisons, "notes": notes}
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`10` means ten seeds, 0 to 9; `3,5,8` means those; `4,` means the one seed 4.
 
@@ -170,6 +183,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise StudyError(f"--seeds {text}: a seed stands twice.")
     return tuple(numbers)
+
+
+def _layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Both sets of overrides, the upper one winning; where it names another kind, it replaces the whole branch."""
+    replaced = tuple(path.removesuffix("kind") for path in upper if path.endswith(".kind"))
+    return {path: value for path, value in lower.items() if not path.startswith(replaced)} | dict(upper)
 
 
 def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> frozenset[str]:

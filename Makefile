@@ -1,0 +1,28 @@
+# Each target does its own set-up: a virtual environment in .venv with the pinned versions of constraints.txt.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: ablate test check bench clean
+
+ablate: .venv/installed  ## the main job on embedded images: every change of task3, three seeds, a table of effects
+	$(BIN)/harness ablate --study task3 --profile quick
+
+test: .venv/installed  ## the tests; no GPU, network or data set needed
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed  ## speed against peers, side by side; see benchmarks/README.md
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,97 @@
+"""The command line: click and rich, a file a command; the only place that prints.
+
+Importing this package imports no command: each is loaded when it is called, so that `harness --help` answers at once.
+"""
+
+import importlib
+import os
+import sys
+
+import click
+
+from harness.errors import HarnessError
+
+# Command -> (module:attribute, one line for --help). The lines stand here so that --help loads no command.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "ablate": ("harness.cli.ablate:ablate", "Train what a study needs and print the table of effects."),
+    "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
+    "studies": ("harness.cli.studies:studies", "List the built-in studies."),
+    "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
+    "validate": ("harness.cli.studies:validate", "Check a study file; everything wrong at once."),
+    "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
+    "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
+    "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
+    "doctor": ("harness.cli.doctor:doctor", "Say what this machine has: device, precision, versions, data, disk."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called; turns what a user can fix into a message and exit code 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from harness.changes import suggestion
+
+            ctx.fail(f"no such command {args[0]!r}.{suggestion(args[0], COMMANDS)} `harness --help` lists all.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            raise Problem(str(error)) from None
+
+
+class Problem(click.ClickException):
+    """What the user can fix: printed without a traceback; exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        for line in self.message.splitlines():
+            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+            click.echo(line, err=True)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="harness")
+def cli() -> None:
+    """Which of my changes helped? Ablation studies with paired seeds, intervals and a corrected test.
+
+    \b
+    harness ablate --study task3 --profile quick    a first table, on embedded images
+    harness plan --study task3                      what the full study would take
+    """
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done; 1 some cells failed; 2 the request was wrong; 130 interrupted."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        code = cli.main(prog_name="harness", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe has gone: `harness results | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

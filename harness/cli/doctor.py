@@ -1,0 +1,85 @@
+"""`harness doctor`: what this machine has, and what to do about what it lacks."""
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from harness.cells import Cells
+from harness.cli.options import store_option
+from harness.cli.progress import size
+from harness.errors import HarnessError
+from harness.hardware import cpu_name, cuda_capabilities, native_precision, resolve_device, usable_cores
+from harness.provenance import library_versions
+
+
+@click.command()
+@store_option
+@click.pass_context
+def doctor(ctx: click.Context, store: Path) -> None:
+    """Check device, native precision, versions, data, tracking and disk; exit code 1 if something is wrong."""
+    cells = Cells(store.absolute())
+    checks = [_device(), _precision(), _versions(), _data(), _tracking(cells.root), _disk(cells)]
+    table = Table.grid(padding=(0, 2))
+    for is_good, name, said in checks:
+        table.add_row("[green]ok[/green]" if is_good else "[red]no[/red]", name, said)
+    Console(highlight=False).print(table)
+    if not all(is_good for is_good, _, _ in checks):
+        ctx.exit(1)
+
+
+Check = tuple[bool, str, str]
+
+
+def _device() -> Check:
+    if cuda_capabilities():
+        import torch
+
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+        if not torch.cuda.is_available():
+            return False, "device", "the driver shows a CUDA device, but torch cannot use it: install torch with CUDA"
+        return True, "device", names
+    return True, "device", f"{cpu_name()}, {usable_cores()} cores; no CUDA device"
+
+
+def _precision() -> Check:
+    device = resolve_device("auto")
+    precision = native_precision(device)
+    remark = "" if precision == "bfloat16" else "; bfloat16 is not native here, so training takes about twice as long"
+    return True, "precision", f"{precision} ({device}){remark}"
+
+
+def _versions() -> Check:
+    found = library_versions()
+    return True, "versions", ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _data() -> Check:
+    from harness.sources import default_cache
+
+    cache = default_cache()
+    existing = cache if cache.exists() else "not made yet"
+    return True, "data", f"image cache {cache} ({existing if existing != cache else 'there'}); shapes needs no file"
+
+
+def _tracking(root: Path) -> Check:
+    from harness.store import masked, open_tracking, resolve_uri
+
+    try:
+        uri = resolve_uri(None, root)
+        if uri.startswith("sqlite") and not root.exists():
+            return True, "tracking", f"{uri} (made at the first run)"
+        with open_tracking(root):
+            return True, "tracking", masked(uri)
+    except HarnessError as error:
+        return False, "tracking", str(error)
+
+
+def _disk(cells: Cells) -> Check:
+    free = cells.free_bytes()
+    existing = next(path for path in (cells.root, *cells.root.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        return False, "disk", f"{existing} cannot be written; choose another folder with --store"
+    return free > 1e9, "disk", f"{size(free)} free at {cells.root}"

@@ -1,0 +1,133 @@
+"""Options that several commands share, and the plan that they describe."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from harness.cells import Cells
+from harness.hardware import cuda_capabilities, native_precision, resolve_device, usable_cores
+from harness.plan import Plan, make_plan, parse_seeds
+from harness.settings import flatten
+from harness.study import load_study, studies
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Names(click.ParamType):
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
+def _complete_study(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in studies() if name.startswith(incomplete)]
+
+
+def _complete_change(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    *before, last = incomplete.split(",")
+    study = load_study(ctx.params.get("study") or "task3")
+    names = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
+    return [",".join([*before, name]) for name in names if name.startswith(last)]
+
+
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("mlruns"),
+    show_default=True,
+    envvar="HARNESS_STORE",
+    help="Folder of cells, tracking database and artifacts.",
+)
+study_option = click.option(
+    "--study", required=True, help="A built-in study, or the path of a YAML file.", shell_complete=_complete_study
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+_PLAN_OPTIONS = [
+    study_option,
+    click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study."),
+    click.option("--data", help="cifar10, cifar100, shapes, or image-folder:PATH; the study's own by default."),
+    click.option("--seeds", help="A count (10), or a list (0,1,2; `4,` is the one seed 4); the profile's by default."),
+    click.option(
+        "--design", "designs", type=Names(), default=(), help="Designs, comma-separated; the study's own by default."
+    ),
+    click.option("--only", type=Names(), default=(), help="Only these changes.", shell_complete=_complete_change),
+    click.option("--skip", type=Names(), default=(), help="Not these changes.", shell_complete=_complete_change),
+    click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
+    store_option,
+]
+
+
+def plan_options(command: Command) -> Command:
+    """The options that describe a plan; the command gets them as `PlanRequest`'s fields."""
+    for option in reversed(_PLAN_OPTIONS):
+        command = option(command)
+    return command
+
+
+class Planned(NamedTuple):
+    """A plan with the place and the workers that will run it. `devices` has one entry a worker."""
+
+    plan: Plan
+    cells: Cells
+    device: str
+    devices: tuple[str, ...]
+    cache: Path
+
+
+def planned(
+    *,
+    study: str,
+    profile: str,
+    data: str | None,
+    seeds: str | None,
+    designs: tuple[str, ...],
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    epochs: int | None,
+    device: str,
+    jobs: int | None,
+    store: Path,
+) -> Planned:
+    """The plan that these options describe. Raises HarnessError with everything that is wrong in them."""
+    from harness.fingerprints import Fingerprints
+    from harness.sources import default_cache, parse_data
+
+    device = resolve_device(device)
+    cache = default_cache()
+    overrides: dict[str, Any] = {}
+    if data:
+        overrides |= flatten({"data": parse_data(data)})
+    if epochs:
+        overrides["training.max_epochs"] = epochs
+    plan = make_plan(
+        load_study(study),
+        fingerprints=Fingerprints(cache),
+        precision=native_precision(device),
+        profile=profile,
+        designs=designs,
+        seeds=parse_seeds(seeds) if seeds else (),
+        only=only,
+        skip=skip,
+        overrides=overrides,
+    )
+    threads = plan.variants[0].settings.training.threads
+    return Planned(plan, Cells(store.absolute()), device, worker_devices(device, jobs, threads), cache)
+
+
+def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    if device == "cpu":
+        return ("cpu",) * (jobs or max(1, usable_cores() // threads))
+    count = len(cuda_capabilities())
+    names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
+    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))

@@ -1,0 +1,113 @@
+"""Live progress of a run: a table that redraws itself in a terminal, one plain line per ended cell elsewhere."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.cell import Cell
+from harness.runner import Progress
+
+
+@dataclass
+class RunProgress:
+    """Pass `update` to `run`. Use as a context manager: the live table is taken down at the end.
+
+    Args:
+        names: cell key -> "variant seed 3".
+        num_done: cells that had ended before.
+        expected_seconds: wall time that the cells left should take; corrected as cells end.
+    """
+
+    console: Console
+    names: Mapping[str, str]
+    num_cells: int
+    num_done: int
+    expected_seconds: float
+    _running: dict[str, tuple[Cell, str, float]] = field(default_factory=dict)
+    _failed: int = 0
+    _ended_here: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _live: Live | None = None
+
+    def __enter__(self) -> "RunProgress":
+        if self.console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        cell, name = progress.cell, self.names.get(progress.cell.key, progress.cell.key)
+        if progress.kind == "event":
+            started = self._running.get(cell.key, (cell, "", time.monotonic()))[2]
+            self._running[cell.key] = (cell, _position(progress), started)
+        elif progress.kind == "elsewhere":
+            self._running.pop(cell.key, None)
+        elif progress.result is not None:
+            self._running.pop(cell.key, None)
+            self._ended_here += 1
+            result = progress.result
+            self._failed += not result.is_finished
+            if result.is_finished:
+                said = f"test accuracy {result.test_accuracy:.4f}, {result.seconds:.1f} s"
+            else:
+                said = f"{result.status}: {result.reason}"
+            line = f"[{self.num_done + self._ended_here}/{self.num_cells}] {name}: {said}"
+            style = "" if result.is_finished else "red"
+            self.console.print(Text(line, style=style), soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        done = self.num_done + self._ended_here
+        rows = Table.grid(padding=(0, 2))
+        for key, (_, position, started) in self._running.items():
+            rows.add_row("  ", self.names.get(key, key), position, f"{time.monotonic() - started:.0f} s")
+        failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
+        head = Text.from_markup(
+            f"{done} of {self.num_cells} cells{failed}; about {duration(self._seconds_left())} left"
+        )
+        return Group(ProgressBar(total=self.num_cells, completed=done, width=60), head, rows)
+
+    def _seconds_left(self) -> float:
+        spent = time.monotonic() - self._started
+        todo = self.num_cells - self.num_done
+        if self._ended_here < 2:
+            return max(self.expected_seconds - spent, 0)
+        return spent / self._ended_here * (todo - self._ended_here)
+
+
+def _position(progress: Progress) -> str:
+    event = progress.event
+    match event["event"]:
+        case "validation":
+            epochs = progress.cell.settings.training.max_epochs
+            return f"epoch {event['epoch']:.1f}/{epochs}  validation accuracy {event['val_accuracy']:.3f}"
+        case "resumed":
+            return f"continues at step {event['step']}"
+        case "restarted":
+            return "starts again"
+        case _:
+            return "training"
+
+
+def duration(seconds: float) -> str:
+    """`95 s`, `12 min`, `3.4 h`: two digits are all that an estimate has."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(num_bytes: float) -> str:
+    """`12 MB`, `3.4 GB`."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -1,0 +1,56 @@
+"""`harness studies`, `harness changes`, `harness validate`: what there is to run, and whether a study file is right."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from harness.study import Study, load_study
+from harness.study import studies as built_in
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+@click.command()
+def studies() -> None:
+    """List the built-in studies. A study of your own is a YAML file: pass its path wherever a name goes."""
+    table = _table("study", "title", "changes", "profiles")
+    for name in built_in():
+        study = load_study(name)
+        table.add_row(name, study.title, str(len(study.changes)), ", ".join(study.profiles))
+    Console(highlight=False).print(table)
+
+
+@click.command()
+@click.option("--study", help="Only this study: a name, or the path of a YAML file.")
+def changes(study: str | None) -> None:
+    """List the changes and combinations of the built-in studies, or of one study."""
+    console = Console(highlight=False)
+    for name in [study] if study else built_in():
+        loaded = load_study(name)
+        if loaded.changes:
+            console.print(f"\n[bold]{loaded.name}[/bold]: {loaded.title}")
+            console.print(_changes_table(loaded))
+
+
+def _changes_table(study: Study) -> Table:
+    table = _table("change", "group", "what", "sets")
+    for change in study.changes:
+        sets = ", ".join(f"{path} = {value}" for path, value in change.overrides.items())
+        table.add_row(change.name, change.group, change.summary, sets)
+    for combination in study.combinations:
+        table.add_row(combination.name, "", combination.summary, " + ".join(combination.changes))
+    return table
+
+
+@click.command()
+@click.argument("file")
+def validate(file: str) -> None:
+    """Check a study file and print everything that is wrong with it; exit code 2 if anything is."""
+    study = load_study(file)
+    counts = f"{len(study.changes)} changes, {len(study.combinations)} combinations, {len(study.profiles)} profiles"
+    Console(highlight=False).print(f"{file}: study {study.name!r} is valid: {counts}.", soft_wrap=True)

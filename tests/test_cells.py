@@ -1,0 +1,124 @@
+"""The folder of cells: what is on disk at every moment."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from fakes import cells_for, epoch, result_of, validations
+
+from harness.cell import Cell
+from harness.cells import Cells, write_atomically
+from harness.errors import StoreError
+
+
+def test_a_cell_reads_back_equal_from_its_folder(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+
+    cells.open(cell)
+
+    assert cells.spec(cell.key) == cell
+
+
+def test_an_edited_specification_is_not_taken_for_the_cell(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    path = cells.open(cell) / "spec.json"
+    spec = json.loads(path.read_text())
+    spec["settings"]["optimizer"]["learning_rate"] = 0.5
+    path.write_text(json.dumps(spec))
+
+    with pytest.raises(AssertionError, match="reads back as"):
+        Cell.from_json(json.loads(path.read_text()))
+
+
+def test_half_a_line_of_a_dying_writer_is_passed_over_and_the_next_event_is_whole(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.append(cell.key, epoch(10))
+    with (cells.folder(cell.key) / "journal.jsonl").open("a") as journal:
+        journal.write('{"event": "valida')
+
+    cells.append(cell.key, epoch(20))
+
+    assert [event["step"] for event in cells.events(cell.key)] == [10, 20]
+
+
+def test_epochs_keep_the_last_of_each_step_in_order_and_forget_a_restarted_attempt(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    for event in ({"event": "started"}, epoch(10), {"event": "restarted"}, epoch(20, 9.0), epoch(10), epoch(20)):
+        cells.append(cell.key, event)
+
+    assert cells.epochs(cell.key) == validations([10, 20])
+
+
+def test_a_result_reads_back_equal_and_drops_the_checkpoint(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    (cells.open(cell) / "checkpoint.pt").write_bytes(b"x")
+    result = result_of(cell, 0.71)
+
+    cells.write_result(result)
+
+    assert cells.result(cell.key) == result
+    assert not (cells.folder(cell.key) / "checkpoint.pt").exists()
+    assert cells.events(cell.key)[-1]["test_accuracy"] == 0.71
+
+
+def test_a_damaged_result_says_which_file_to_delete(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    (cells.open(cell) / "result.json").write_text('{"key": "x"')
+
+    with pytest.raises(StoreError, match=r"result\.json: damaged.*Delete it"):
+        cells.result(cell.key)
+
+
+def test_a_claim_excludes_other_processes_and_ends_with_its_process(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
+        "from pathlib import Path; from fakes import cells_for; from harness.cells import Cells\n"
+        "with Cells(Path(sys.argv[1])).claim(cells_for()[0]) as mine: print(mine, flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), ":".join(sys.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+
+    with cells.claim(cell) as is_mine:
+        assert not is_mine
+    assert cells.is_claimed(cell.key)
+
+    holder.kill()
+    holder.communicate()
+    with cells.claim(cell) as is_mine:
+        assert is_mine
+    assert not cells.is_claimed(cell.key)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_a_clear_error(tmp_path):
+    tmp_path.chmod(0o500)
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        Cells(tmp_path / "mlruns").open(cells_for()[0])
+
+
+def test_a_store_below_a_file_is_a_clear_error(tmp_path):
+    (tmp_path / "mlruns").write_text("a file, not a folder")
+
+    with pytest.raises(StoreError, match="cannot be written.*--store"):
+        Cells(tmp_path / "mlruns").open(cells_for()[0])
+
+
+def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
+    write_atomically(tmp_path / "a.json", "1")
+    write_atomically(tmp_path / "a.json", "2")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "2"

@@ -1,0 +1,184 @@
+"""The runner, with trainers of a few lines and real worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fakes
+import pytest
+from fakes import cells_for
+
+from harness.cells import Cells
+from harness.runner import Progress, run
+
+PROVENANCE = {"commit": "c0ffee", "dirty": True}
+TWO = ["cpu", "cpu"]
+
+
+@pytest.fixture(params=[False, True], ids=["workers", "in-process"])
+def in_process(request):
+    return request.param
+
+
+def calls(cells, cell):
+    return (cells.folder(cell.key) / "calls").read_text().splitlines()
+
+
+def test_every_cell_gets_its_result_with_provenance(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(5)
+
+    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+
+    results = [cells.result(cell.key) for cell in todo]
+    assert [result.test_accuracy for result in results] == [0.5, 0.51, 0.52, 0.53, 0.54]
+    assert {(result.commit, result.dirty) for result in results} == {("c0ffee", True)}
+    assert all(cells.events(cell.key)[0]["provenance"] == PROVENANCE for cell in todo)
+    assert cells.epochs(todo[0].key) == fakes.validations([10, 20])
+
+
+def test_an_ended_cell_is_never_trained_again(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(3)
+
+    for _ in range(2):
+        run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+
+    assert [len(calls(cells, cell)) for cell in todo] == [1, 1, 1]
+
+
+def test_two_workers_share_the_cells(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(8)
+
+    run(todo, cells, fakes.train, devices=["cpu", "cuda:7"], provenance=PROVENANCE)
+
+    workers = {tuple(calls(cells, cell)[0].split()) for cell in todo}
+    assert {device for _, device in workers} == {"cpu", "cuda:7"}
+    assert len({pid for pid, _ in workers}) == 2
+    assert str(os.getpid()) not in {pid for pid, _ in workers}
+
+
+def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(3)
+
+    run(todo, cells, fakes.fail_on_seed_1, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+
+    assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished"]
+    assert cells.result(todo[1].key).reason == "ZeroDivisionError: planted"
+    failure = next(event for event in cells.events(todo[1].key) if event["event"] == "failed")
+    assert "ZeroDivisionError: planted" in failure["traceback"]
+
+
+def test_a_worker_that_keeps_dying_on_a_cell_takes_only_that_cell_with_it(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(4)
+
+    run(todo, cells, fakes.die_on_seed_1, devices=TWO, provenance=PROVENANCE)
+
+    assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished", "finished"]
+    assert "SIGKILL" in cells.result(todo[1].key).reason
+    assert calls(cells, todo[1]) == ["died", "died"]  # tried once more
+
+
+def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(2)
+
+    run(todo, cells, fakes.die_once, devices=TWO, provenance=PROVENANCE)
+
+    assert [cells.result(cell.key).status for cell in todo] == ["finished", "finished"]
+
+
+def test_a_cell_that_another_process_trains_is_waited_for_not_trained(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(2)
+    seen: list[Progress] = []
+
+    def holder():
+        with cells.claim(todo[0]) as mine:
+            assert mine
+            time.sleep(1.5)
+            cells.write_result(fakes.result_of(todo[0], 0.99))
+
+    thread = threading.Thread(target=holder)
+    thread.start()
+    time.sleep(0.2)
+    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, on_progress=seen.append)
+    thread.join()
+
+    assert cells.result(todo[0].key).test_accuracy == 0.99
+    assert not (cells.folder(todo[0].key) / "calls").exists()
+    assert "elsewhere" in [progress.kind for progress in seen]
+
+
+def test_progress_tells_events_and_results_of_every_cell(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(2)
+    seen: list[Progress] = []
+
+    run(todo, cells, fakes.train, devices=TWO, provenance={}, on_progress=seen.append, in_process=in_process)
+
+    for cell in todo:
+        kinds = [(it.kind, it.event.get("event")) for it in seen if it.cell == cell]
+        assert kinds == [("event", "started"), ("event", "validation"), ("event", "validation"), ("ended", None)]
+    ended = [it.result for it in seen if it.kind == "ended"]
+    assert all(result is not None and result.is_finished for result in ended)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2].split(":")
+import fakes
+from harness.cells import Cells
+from harness.runner import run
+if __name__ == "__main__":
+    run(fakes.cells_for(2), Cells(Path(sys.argv[1])), fakes.train_slowly, devices=["cpu", "cpu"], provenance={})
+"""
+
+
+def start_slow_run(tmp_path):
+    """A runner in a process of its own whose two workers are in the middle of training; their pids."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    store = tmp_path / "mlruns"
+    parent = subprocess.Popen([sys.executable, str(script), str(store), ":".join(sys.path)], stderr=subprocess.DEVNULL)
+    files = [Cells(store).folder(cell.key) / "pid" for cell in cells_for(2)]
+    deadline = time.monotonic() + 30
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < deadline, "the workers did not start"
+        time.sleep(0.05)
+    return parent, [int(file.read_text()) for file in files], Cells(store)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_dead(pids):
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline, "a worker goes on as an orphan"
+        time.sleep(0.05)
+
+
+def test_no_worker_outlives_a_killed_parent_and_its_cells_are_free_again(tmp_path):
+    parent, pids, cells = start_slow_run(tmp_path)
+
+    parent.kill()
+    parent.wait()
+
+    wait_until_dead(pids)
+    assert not any(cells.is_claimed(cell.key) for cell in cells_for(2))
+    assert all(cells.result(cell.key) is None for cell in cells_for(2))
+
+
+def test_an_interrupt_stops_the_workers_and_is_journalled(tmp_path):
+    parent, pids, cells = start_slow_run(tmp_path)
+
+    parent.send_signal(signal.SIGINT)
+    parent.wait(timeout=15)
+
+    wait_until_dead(pids)
+    assert [cells.events(cell.key)[-1]["event"] for cell in cells_for(2)] == ["interrupted", "interrupted"]
