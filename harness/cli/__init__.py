@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("harness.cli.studies:validate", "Check a study file; everything wrong at once."),
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
+    "conv": ("harness.cli.conv:conv", "Arithmetic of convolutions: results, sizes, padding, receptive fields."),
     "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
     "doctor": ("harness.cli.doctor:doctor", "Say what this machine has: device, precision, versions, data, disk."),
 }
