@@ -1,0 +1,52 @@
+"""Tiny labelled images with a planted signal: class k is brighter in channel k, so that a small network learns them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.cell import Cell, make_cells
+from harness.settings import Settings, with_overrides
+
+# Two small blocks on 8x8 images, and batches that leave a remainder: 160 training images are 10 batches of 15 and ten
+# images dropped; 40 validation and 50 test images are no multiple of anything that matters.
+TINY = {
+    "model.filters": (4, 6),
+    "model.kernel_size": 3,
+    "model.hidden_units": 8,
+    "training.batch_size": 15,
+    "training.max_epochs": 3,
+    "training.validation_fraction": 0.2,
+    "training.precision": "float32",
+}
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """As `sources.ImageArrays`."""
+
+    train_images: npt.NDArray[np.uint8]
+    train_labels: npt.NDArray[np.int64]
+    test_images: npt.NDArray[np.uint8]
+    test_labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+def planted_images(*, train: int = 200, test: int = 50, side: int = 8, signal: float = 60, seed: int = 0) -> Arrays:
+    """Three classes; noise of standard deviation 40 about mid grey, plus `signal` in the class's channel."""
+    random = np.random.default_rng(seed)
+
+    def draw(count: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        labels = random.integers(0, 3, count)
+        pixels = 100 + 40 * random.standard_normal((count, side, side, 3))
+        pixels[np.arange(count), :, :, labels] += signal
+        return pixels.clip(0, 255).astype(np.uint8), labels
+
+    return Arrays(*draw(train), *draw(test), ("red", "green", "blue"))
+
+
+def tiny_cell(overrides: dict[str, Any] | None = None, *, seed: int = 0) -> Cell:
+    """One cell of tiny settings, with overrides by dotted path."""
+    (cell,) = make_cells(with_overrides(Settings(), TINY | (overrides or {})), [seed], {"data": "planted"})
+    return cell

@@ -1,0 +1,212 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from harness.errors import DataError, StudyError
+from harness.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, build_model
+from harness.settings import ConvNet, PluginModel, ResNet18
+
+
+def convnet(seed: int = 0, *, side: int = 32, **settings: object) -> ConvolutionalNetwork:
+    network = build_model(ConvNet(**settings), 10, image_size=(side, side), seed=seed)
+    assert isinstance(network, ConvolutionalNetwork)
+    return network
+
+
+def images(count: int = 5, side: int = 32, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, side, side, generator=generator)
+
+
+def test_the_baseline_has_the_390410_parameters_of_the_assignment():
+    # (5*5*3+1)*32 + (5*5*32+1)*64 + (5*5*64+1)*128 + (128*4*4+1)*64 + (64+1)*10
+    assert sum(weight.numel() for weight in convnet().parameters()) == 390_410
+
+
+def test_blocks_are_convolution_relu_pooling_then_batch_norm():
+    """Against the same layers written out in the order of the report's tables."""
+    network = convnet(batch_norm=True, batch_norm_fc=True, filters=(4, 6)).train()
+    x = expected = images()
+    for block in network.blocks:
+        expected = F.max_pool2d(F.relu(F.conv2d(expected, block.conv.weight, block.conv.bias, padding=2)), 2)
+        expected = F.batch_norm(expected, None, None, block.norm.weight, block.norm.bias, training=True)
+    expected = F.relu(F.linear(expected.flatten(1), network.hidden.weight, network.hidden.bias))
+    expected = F.batch_norm(expected, None, None, training=True)
+    expected = F.linear(expected, network.output.weight, network.output.bias)
+    assert torch.equal(network(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pooling_before_the_relu_changes_no_bit_of_values_or_gradients(dtype):
+    block = Block(3, 8, ConvNet()).to(dtype)
+    x = images(16).to(dtype)
+    target = torch.randn(16, 8, 16, 16, generator=torch.Generator().manual_seed(2)).to(dtype)
+
+    def gradients(output: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad((output * target).sum(), list(block.parameters())))
+
+    fast = block(x)
+    as_written = F.max_pool2d(F.relu(block.conv(x)), 2)
+    assert torch.equal(fast, as_written)
+    assert all(map(torch.equal, gradients(fast), gradients(as_written)))
+
+
+def test_average_pooling_comes_after_the_relu_because_the_two_do_not_commute():
+    block = Block(3, 8, ConvNet(pooling="avg"))
+    x = images()
+    assert torch.equal(block(x), F.avg_pool2d(F.relu(block.conv(x)), 2))
+    assert not torch.equal(block(x), F.relu(F.avg_pool2d(block.conv(x), 2)))
+
+
+def test_a_stride_halves_the_image_without_pooling():
+    block = convnet(pooling="stride").blocks[0]
+    assert block.conv.stride == (2, 2)
+    assert block(images()).shape == (5, 32, 16, 16)
+
+
+@pytest.mark.parametrize("pooling", ["max", "avg", "stride"])
+@pytest.mark.parametrize("side", [9, 32, 33])
+def test_every_pooling_fits_images_of_any_side(pooling, side):
+    assert convnet(pooling=pooling, side=side)(images(side=side)).shape == (5, 10)
+
+
+def test_too_many_blocks_for_the_image_are_an_error_that_names_the_setting():
+    with pytest.raises(StudyError, match=r"model\.filters: 4 blocks halve the image 4 times and leave nothing"):
+        convnet(filters=(4, 4, 4, 4), side=8)
+
+
+def test_weights_are_the_default_initialisation_and_depend_on_the_seed():
+    first, again, other = convnet(), convnet(), convnet(seed=1)
+    assert torch.equal(first.hidden.weight, again.hidden.weight)
+    assert not torch.equal(first.hidden.weight, other.hidden.weight)
+    # nn.Linear draws uniformly from (-b, b) with b = 1 / sqrt(fan_in)
+    bound = first.hidden.in_features**-0.5
+    assert 0.99 * bound < first.hidden.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dropout": 0.5}, {"batch_norm": True}, {"batch_norm_fc": True}, {"pooling": "avg"}, {"pooling": "stride"}],
+)
+def test_a_change_leaves_the_first_weights_of_shared_layers_alone(change):
+    baseline = dict(convnet().named_parameters())
+    changed = dict(convnet(**change).named_parameters())
+    assert all(torch.equal(weight, changed[name]) for name, weight in baseline.items())
+
+
+def test_building_leaves_the_global_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    convnet()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_dropout_zeroes_hidden_units_only_in_training():
+    network = convnet(dropout=0.6).train()
+    hidden = torch.ones(1000, 64)
+    zeroed = (network.dropout(hidden) == 0).float().mean()
+    assert abs(zeroed - 0.6) < 0.01  # 64,000 draws: a standard deviation of 0.002
+    assert torch.equal(network.eval().dropout(hidden), hidden)
+
+
+@pytest.fixture(scope="module")
+def resnet_weights(tmp_path_factory):
+    """A file of random weights of a real torchvision ResNet18, with another last layer than the tests ask for."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(5)
+    path = tmp_path_factory.mktemp("weights") / "body.pt"
+    torch.save(resnet18(num_classes=3).state_dict(), path)
+    return path
+
+
+def test_resnet18_takes_weights_from_a_file_and_a_new_last_layer(resnet_weights):
+    network = build_model(ResNet18(weights=f"file:{resnet_weights}"), 10, image_size=(64, 64), seed=0)
+    saved = torch.load(resnet_weights)
+    assert torch.equal(network.layer4[0].conv1.weight, saved["layer4.0.conv1.weight"])
+    assert network.fc.weight.shape == (10, 512)
+    assert network(images(2, 64)).shape == (2, 10)
+
+
+def test_resnet18_trains_the_named_layers_only(resnet_weights):
+    network = build_model(ResNet18(weights=f"file:{resnet_weights}"), 10, image_size=(64, 64), seed=0)
+    trained = {name.partition(".")[0] for name, weight in network.named_parameters() if weight.requires_grad}
+    assert trained == {"layer4", "fc"}
+    everything = build_model(ResNet18(weights="none", trained_layers=("all",)), 10, image_size=(64, 64), seed=0)
+    assert all(weight.requires_grad for weight in everything.parameters())
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_frozen_batch_norm_keeps_the_statistics_of_frozen_layers_only(resnet_weights, is_frozen):
+    settings = ResNet18(weights=f"file:{resnet_weights}", frozen_batch_norm=is_frozen)
+    network = build_model(settings, 10, image_size=(64, 64), seed=0).train()
+    before = {name: value.clone() for name, value in network.named_buffers() if name.endswith("running_mean")}
+    network(images(4, 64))
+    moved = {name for name, value in network.named_buffers() if name in before and not torch.equal(value, before[name])}
+    in_trained_layers = {name for name in before if name.startswith("layer4")}
+    assert moved == (in_trained_layers if is_frozen else set(before))
+    assert sum(isinstance(module, FrozenBatchNorm2d) for module in network.modules()) == (15 if is_frozen else 0)
+
+
+def test_weights_of_another_network_are_refused_with_the_names_that_differ(tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3), "head.weight": torch.zeros(1)}, path)
+    with pytest.raises(DataError) as error:
+        build_model(ResNet18(weights=f"file:{path}"), 10, image_size=(64, 64), seed=0)
+    message = str(error.value)
+    assert "bn1.bias is missing" in message
+    assert "and 115 more" in message  # of 120 names without fc 119 are missing and 1 has another shape; 1 is unexpected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "cannot be read: No such file"), (b"not weights", "not a file of weights"), (b"", "not a file of weights")],
+)
+def test_a_file_that_holds_no_weights_is_an_error_of_the_user(tmp_path, content, message):
+    path = tmp_path / "weights.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        build_model(ResNet18(weights=f"file:{path}"), 10, image_size=(64, 64), seed=0)
+
+
+def test_without_network_the_message_says_which_file_goes_where(monkeypatch, tmp_path):
+    from torchvision.models import ResNet18_Weights
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("<urlopen error Name or service not known>")
+
+    monkeypatch.setattr(torch.hub, "_dir", None, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(ResNet18_Weights.IMAGENET1K_V1.__class__, "get_state_dict", offline)
+    with pytest.raises(DataError) as error:
+        build_model(ResNet18(), 10, image_size=(64, 64), seed=0)
+    assert str(tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth") in str(error.value)
+    assert "file:PATH" in str(error.value)
+
+
+def test_a_plugin_is_any_function_that_returns_a_module(monkeypatch, tmp_path):
+    (tmp_path / "my_models.py").write_text(
+        "from torch import nn\n"
+        "def linear(num_classes, width):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * width * width, num_classes))\n"
+        "def nothing(num_classes):\n"
+        "    return None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def plugin(factory: str, **options: int) -> nn.Module:
+        return build_model(PluginModel(factory=factory, options=options), 10, image_size=(8, 8), seed=0)
+
+    assert plugin("my_models:linear", width=8)(images(2, 8)).shape == (2, 10)
+    assert torch.equal(plugin("my_models:linear", width=8)[1].weight, plugin("my_models:linear", width=8)[1].weight)
+    with pytest.raises(StudyError, match="returned a NoneType"):
+        plugin("my_models:nothing")
+    with pytest.raises(StudyError, match="has no function 'missing'"):
+        plugin("my_models:missing")
+    with pytest.raises(StudyError, match="cannot import 'no_such_module'"):
+        plugin("no_such_module:linear")
+    with pytest.raises(StudyError, match=r"my_models:linear.*width"):
+        plugin("my_models:linear")

@@ -1,0 +1,460 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted import Arrays, planted_images, tiny_cell
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from harness import train
+from harness.arithmetic import Replica, environment
+from harness.cell import Cell, make_cells
+from harness.changes import combine
+from harness.errors import StudyError
+from harness.models import build_model
+from harness.readback import UNREADABLE, check_readback, readback
+from harness.results import Result
+from harness.settings import ConvNet, Settings, flatten, with_overrides
+from harness.study import load_study, studies
+from harness.train import build_trainer, train_cell
+
+CPU = torch.device("cpu")
+ARRAYS = planted_images()
+EVERYTHING = {  # every source of state at once: dropout, augmentation, moments, running statistics
+    "model.dropout": 0.3,
+    "model.batch_norm": True,
+    "model.batch_norm_fc": True,
+    "augmentation.crop_padding": 1,
+    "augmentation.horizontal_flip": 0.5,
+    "optimizer.name": "adamax",
+    "optimizer.learning_rate": 0.01,
+}
+UNREPEATABLE = ("seconds", "peak_memory_bytes")
+
+Event = dict[str, Any]
+
+
+def run(cell: Cell, folder: Path, *, arrays: Arrays = ARRAYS, events: list[Event] | None = None) -> Result:
+    folder.mkdir(exist_ok=True)
+    return train_cell(cell, arrays, folder, device=CPU, on_event=(events if events is not None else []).append)
+
+
+def numbers(result: Result) -> dict[str, Any]:
+    return {name: value for name, value in result.to_json().items() if name not in UNREPEATABLE}
+
+
+def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / train.BEST_WEIGHTS_FILE)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = best_weights(one), best_weights(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_cell_learns_what_was_planted(tmp_path):
+    events: list[Event] = []
+    result = run(tiny_cell({"training.max_epochs": 10}), tmp_path / "a", events=events)
+    assert result.is_finished
+    assert result.test_accuracy > 0.9
+    assert [event["event"] for event in events] == ["started"] + ["validation"] * (len(events) - 1)
+    assert events[0]["parameters"] == result.parameters
+
+
+def test_a_cell_without_signal_stays_at_chance(tmp_path):
+    result = run(tiny_cell(), tmp_path / "a", arrays=planted_images(signal=0, test=500))
+    assert abs(result.test_accuracy - 1 / 3) < 0.1  # five standard errors of 0.021
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_cell_twice_gives_the_same_bits(tmp_path, precision):
+    cell = tiny_cell(EVERYTHING | {"training.precision": precision})
+    first, second = run(cell, tmp_path / "a"), run(cell, tmp_path / "b")
+    assert numbers(first) == numbers(second)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    assert run(tiny_cell(EVERYTHING, seed=1), tmp_path / "c").test_loss != first.test_loss
+
+
+def test_the_result_is_that_of_the_validation_with_the_lowest_loss(tmp_path):
+    """Noise alone is learned by heart, so that the validation loss soon rises and the best is not the last."""
+    overrides = {"training.max_epochs": 30, "optimizer.name": "adam", "optimizer.learning_rate": 0.03}
+    events: list[Event] = []
+    cell = tiny_cell(overrides)
+    result = run(cell, tmp_path / "a", arrays=planted_images(signal=5), events=events)
+    validations = [event for event in events if event["event"] == "validation"]
+    best = min(validations, key=lambda event: event["val_loss"])
+    assert result.best_step == best["step"] < result.num_steps
+    assert (result.val_loss, result.val_accuracy) == (best["val_loss"], best["val_accuracy"])
+    assert result.num_steps < 300  # stopped early: of the last four losses the oldest is the smallest
+    recent = [event["val_loss"] for event in validations[-4:]]
+    assert recent[0] == min(recent)
+    with safe_open(tmp_path / "a" / train.BEST_WEIGHTS_FILE, "pt") as file:
+        assert file.metadata() == {"cell": cell.key, "step": str(result.best_step)}
+
+
+def test_losses_and_accuracies_are_those_of_the_best_weights_over_all_images(tmp_path):
+    """Recomputed from the saved weights with plain PyTorch, all images of a split at once."""
+    cell = tiny_cell({"model.batch_norm": True})
+    result = run(cell, tmp_path / "a")
+    model = build_model(cell.settings.model, 3, image_size=(8, 8), seed=9).eval()
+    model.load_state_dict(best_weights(tmp_path / "a"))
+    inputs = (torch.from_numpy(ARRAYS.test_images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.inference_mode():
+        logits = model(inputs)
+    labels = torch.from_numpy(ARRAYS.test_labels)
+    assert result.test_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result.test_accuracy == (logits.argmax(1) == labels).double().mean().item()
+    assert result.test_accuracy * 50 == round(result.test_accuracy * 50)
+
+
+def test_training_numbers_are_means_over_the_batches_since_the_last_validation(tmp_path):
+    """With a rate that alters nothing, in one epoch of ten batches, they are those of the untrained network."""
+    cell = tiny_cell({"optimizer.learning_rate": 1e-30, "training.max_epochs": 1})
+    events: list[Event] = []
+    run(cell, tmp_path / "a", events=events)
+    trainer = build_trainer(cell, ARRAYS, CPU)
+    halves = [list(trainer.batches.between(0, 5)), list(trainer.batches.between(5, 10))]
+    for event, batches in zip(events[1:], halves, strict=True):
+        logits = torch.cat([trainer.replica(inputs) for inputs, _ in batches])
+        labels = torch.cat([labels for _, labels in batches])
+        assert event["train_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+        assert event["train_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+
+
+def test_a_plain_pytorch_loop_gives_the_same_weights(tmp_path):
+    """The same order of batches through a loop that anybody would write, in float32; SGD with momentum and L2."""
+    overrides = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 0.01, "training.max_epochs": 1}
+    cell = tiny_cell(overrides | {"training.validations_per_epoch": 1})
+    run(cell, tmp_path / "a")
+    trainer = build_trainer(cell, ARRAYS, CPU)
+    model = build_model(cell.settings.model, 3, image_size=(8, 8), seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
+    for rows in trainer.batches.order(0).split(15):
+        inputs = (torch.from_numpy(ARRAYS.train_images[rows]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), torch.from_numpy(ARRAYS.train_labels[rows])).backward()
+        optimizer.step()
+    for name, weight in best_weights(tmp_path / "a").items():
+        torch.testing.assert_close(weight, model.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_leaves_the_batches_and_the_first_weights_alone():
+    plain, dropped = (build_trainer(tiny_cell(it), ARRAYS, CPU) for it in ({}, {"model.dropout": 0.5}))
+    for (_, first), (_, second) in zip(plain.batches.between(0, 20), dropped.batches.between(0, 20), strict=True):
+        assert torch.equal(first, second)
+    weights = dropped.replica.master.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in plain.replica.master.state_dict().items())
+
+
+class Killed(BaseException):
+    """As abrupt as a test can be: no handler in the harness catches it."""
+
+
+def interrupted_runs(cell: Cell, folder: Path, kill_at: int) -> list[Event]:
+    """Run until event number `kill_at` has been reported, then die; the events that were reported."""
+    events: list[Event] = []
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if len(events) == kill_at:
+            raise Killed
+
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(Killed):
+        train_cell(cell, ARRAYS, folder, device=CPU, on_event=report)
+    return events
+
+
+def without_seconds(events: list[Event]) -> list[Event]:
+    by_step = {event["step"]: event for event in events if event["event"] == "validation"}  # the last of a step counts
+    return [{name: value for name, value in by_step[step].items() if name != "seconds"} for step in sorted(by_step)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_death_at_any_event_changes_no_bit(tmp_path, precision):
+    cell = tiny_cell(EVERYTHING | {"training.precision": precision})
+    whole_events: list[Event] = []
+    whole = run(cell, tmp_path / "whole", events=whole_events)
+    assert len(whole_events) == 7  # started and six validations
+    for kill_at in range(1, 8):
+        folder = tmp_path / f"killed-{kill_at}"
+        events = interrupted_runs(cell, folder, kill_at)
+        result = run(cell, folder, events=events)
+        assert numbers(result) == numbers(whole), kill_at
+        assert_same_weights(folder, tmp_path / "whole")
+        assert without_seconds(events) == without_seconds(whole_events)
+        assert result.seconds >= events[-1]["seconds"]
+
+
+def test_a_death_at_every_event_in_turn_changes_no_bit(tmp_path):
+    cell = tiny_cell(EVERYTHING)
+    whole = run(cell, tmp_path / "whole")
+    for _ in range(6):  # each life validates once before it dies, and has that validation to repeat
+        interrupted_runs(cell, tmp_path / "killed", 2)
+    assert numbers(run(cell, tmp_path / "killed")) == numbers(whole)
+
+
+def test_a_death_between_validations_continues_from_the_steps_that_were_saved(tmp_path, monkeypatch):
+    cell = tiny_cell(EVERYTHING)
+    whole_events: list[Event] = []
+    whole = run(cell, tmp_path / "whole", events=whole_events)
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)  # a checkpoint after each step
+    saves = itertools.count(1)
+    save_checkpoint = train.save_checkpoint
+
+    def save_eight_times(*args: Any) -> None:
+        save_checkpoint(*args)
+        if next(saves) == 8:  # steps 1 to 5, the validation at 5, steps 6 and 7
+            raise Killed
+
+    monkeypatch.setattr(train, "save_checkpoint", save_eight_times)
+    events: list[Event] = []
+    with pytest.raises(Killed):
+        run(cell, tmp_path / "killed", events=events)
+    result = run(cell, tmp_path / "killed", events=events)
+    assert [event["step"] for event in events if event["event"] == "resumed"] == [7]
+    assert numbers(result) == numbers(whole)
+    assert without_seconds(events) == without_seconds(whole_events)
+
+
+def test_a_finished_cell_run_again_only_measures(tmp_path):
+    cell = tiny_cell()
+    first = run(cell, tmp_path / "a")
+    events: list[Event] = []
+    again = run(cell, tmp_path / "a", events=events)
+    assert [event["event"] for event in events] == ["resumed"]
+    assert numbers(again) == numbers(first)
+
+
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_an_unusable_checkpoint_is_said_and_the_cell_starts_again(tmp_path, is_foreign):
+    cell = tiny_cell()
+    whole = run(cell, tmp_path / "whole")
+    interrupted_runs(tiny_cell(seed=1) if is_foreign else cell, tmp_path / "a", 3)
+    checkpoint = tmp_path / "a" / train.CHECKPOINT_FILE
+    if not is_foreign:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    events: list[Event] = []
+    result = run(cell, tmp_path / "a", events=events)
+    assert [event["event"] for event in events[:2]] == ["restarted", "started"]
+    assert ("belongs to cell" if is_foreign else "damaged") in events[0]["reason"]
+    assert numbers(result) == numbers(whole)
+
+
+def test_a_diverging_cell_is_an_outcome_with_its_epoch(tmp_path):
+    overrides = {"optimizer.learning_rate": 1e30}
+    result = run(tiny_cell(overrides), tmp_path / "a")
+    assert (result.status, result.reason) == ("diverged", "loss is not finite at epoch 0.5")
+    assert result.test_accuracy is None
+    assert result.num_steps == 5
+    assert result.parameters > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")],
+)
+def test_running_out_of_memory_is_an_outcome(tmp_path, monkeypatch, error):
+    def no_memory(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(train, "_train_step", no_memory)
+    result = run(tiny_cell(), tmp_path / "a")
+    assert result.status == "out-of-memory"
+    assert result.reason in str(error)
+
+
+def test_any_other_error_is_the_callers(tmp_path, monkeypatch):
+    def broken(*args: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(train, "_train_step", broken)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        run(tiny_cell(), tmp_path / "a")
+
+
+def test_a_cell_leaves_the_process_as_it_was(tmp_path):
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    run(tiny_cell(EVERYTHING | {"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+    assert torch.tensor([1e-40]).mul(1.0).item() > 0  # denormals count again
+
+
+def test_a_result_says_how_it_was_computed(tmp_path):
+    result = run(tiny_cell({"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
+    assert (result.threads, result.precision, result.data_fingerprint) == (2, "float32", "planted")
+    assert result.versions == f"torch {torch.__version__}"
+    assert result.device.startswith("cpu: ")
+    assert result.peak_memory_bytes > 2**26
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+def gradients(replica: Replica, inputs: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+    replica.backward(F.cross_entropy(replica(inputs), labels))
+    return [weight.grad.clone() for weight in replica.master.parameters()]
+
+
+@pytest.mark.parametrize("model", [ConvNet(), ConvNet(pooling="avg", dropout=0.2), ConvNet(batch_norm=True)])
+def test_the_bfloat16_twin_computes_what_autocast_computes(model):
+    inputs = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    inputs = inputs.to(memory_format=torch.channels_last)
+    labels = torch.arange(16) % 10
+    found = []
+    for is_known in (True, False):
+        master = build_model(model, 10, image_size=(32, 32), seed=0).to(memory_format=torch.channels_last)
+        replica = Replica(master, "bfloat16", is_known=is_known)
+        torch.manual_seed(1)  # dropout
+        found.append(gradients(replica, inputs.to(replica.input_dtype), labels))
+    for twin, autocast in zip(*found, strict=True):
+        assert twin.dtype == torch.float32
+        assert torch.equal(twin, autocast)
+
+
+def test_bfloat16_gradients_are_close_to_those_of_float32():
+    inputs = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(64) % 10
+    found = []
+    for precision in ("float32", "bfloat16"):
+        replica = Replica(build_model(ConvNet(), 10, image_size=(32, 32), seed=0), precision, is_known=True)
+        found.append(torch.cat([it.flatten() for it in gradients(replica, inputs.to(replica.input_dtype), labels)]))
+    # bfloat16 has 8 significant bits, an error of 0.4% an operation: small gradients differ, their direction does not.
+    assert F.cosine_similarity(*found, dim=0) > 0.99
+    assert not torch.equal(*found)
+
+
+def test_batch_norm_keeps_its_statistics_in_float32_and_shares_them_with_the_master():
+    master = build_model(ConvNet(batch_norm=True), 10, image_size=(32, 32), seed=0)
+    replica = Replica(master, "bfloat16", is_known=True)
+    replica.network.train()
+    replica(torch.randn(8, 3, 32, 32).bfloat16())
+    norm = master.blocks[0].norm
+    assert norm is replica.network.blocks[0].norm
+    assert norm.running_mean.dtype == torch.float32
+    assert norm.running_mean.abs().sum() > 0
+
+
+def test_small_updates_add_up_in_the_float32_master():
+    """1000 steps of 1e-5 on a weight of 1 move it by 0.01; in bfloat16 alone each would be rounded away."""
+    master = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False))
+    torch.nn.init.ones_(master[0].weight)
+    replica = Replica(master, "bfloat16", is_known=True)
+    optimizer = torch.optim.SGD(master.parameters(), 1e-5)
+    for _ in range(1000):
+        replica.backward(replica(torch.ones(1, 1, dtype=torch.bfloat16)).sum())
+        optimizer.step()
+        replica.refresh()
+    assert master[0].weight.item() == pytest.approx(0.99, abs=1e-4)
+    assert replica.network[0].weight.item() == pytest.approx(0.99, abs=0.004)
+
+
+def test_frozen_weights_reach_the_twin_when_a_state_is_loaded():
+    master = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    master[0].requires_grad_(False)
+    replica = Replica(master, "bfloat16", is_known=True)
+    replica.load({name: torch.full_like(value, 3.0) for name, value in master.state_dict().items()})
+    assert all((weight == 3).all() for weight in replica.network.parameters())
+
+
+def test_denormals_count_as_zero_while_a_cell_trains():
+    with environment(threads=1, device=CPU):
+        assert torch.tensor([1e-30]).mul(1e-10).item() == 0
+    assert torch.tensor([1e-30]).mul(1e-10).item() > 0
+
+
+# --- readback: every setting reaches the trained object ------------------------------------------------------------
+
+LARGE = planted_images(side=32, train=300)
+
+
+def readback_of(settings: Settings) -> dict[str, Any]:
+    """In float32, and without a download."""
+    overrides: dict[str, Any] = {"training.precision": "float32"}
+    if settings.model.kind == "resnet18":
+        overrides["model.weights"] = "none"
+    (cell,) = make_cells(with_overrides(settings, overrides), [0], {"data": "planted"})
+    trainer = build_trainer(cell, LARGE, CPU)
+    return readback(trainer.replica, trainer.optimizer, trainer.batches, trainer.schedule, trainer.splits)
+
+
+CHANGES = [(study.name, study.baseline, change) for study in map(load_study, studies()) for change in study.changes]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "change"),
+    [(baseline, change) for _, baseline, change in CHANGES],
+    ids=[f"{study}-{change.name}" for study, _, change in CHANGES],
+)
+def test_a_change_alters_the_trained_object_in_what_it_sets_and_nothing_else(baseline, change):
+    before, after = readback_of(baseline), readback_of(combine(baseline, [change]))
+    altered = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert altered == change.overrides.keys()
+
+
+def test_there_are_changes_to_test():
+    assert len(CHANGES) >= 15
+
+
+@pytest.mark.parametrize("kind", ["convnet", "resnet18"])
+def test_every_setting_of_a_model_is_read_back_but_for_those_declared_unreadable(kind):
+    settings = with_overrides(Settings(), {"model.kind": kind})
+    readable = {path for path in flatten(settings.model_dump()) if not path.startswith(UNREADABLE)}
+    assert readable == readback_of(settings).keys()
+    assert len(readable) > 20
+
+
+def test_a_setting_that_reached_nothing_is_noticed():
+    settings = tiny_cell().settings
+    trainer = build_trainer(tiny_cell(), ARRAYS, CPU)
+    with environment(threads=1, device=CPU):
+        found = readback(trainer.replica, trainer.optimizer, trainer.batches, trainer.schedule, trainer.splits)
+    check_readback(settings, found, num_images=200)
+    for path, value in found.items():
+        placebo = {"model.kind": "plugin"}.get(path, (0,) if isinstance(value, tuple) else "other")
+        with pytest.raises(AssertionError, match=path if path != "model.kind" else "kind"):
+            check_readback(settings, found | {path: placebo}, num_images=200)
+    del found["optimizer.momentum"]
+    with pytest.raises(AssertionError, match="cannot be read back"):
+        check_readback(settings, found, num_images=200)
+
+
+def test_a_model_that_lost_its_dropout_is_noticed(monkeypatch, tmp_path):
+    def without_dropout(*args: Any, **kwargs: Any) -> torch.nn.Module:
+        model = build_model(*args, **kwargs)
+        model.dropout = torch.nn.Identity()
+        return model
+
+    monkeypatch.setattr(train, "build_model", without_dropout)
+    with pytest.raises(AssertionError, match=r"model\.dropout is 0\.0 in the trained object, but 0\.5 was asked for"):
+        run(tiny_cell({"model.dropout": 0.5}), tmp_path / "a")
+
+
+def test_settings_that_do_not_fit_the_images_are_errors_of_the_user(tmp_path):
+    with pytest.raises(StudyError, match=r"training\.batch_size"):
+        run(tiny_cell({"training.batch_size": 500}), tmp_path / "a")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_sees_the_same_batches_and_first_weights_and_learns_the_same(tmp_path, precision):
+    cell = tiny_cell({"training.max_epochs": 10, "training.precision": precision})
+    on_cuda = torch.device("cuda")
+    here, there = build_trainer(cell, ARRAYS, CPU), build_trainer(cell, ARRAYS, on_cuda)
+    for (_, first), (_, second) in zip(here.batches.between(0, 20), there.batches.between(0, 20), strict=True):
+        assert torch.equal(first, second.cpu())
+    weights = there.replica.master.state_dict()
+    assert all(torch.equal(value, weights[name].cpu()) for name, value in here.replica.master.state_dict().items())
+    events: list[Event] = []
+    result = train_cell(cell, ARRAYS, tmp_path, device=on_cuda, on_event=events.append)
+    assert result.test_accuracy > 0.9
+    assert result.device.startswith("cuda: ")
