@@ -4,17 +4,25 @@ Changes are declared in studies (YAML), each with a summary, a source and its ov
 which ones cannot go together, and what a set of them makes of a baseline. It does not read files.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.errors import StudyError
 from harness.settings import Settings, flatten, problems_of, with_overrides
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([.-][a-z0-9]+)*$")]
+
+def _kebab_case(name: str) -> str:
+    if re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", name) and name != "baseline":
+        return name
+    raise ValueError(f"{name!r} is no name; expected small letters and digits joined by - or ., such as batch-norm-2")
+
+
+Name = Annotated[str, AfterValidator(_kebab_case)]  # `baseline` is taken
 
 
 class Change(BaseModel):
@@ -28,7 +36,7 @@ class Change(BaseModel):
         overrides: dotted path of a setting to its new value.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Name
     summary: Annotated[str, Field(min_length=1)]

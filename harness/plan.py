@@ -11,29 +11,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.cell import Cell, make_cells
-from harness.changes import Change, check_change, combine, suggestion
-from harness.designs import DESIGNS, Changes, Comparison, Design, variant_name
+from pydantic import ValidationError
+
+from harness.cell import Cell
+from harness.changes import check_change, suggestion
+from harness.comparisons import Changes, Comparison
+from harness.designs import make_designs
 from harness.errors import StudyError
-from harness.settings import ConvNet, Settings, flatten, with_overrides
-from harness.study import Study
+from harness.settings import Settings, flatten, problems_of, with_overrides
+from harness.study import Profile, Study
+from harness.variants import Variant, Variants, resolve_precision, same_settings
 
+__all__ = ["Plan", "Variant", "extend_manifest", "make_plan", "parse_seeds"]
 
-@dataclass(frozen=True)
-class Variant:
-    """The baseline plus zero or more changes.
-
-    Attributes:
-        name: `baseline`, a named combination, or the names of the changes joined by `+`.
-        changes: names of changes, in the order of the study.
-        cells: one a seed, in the order of `Plan.seeds`.
-    """
-
-    name: str
-    changes: Changes
-    summary: str
-    settings: Settings
-    cells: tuple[Cell, ...]
+MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,13 @@ class Plan:
         what = json.dumps([baseline.settings.identity(), sorted(self.fingerprints.items())], sort_keys=True)
         return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
+    @cached_property
+    def _names(self) -> dict[Changes, str]:
+        return {variant.changes: variant.name for variant in self.variants}
+
     def name_of(self, changes: Changes) -> str:
-        return variant_name(self.study, changes)
+        """The name of one of this plan's variants, by its changes in the order of the study."""
+        return self._names[changes]
 
     def manifest(self, command: str = "") -> dict[str, Any]:
         """The plan as plain JSON, for the folder of cells and for tracking."""
@@ -85,6 +81,7 @@ class Plan:
                     "name": variant.name,
                     "changes": list(variant.changes),
                     "summary": variant.summary,
+                    "settings": variant.settings_hash,
                     "cells": {str(cell.seed): cell.key for cell in variant.cells},
                 }
                 for variant in self.variants
@@ -99,6 +96,8 @@ class Plan:
                 for it in self.comparisons
             ],
             "notes": list(self.notes),
+            "published": [it.model_dump() for it in self.study.published],
+            "declared": self.study.baseline.model_dump(mode="json"),  # before the profile and the command line
             "command": command,
         }
 
@@ -130,39 +129,54 @@ def make_plan(
             not allowed; every problem at once.
     """
     chosen = study.profile(profile)
-    selected = _select(study, only, skip)
-    baseline = with_overrides(study.baseline, _layered(flatten(chosen.overrides), overrides or {}))
-    if baseline.training.precision == "auto":
-        baseline = with_overrides(baseline, {"training.precision": precision})
-    designed = _designed(study, designs or study.designs, selected)
+    selected, problems = _select(study, only, skip)
+    baseline, more = _baseline(study, chosen, overrides or {}, precision)
+    problems += more
+    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+        problems.append(f"seeds {', '.join(map(str, seeds))}: expected different whole numbers from 0.")
+    here = study.model_copy(update={"baseline": baseline})  # what can be combined depends on the baseline of this run
+    try:
+        designed = make_designs(here, designs or study.designs, selected)
+    except StudyError as error:
+        raise StudyError(*problems, *error.problems) from None
     comparisons = tuple(comparison for design in designed for comparison in design.comparisons)
+    notes = tuple(note for design in designed for note in design.notes)
+    if not comparisons and (only or skip) and not problems:
+        raise StudyError(*notes)
     needed: dict[Changes, None] = {(): None}
     for design in designed:
         needed |= dict.fromkeys(changes for it in design.comparisons for changes in (it.reference, it.variant))
         needed |= dict.fromkeys(design.further)
-    _check_changes(study, baseline, {name for changes in needed for name in changes})
+    used = {name for changes in needed for name in changes}
+    problems += [it for change in here.changes if change.name in used for it in check_change(baseline, change)]
+    if problems:
+        raise StudyError(*problems)
     seeds = tuple(seeds) or tuple(range(chosen.seeds))
-    by_name = {change.name: change for change in study.changes}
-    variants = tuple(
-        _variant(study, [by_name[name] for name in changes], baseline, chosen.filter_scale, seeds, fingerprints)
-        for changes in needed
-    )
-    _check_distinct(variants)
-    notes = tuple(note for design in designed for note in design.notes)
+    make = Variants(here, seeds, precision=precision, filter_scale=chosen.filter_scale, fingerprints=fingerprints)
+    variants = tuple(make(changes) for changes in needed)
+    problems = same_settings(variants)
+    if problems:
+        raise StudyError(*problems)
     return Plan(study, profile, seeds, variants, comparisons, notes, dict(fingerprints(baseline)))
 
 
 def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """One manifest for two plans of the same study run: all variants, seeds and comparisons of both."""
+    """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
+
+    Where a variant has other settings than before (its change was edited), its earlier cells are another variant's and
+    are dropped from the manifest; they stay in the folder of cells.
+    """
     assert known["id"] == added["id"]
     variants = {it["name"]: it for it in known["variants"]}
     for it in added["variants"]:
-        before = variants.get(it["name"], {"cells": {}})["cells"]
-        cells = dict(sorted((before | it["cells"]).items(), key=lambda item: int(item[0])))
+        before = variants.get(it["name"], it)
+        earlier = before["cells"] if before["settings"] == it["settings"] else {}
+        cells = dict(sorted((earlier | it["cells"]).items(), key=lambda item: int(item[0])))
         variants[it["name"]] = it | {"cells": cells}
-    comparisons = [*known["comparisons"], *(it for it in added["comparisons"] if it not in known["comparisons"])]
-    notes = list(dict.fromkeys([*known["notes"], *added["notes"]]))
-    return {**added, "variants": list(variants.values()), "comparisons": comparisons, "notes": notes}
+    comparisons = {tuple(it.values()): it for it in (*known["comparisons"], *added["comparisons"])}
+    notes = dict.fromkeys((*known["notes"], *added["notes"]))
+    both = {"variants": list(variants.values()), "comparisons": list(comparisons.values()), "notes": list(notes)}
+    return {**added, **both}
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -172,13 +186,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         StudyError: not that form, a negative number, or a seed that stands twice.
     """
     parts = [part.strip() for part in text.split(",")]
-    listed = [part for part in parts if part]
-    if not listed or not all(part.isdigit() for part in listed):
+    listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+    if not all(part.isascii() and part.isdecimal() for part in listed):
         raise StudyError(f"--seeds {text}: expected a count such as 10, or a list such as 0,1,2.")
     numbers = [int(part) for part in listed]
     if len(parts) == 1:
         if numbers[0] == 0:
             raise StudyError("--seeds 0: at least one seed is needed; for the one seed 0 write `0,`.")
+        if numbers[0] > MOST_SEEDS:
+            raise StudyError(f"--seeds {text}: more than {MOST_SEEDS:,}; for the one seed {text} write `{text},`.")
         return tuple(range(numbers[0]))
     if len(set(numbers)) < len(numbers):
         raise StudyError(f"--seeds {text}: a seed stands twice.")
@@ -191,7 +207,8 @@ def _layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, An
     return {path: value for path, value in lower.items() if not path.startswith(replaced)} | dict(upper)
 
 
-def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> frozenset[str]:
+def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
+    """The selected names, and what is wrong with the request."""
     known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
     problems = [
         f"{option} {name}: study {study.name!r} has no such change.{suggestion(name, known)} "
@@ -200,57 +217,15 @@ def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> frozenset
         for name in names
         if name not in known
     ]
-    if problems:
-        raise StudyError(*problems)
-    return frozenset(only or known) - frozenset(skip)
+    return frozenset(only or known) - frozenset(skip), problems
 
 
-def _designed(study: Study, names: Sequence[str], selected: frozenset[str]) -> list[Design]:
-    unknown = [name for name in names if name not in DESIGNS]
-    if unknown:
-        lists = f"There are: {', '.join(DESIGNS)}."
-        raise StudyError(*(f"unknown design {name!r}.{suggestion(name, DESIGNS)} {lists}" for name in unknown))
-    return [DESIGNS[name](study, selected) for name in dict.fromkeys(names)]
-
-
-def _check_changes(study: Study, baseline: Settings, used: set[str]) -> None:
-    """A profile or an override can turn a change into one that alters nothing; the study's own check saw neither."""
-    problems = [
-        problem for change in study.changes if change.name in used for problem in check_change(baseline, change)
-    ]
-    if problems:
-        raise StudyError(*problems)
-
-
-def _variant(
-    study: Study,
-    changes: Sequence[Change],
-    baseline: Settings,
-    filter_scale: float,
-    seeds: Sequence[int],
-    fingerprints: Callable[[Settings], Mapping[str, str]],
-) -> Variant:
-    settings = scale_filters(combine(baseline, changes), filter_scale)
-    names = tuple(change.name for change in changes)
-    name = variant_name(study, names)
-    summaries = {it.name: it.summary for it in study.combinations} | {change.name: change.summary for change in changes}
-    summary = summaries.get(name, " + ".join(change.summary for change in changes)) if changes else "the baseline"
-    return Variant(name, names, summary, settings, tuple(make_cells(settings, seeds, fingerprints(settings))))
-
-
-def scale_filters(settings: Settings, factor: float) -> Settings:
-    """Settings with every filter count of a `convnet` multiplied (at least 1); other models stay as they are."""
-    if factor == 1 or not isinstance(settings.model, ConvNet):
-        return settings
-    return with_overrides(settings, {"model.filters": [max(1, round(it * factor)) for it in settings.model.filters]})
-
-
-def _check_distinct(variants: Sequence[Variant]) -> None:
-    by_key: dict[str, Variant] = {}
-    for variant in variants:
-        twin = by_key.setdefault(variant.cells[0].key, variant)
-        if twin is not variant:
-            raise StudyError(
-                f"variants {twin.name!r} and {variant.name!r} have the same settings, so their difference is zero by "
-                f"construction. Take one of their changes out (--skip)."
-            )
+def _baseline(
+    study: Study, profile: Profile, overrides: Mapping[str, Any], precision: str
+) -> tuple[Settings, list[str]]:
+    """The baseline of this run, and what is wrong with the request; with problems, the study's own baseline."""
+    try:
+        settings = with_overrides(study.baseline, _layered(flatten(profile.overrides), flatten(overrides)))
+    except ValidationError as error:
+        return study.baseline, [f"settings of this run: {problem}" for problem in problems_of(error)]
+    return resolve_precision(settings, precision), []

@@ -7,19 +7,31 @@ setting must hold a path (to images, to weights), the identity leaves it out and
 Does not belong here: reading YAML (`study.py`), edits by name (`changes.py`), torch.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Channels = tuple[float, float, float]
+AsTuple = Field(strict=False)  # YAML and JSON know lists only
+Channels = Annotated[tuple[float, float, float], AsTuple]
 
 
 class _Part(BaseModel):
-    """One branch of the tree: frozen, no unknown key, no NaN or infinity."""
+    """One branch of the tree: frozen, no unknown key, no NaN or infinity, no guessing of types (`yes` is no number)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class ConvNet(_Part):
@@ -36,7 +48,7 @@ class ConvNet(_Part):
     """
 
     kind: Literal["convnet"] = "convnet"
-    filters: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)] = (32, 64, 128)
+    filters: Annotated[tuple[PositiveInt, ...], AsTuple, Field(min_length=1, max_length=8)] = (32, 64, 128)
     kernel_size: PositiveInt = 5
     pooling: Literal["max", "avg", "stride"] = "max"
     batch_norm: bool = False
@@ -64,7 +76,7 @@ class ResNet18(_Part):
 
     kind: Literal["resnet18"] = "resnet18"
     weights: str = "imagenet"
-    trained_layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("layer4", "fc")
+    trained_layers: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("layer4", "fc")
     frozen_batch_norm: bool = False
 
     @field_validator("weights")
@@ -94,8 +106,23 @@ class PluginModel(_Part):
     """
 
     kind: Literal["plugin"] = "plugin"
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    factory: str
     options: dict[str, bool | int | float | str] = {}
+
+    @field_validator("factory")
+    @classmethod
+    def _import_path(cls, value: str) -> str:
+        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+            return value
+        raise ValueError(f"must be 'package.module:function', not {value!r}")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _scalars(cls, value: Any) -> Any:
+        for name, option in value.items() if isinstance(value, dict) else ():
+            if not isinstance(option, bool | int | float | str) or (isinstance(option, float) and not isfinite(option)):
+                raise ValueError(f"{name} must be a truth value, a finite number or a text, not {option!r}")
+        return value
 
 
 class Cifar10(_Part):
@@ -142,11 +169,7 @@ class Preprocessing(_Part):
 
     resize: PositiveInt | None = None
     mean: Channels = (0.5, 0.5, 0.5)
-    std: tuple[
-        Annotated[float, Field(gt=0)],
-        Annotated[float, Field(gt=0)],
-        Annotated[float, Field(gt=0)],
-    ] = (0.25, 0.25, 0.25)
+    std: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], AsTuple] = (0.25, 0.25, 0.25)
 
 
 class Augmentation(_Part):
@@ -213,6 +236,10 @@ class Training(_Part):
 
 Model = Annotated[ConvNet | ResNet18 | PluginModel, Field(discriminator="kind")]
 Data = Annotated[Cifar10 | Cifar100 | ImageFolder | Shapes, Field(discriminator="kind")]
+KINDS = {
+    part.model_fields["kind"].default
+    for part in (ConvNet, ResNet18, PluginModel, Cifar10, Cifar100, ImageFolder, Shapes)
+}
 
 
 class Settings(_Part):
@@ -265,25 +292,45 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
             node = node[branch]
         if leaf == "kind" and node.get("kind") != overrides[path]:
             node.clear()
+        if overrides[path] == {} and isinstance(node.get(leaf), dict):
+            continue  # an empty branch overrides nothing; set as a value, it would bring the defaults back
         node[leaf] = overrides[path]
     return Settings.model_validate(tree)
 
 
-def problems_of(error: ValidationError) -> list[str]:
-    """Pydantic's findings as `path: sentence`, one a finding."""
+def problems_of(error: ValidationError, *, skip: Collection[tuple[int | str, ...]] = ()) -> list[str]:
+    """Pydantic's findings as `path: sentence`, one a finding; without those at the places of `skip`."""
+    findings = [finding for finding in error.errors() if finding["loc"] not in skip]
+    inside = {finding["loc"][:-1] for finding in findings}  # of a list with a wrong entry, the length is no finding
     return [
-        _problem(finding["loc"], finding["type"], finding["msg"], finding.get("input")) for finding in error.errors()
+        _problem(finding["loc"], finding["type"], finding["msg"], finding.get("input"), finding.get("ctx", {}))
+        for finding in findings
+        if not (finding["type"] == "too_short" and finding["loc"] in inside)
     ]
 
 
-def _problem(location: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+def _problem(location: tuple[int | str, ...], kind: str, message: str, value: Any, context: Mapping[str, Any]) -> str:
+    path = location_path(location)
     where = f"{path}: " if path else ""
     if kind == "extra_forbidden":
         return f"{path}: unknown key"
     if kind == "missing":
         return f"{where}required, but missing"
+    if kind == "union_tag_not_found":
+        return f"{path}.kind: required, but missing"
+    if kind == "union_tag_invalid":
+        return f"{path}.kind: unknown {context['tag']!r}; expected {context['expected_tags']}"
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     shown = repr(value) if isinstance(value, str | int | float | bool) or value is None else ""
-    message = message[:1].lower() + message[1:]
+    message = (message[:1].lower() + message[1:]).replace("tuple", "list")
     return f"{where}{message}" + (f" (found {shown})" if shown and shown not in message else "")
+
+
+def location_path(location: tuple[int | str, ...]) -> str:
+    """A place in the tree as people write it: without the `kind` that pydantic puts behind `model` and `data`."""
+    parts = [
+        part
+        for before, part in zip(("", *location), location, strict=False)
+        if part != "[key]" and not (before in ("model", "data") and part in KINDS)
+    ]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
