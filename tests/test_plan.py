@@ -287,7 +287,7 @@ def test_every_built_in_study_plans_in_every_profile(name, profile):
 
 def test_a_hundred_thousand_cells_are_planned_within_three_seconds():
     study = independent(13)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process: other work on the machine does not count
     plan = planned(study, designs=["factorial"], seeds=range(13))
     assert len(plan.cells) == 2**13 * 13 == 106_496
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
