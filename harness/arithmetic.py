@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.hardware import Precision, cpu_name
+from harness.models import Logits
 
 
 class Replica:
     """A network's computing twin: convolutions and fully connected layers in bfloat16, all else as it is.
 
     The master weights and the optimizer stay in float32. The twin's copies of them are made once a step, where
-    autocast would make them in each operator; the numbers are the same. Batch normalizations are shared with the
-    master, not copied: their weights and statistics are float32, whatever the input is. In float32, or for a network
-    of unknown operators (which runs under autocast), the twin is the master itself.
+    autocast would make them in each operator; the numbers are the same. Batch normalizations and the last layer are
+    shared with the master, not copied: they compute in float32, whatever the input is. In float32, or for a network of
+    unknown operators (which runs under autocast), the twin is the master itself.
 
     Args:
         master: float32, on its device; its `grad`s are filled by `backward`.
@@ -74,10 +75,10 @@ class Replica:
 
 
 def _twin(master: nn.Module) -> nn.Module:
-    shared = {id(module): module for module in master.modules() if isinstance(module, _BatchNorm)}
+    shared = {id(module): module for module in master.modules() if isinstance(module, _BatchNorm | Logits)}
     twin = copy.deepcopy(master, memo=dict(shared))
     for module in twin.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Logits):
             module.to(torch.bfloat16)
     return twin
 

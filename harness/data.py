@@ -10,7 +10,6 @@ PyTorch calls channels-last, so the network's preferred layout costs nothing.
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +20,8 @@ from torch.nn import functional as F
 from harness.augment import DRAWS_PER_IMAGE, Edit
 from harness.errors import StudyError
 from harness.settings import Preprocessing
+from harness.sources import ImageArrays
 from harness.streams import stream
-
-if TYPE_CHECKING:
-    from harness.sources import ImageArrays
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Splits:
         return height, width
 
 
-def make_splits(arrays: "ImageArrays", *, fraction: float, seed: int, device: torch.device) -> Splits:
+def make_splits(arrays: ImageArrays, *, fraction: float, seed: int, device: torch.device) -> Splits:
     """Images on the device, in three splits; the same for every cell seed.
 
     On the CPU the arrays are used in place: memory maps stay shared between processes.
@@ -133,7 +130,10 @@ class Preprocess:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to `dtype` (N, C, H', W'), channels-last in memory."""
-        images = pixels.to(torch.float32).mul_(self._scale).add_(self._shift).permute(0, 3, 1, 2)
+        # One row of the image at a time: three channels as the last axis are too short for vector instructions.
+        width = pixels.shape[2]
+        rows = pixels.flatten(2).to(torch.float32).mul_(self._scale.repeat(width)).add_(self._shift.repeat(width))
+        images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         if self.resize is not None:
             size = (self.resize, self.resize)
             images = F.interpolate(images, size, mode="bilinear", antialias=True)

@@ -42,6 +42,18 @@ def build_model(model: Model, num_classes: int, *, image_size: tuple[int, int], 
         return _plugin(model, num_classes)
 
 
+class Logits(nn.Linear):
+    """The last layer, in float32 whatever comes in and whatever precision the others have.
+
+    Logits in bfloat16 would have 8 significant bits: the two largest would often tie, and a tie goes to the class with
+    the lower number. The layer is too small for its precision to cost time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class Block(nn.Module):
     """Convolution, ReLU, pooling [, batch normalization]: (N, C, H, W) to (N, C', H // 2, W // 2)."""
 
@@ -75,10 +87,10 @@ class ConvolutionalNetwork(nn.Module):
         self.activation = nn.ReLU(inplace=True)
         self.norm: nn.Module = nn.BatchNorm1d(model.hidden_units) if model.batch_norm_fc else nn.Identity()
         self.dropout: nn.Module = nn.Dropout(model.dropout) if model.dropout else nn.Identity()
-        self.output = nn.Linear(model.hidden_units, num_classes)
+        self.output = Logits(model.hidden_units, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x).flatten(1)
+        x = self.blocks(x).permute(0, 2, 3, 1).flatten(1)  # by row, column, channel: in channels-last, a view
         x = self.dropout(self.norm(self.activation(self.hidden(x))))
         return self.output(x)  # type: ignore[no-any-return]
 
@@ -107,15 +119,20 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 def _resnet18(model: ResNet18, num_classes: int) -> nn.Module:
     from torchvision.models import resnet18  # takes a second, and a study of small networks needs none of it
 
-    network: nn.Module = resnet18(weights=None, num_classes=num_classes)
+    if model.frozen_batch_norm and model.trained_layers == ("all",):
+        raise StudyError(
+            "model.frozen_batch_norm: true, but model.trained_layers is ['all']: there is no frozen layer, and the "
+            "setting would do nothing; drop one of the two"
+        )
+    network: nn.Module = resnet18(weights=None)
+    network.fc = Logits(512, num_classes)
     if model.weights != "none":
         _load_body(network, _pretrained(model.weights), model.weights)
     for name, layer in network.named_children():
-        if model.trained_layers == ("all",) or name in model.trained_layers:
-            continue
-        layer.requires_grad_(False)
-        if model.frozen_batch_norm:
-            setattr(network, name, _with_frozen_norms(layer))
+        if model.trained_layers != ("all",) and name not in model.trained_layers:
+            layer.requires_grad_(False)
+            if model.frozen_batch_norm:
+                setattr(network, name, _with_frozen_norms(layer))
     return network
 
 

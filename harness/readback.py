@@ -23,7 +23,7 @@ from harness.augment import (
     VerticalFlip,
 )
 from harness.data import Preprocess, Splits, TrainingBatches
-from harness.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d
+from harness.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, Logits
 from harness.schedule import Schedule
 from harness.settings import Settings, flatten
 
@@ -169,12 +169,11 @@ def _preprocessing(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def _precision(replica: Replica) -> str:
-    """What a convolution or matrix product of the network gets to compute with."""
+    """What the convolutions and matrix products before the logits compute in."""
     if replica.uses_autocast:
         return "bfloat16"
-    dtypes = {
-        module.weight.dtype for module in replica.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    } or {torch.float32}
+    heavy = [module for module in replica.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    dtypes = {module.weight.dtype for module in heavy if not isinstance(module, Logits)} or {torch.float32}
     return str(_one(dtypes)).removeprefix("torch.")
 
 

@@ -95,7 +95,8 @@ class ResNet18(_Part):
             raise ValueError(
                 f"unknown {', '.join(map(repr, unknown))}; ResNet18 has {', '.join(known)}, or say ['all']"
             )
-        return value
+        ordered = tuple(name for name in known if name in value)  # one set of layers, one key
+        return ("all",) if value == ("all",) or ordered == known else ordered
 
 
 class PluginModel(_Part):
@@ -251,6 +252,11 @@ class Settings(_Part):
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     training: Training = Training()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _convnet_by_default(cls, value: Any) -> Any:
+        return {"kind": "convnet"} | dict(value) if isinstance(value, Mapping) else value
 
     def identity(self) -> dict[str, Any]:
         """The tree as plain values, without what cannot move the number: where files lie."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save as to_safetensors
@@ -32,10 +32,8 @@ from harness.readback import check_readback, readback
 from harness.results import Epoch, Result
 from harness.schedule import Schedule, make_schedule
 from harness.settings import Optimizer, PluginModel
+from harness.sources import ImageArrays, load_images
 from harness.streams import derive_seed
-
-if TYPE_CHECKING:
-    from harness.sources import ImageArrays
 
 CHECKPOINT_FILE = "checkpoint.pt"
 BEST_WEIGHTS_FILE = "best.safetensors"
@@ -66,13 +64,11 @@ def run_cell(cell: Cell, folder: Path, *, device: str, cache: Path, on_event: Ev
         StudyError, DataError: the settings do not fit the images, or files are missing.
         StoreError: a file in `folder` cannot be read or written.
     """
-    from harness.sources import load_images  # decodes images: training from arrays needs none of its imports
-
     arrays = load_images(cell.settings.data, cache=cache)
     return train_cell(cell, arrays, folder, device=torch.device(device), on_event=on_event)
 
 
-def train_cell(cell: Cell, arrays: "ImageArrays", folder: Path, *, device: torch.device, on_event: EventSink) -> Result:
+def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.device, on_event: EventSink) -> Result:
     """`run_cell` on images that are in memory already."""
     progress = Progress()
     outcome: dict[str, Any] = {}
@@ -154,7 +150,7 @@ class Progress:
         return min(self.history, key=lambda epoch: epoch.val_loss)
 
 
-def build_trainer(cell: Cell, arrays: "ImageArrays", device: torch.device) -> Trainer:
+def build_trainer(cell: Cell, arrays: ImageArrays, device: torch.device) -> Trainer:
     """Everything that the settings describe.
 
     Raises:

@@ -31,10 +31,23 @@ def test_blocks_are_convolution_relu_pooling_then_batch_norm():
     for block in network.blocks:
         expected = F.max_pool2d(F.relu(F.conv2d(expected, block.conv.weight, block.conv.bias, padding=2)), 2)
         expected = F.batch_norm(expected, None, None, block.norm.weight, block.norm.bias, training=True)
-    expected = F.relu(F.linear(expected.flatten(1), network.hidden.weight, network.hidden.bias))
+    expected = expected.permute(0, 2, 3, 1).flatten(1)
+    expected = F.relu(F.linear(expected, network.hidden.weight, network.hidden.bias))
     expected = F.batch_norm(expected, None, None, training=True)
     expected = F.linear(expected, network.output.weight, network.output.bias)
     assert torch.equal(network(x), expected)
+
+
+def test_logits_are_float32_under_autocast_too():
+    """In bfloat16 one image in 15 would have two largest logits that tie, so that its class would go by number."""
+    network = convnet()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images(1000))
+    assert logits.dtype == torch.float32
+    top = logits.topk(2).values
+    assert (top[:, 0] == top[:, 1]).sum() == 0
+    rounded = logits.bfloat16().topk(2).values
+    assert (rounded[:, 0] == rounded[:, 1]).sum() > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -148,6 +161,18 @@ def test_frozen_batch_norm_keeps_the_statistics_of_frozen_layers_only(resnet_wei
     in_trained_layers = {name for name in before if name.startswith("layer4")}
     assert moved == (in_trained_layers if is_frozen else set(before))
     assert sum(isinstance(module, FrozenBatchNorm2d) for module in network.modules()) == (15 if is_frozen else 0)
+
+
+def test_frozen_batch_norm_without_a_frozen_layer_is_an_error_of_the_user():
+    settings = ResNet18(weights="none", trained_layers=("all",), frozen_batch_norm=True)
+    with pytest.raises(StudyError, match=r"model\.frozen_batch_norm: true, but .* no frozen layer"):
+        build_model(settings, 10, image_size=(64, 64), seed=0)
+
+
+def test_one_set_of_trained_layers_has_one_form():
+    assert ResNet18(trained_layers=("fc", "layer4")) == ResNet18(trained_layers=("layer4", "fc"))
+    every = ("fc", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+    assert ResNet18(trained_layers=every) == ResNet18(trained_layers=("all",))
 
 
 def test_weights_of_another_network_are_refused_with_the_names_that_differ(tmp_path):
