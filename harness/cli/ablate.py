@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -22,6 +22,9 @@ from harness.plan import extend_manifest
 from harness.provenance import command_line, provenance
 from harness.results import Result
 from harness.runner import Event, run
+
+if TYPE_CHECKING:
+    from harness.store import Tracking
 
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and the image cache
 
@@ -77,28 +80,32 @@ def train_cells(
     in_process: bool = False,
 ) -> None:
     """Runs the cells with live progress, MLflow following from the journals. Raises KeyboardInterrupt when stopped."""
-    from harness.store import follow, open_tracking
+    from harness.store import Tracking, follow, init, resolve_uri
 
     signal.signal(signal.SIGTERM, _interrupt)
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
     num_cells = len(work.plan.cells)
-    num_done = num_cells - len(todo)
     started = time.monotonic()
+    uri = resolve_uri(None, work.cells.root)
+    init(uri, work.cells.root)
+    tracking = Tracking(uri, work.cells.root)
     try:
-        with (
-            open_tracking(work.cells.root) as tracking,
-            follow(tracking, work.cells, manifest, on_warning=lambda text: console.print(text, style="yellow")) as link,
-            RunProgress(console, names, num_cells, num_done, expected.seconds) as progress,
-        ):
-            run(
-                todo,
-                work.cells,
-                partial(train, cache=work.cache),
-                devices=work.devices,
-                provenance=provenance(command_line()),
-                on_progress=progress.update,
-                in_process=in_process,
-            )
+        with follow(
+            tracking, work.cells, manifest, on_problem=lambda text: console.print(text, style="yellow")
+        ) as link:
+            with RunProgress(console, names, num_cells, num_cells - len(todo), expected.seconds) as progress:
+                run(
+                    todo,
+                    work.cells,
+                    partial(train, cache=work.cache),
+                    devices=work.devices,
+                    provenance=provenance(command_line()),
+                    on_progress=progress.update,
+                    in_process=in_process,
+                )
+            if todo:
+                console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
+            track_summary(tracking, work.cells, manifest)
     except KeyboardInterrupt:
         ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
         console.print(
@@ -107,12 +114,26 @@ def train_cells(
             style="yellow",
         )
         raise
-    if todo:
-        console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
-    if link.pending:
+    if link.delivery.pending:
         console.print(
-            f"{link.pending} events wait for the tracking server; `harness sync` delivers them.", style="yellow"
+            f"{link.delivery.pending} events wait for the tracking server ({link.delivery.problem}) "
+            "`harness sync` delivers them.",
+            style="yellow",
         )
+
+
+def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) -> None:
+    """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
+    from harness.load import results_table
+    from harness.stats import effects, summary
+
+    table = results_table(cells, manifest)
+    if not (table["status"] == "finished").any():
+        return
+    rows = {row["variant"]: row for row in summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")}
+    for effect in effects(table)[["variant", "mean", "low", "high", "p", "p_holm"]].to_dict("records"):
+        rows[effect["variant"]] |= {"effect": effect.pop("mean"), **effect}
+    tracking.log_summary(manifest, rows.values(), [])
 
 
 def save_manifest(work: Planned) -> dict[str, Any]:

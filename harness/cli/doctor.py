@@ -65,14 +65,14 @@ def _data() -> Check:
 
 
 def _tracking(root: Path) -> Check:
-    from harness.store import masked, open_tracking, resolve_uri
+    from harness.store import init, masked, resolve_uri
 
     try:
         uri = resolve_uri(None, root)
         if uri.startswith("sqlite") and not root.exists():
             return True, "tracking", f"{uri} (made at the first run)"
-        with open_tracking(root):
-            return True, "tracking", masked(uri)
+        init(uri, root)
+        return True, "tracking", masked(uri)
     except HarnessError as error:
         return False, "tracking", str(error)
 

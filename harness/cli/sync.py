@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from harness.cells import Cells
 from harness.cli.options import store_option
 
 
@@ -12,9 +11,11 @@ from harness.cli.options import store_option
 @store_option
 def sync(store: Path) -> None:
     """Bring MLflow up to the folder of cells: every study run, idempotently. $MLFLOW_TRACKING_URI names the server."""
+    from harness.store import init, resolve_uri
     from harness.store import sync as deliver
 
-    delivery = deliver(Cells(store.absolute()))
-    click.echo(f"{delivery.delivered} events delivered, {delivery.pending} still wait.")
-    if delivery.pending:
-        raise SystemExit(1)
+    root = store.absolute()
+    uri = resolve_uri(None, root)
+    init(uri, root)
+    delivery = deliver(uri, root)
+    click.echo(f"{delivery.delivered} events delivered; MLflow has everything that is in {root}.")

@@ -1,0 +1,156 @@
+"""The command line: answers at once, says what is wrong, never prints a traceback for what a user can fix."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import COMMANDS, cli
+
+TINY = """
+name: tiny
+title: A study of seconds
+baseline:
+  data: {kind: shapes, train_images: 200, test_images: 50}
+  model: {filters: [2, 2, 2]}
+  training: {max_epochs: 1, precision: float32}
+changes:
+  - {name: batch-norm, summary: batch normalization, overrides: {model.batch_norm: true}}
+  - {name: explosive, summary: diverges, overrides: {optimizer.learning_rate: 1e30}}
+profiles: {standard: {seeds: 2}}
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+
+    def call(*arguments: str):
+        return CliRunner().invoke(cli, [str(it) for it in arguments])
+
+    return call
+
+
+def median_seconds(*arguments: str) -> float:
+    script = str(Path(sys.executable).parent / "harness")
+
+    def once() -> float:
+        started = time.perf_counter()
+        subprocess.run([script, *arguments], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    once()
+    return statistics.median(once() for _ in range(5))
+
+
+@pytest.mark.slow
+def test_help_answers_within_350_ms_and_a_plan_within_a_second():
+    assert median_seconds("--help") < 0.35
+    assert median_seconds("plan", "--study", "task3") < 1.0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(run, name):
+    answer = run(name, "--help")
+
+    assert answer.exit_code == 0, answer.output
+    assert "Usage:" in answer.output
+
+
+def test_an_unknown_command_gets_a_suggestion(run):
+    answer = run("ablat")
+
+    assert answer.exit_code == 2
+    assert "Did you mean 'ablate'?" in answer.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--study", "task33"], "unknown study 'task33'. Did you mean 'task3'?"),
+        (["--study", "missing.yaml"], "missing.yaml: no such file"),
+        (["--study", "tiny.yaml", "--only", "batchnorm"], "Did you mean 'batch-norm'?"),
+        (["--study", "tiny.yaml", "--profile", "quik"], "has no profile 'quik'"),
+        (["--study", "tiny.yaml", "--seeds", "ten"], "--seeds ten: expected a count such as 10"),
+        (["--study", "tiny.yaml", "--seeds", "1,1"], "a seed stands twice"),
+        (["--study", "tiny.yaml", "--data", "shape"], "Did you mean 'shapes'?"),
+        (["--study", "tiny.yaml", "--data", "image-folder:nowhere"], "nowhere"),
+        (["--study", "tiny.yaml", "--device", "tpu"], "unknown device"),
+        (["--study", "tiny.yaml", "--design", "add-on"], "Did you mean 'add-one'?"),
+    ],
+)
+def test_what_a_user_can_fix_is_one_message_and_exit_code_2(run, arguments, message):
+    answer = run("ablate", *arguments)
+
+    assert answer.exit_code == 2
+    assert message in answer.output
+    assert "Traceback" not in answer.output
+    assert not Path("mlruns").exists(), "nothing was started"
+
+
+def test_a_file_tracking_uri_is_refused_with_the_next_step(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+
+    answer = run("ablate", "--study", "tiny.yaml")
+
+    assert answer.exit_code == 2
+    assert "sqlite" in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_everything_wrong_with_a_file_is_said_at_once(run, tmp_path):
+    (tmp_path / "bad.yaml").write_text(TINY.replace("filters:", "filtres:").replace("seeds: 2", "seeds: 0"))
+
+    answer = run("validate", "bad.yaml")
+
+    assert answer.exit_code == 2
+    assert "unknown key 'filtres'. Did you mean 'filters'?" in answer.output
+    assert "seeds" in answer.output
+
+
+def test_plan_counts_each_distinct_cell_once(run):
+    plan = json.loads(run("plan", "--study", "task3", "--profile", "quick", "--json").output)
+
+    keys = [key for variant in plan["variants"] for key in variant["cells"].values()]
+    assert plan["num_cells"] == len(set(keys)) == len(keys) == 16 * 3
+
+
+def test_a_dry_run_trains_nothing_and_writes_nothing(run):
+    answer = run("ablate", "--study", "tiny.yaml", "--dry-run")
+
+    assert answer.exit_code == 0, answer.output
+    assert "6 to train" in answer.output
+    assert not Path("mlruns").exists()
+
+
+@pytest.mark.slow
+def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
+    first = run("ablate", "--study", "tiny.yaml", "--in-process")
+    second = run("ablate", "--study", "tiny.yaml", "--in-process")
+    listed = json.loads(run("results", "--study", "tiny", "--json").output)
+
+    assert first.exit_code == second.exit_code == 1, first.output
+    assert "2 of 6 cells failed; 4 are saved" in first.output
+    assert "loss is not finite" in first.output
+    assert "--retry-failed" in first.output
+    assert "6 done, 0 to train" in second.output
+    assert {row["status"] for row in listed if row["variant"] == "explosive"} == {"diverged"}
+    assert {row["status"] for row in listed if row["variant"] != "explosive"} == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_cell_that_another_study_trained_is_read_not_trained(run, tmp_path):
+    run("ablate", "--study", "tiny.yaml", "--in-process", "--only", "batch-norm")
+    (tmp_path / "other.yaml").write_text(TINY.replace("name: tiny", "name: other"))
+
+    answer = run("ablate", "--study", "other.yaml", "--in-process", "--only", "batch-norm")
+
+    assert "4 done, 0 to train" in answer.output

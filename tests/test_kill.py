@@ -1,0 +1,117 @@
+"""Kill -9 at any moment: the same command continues, and ends with the table of an uninterrupted run."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+STUDY = """
+name: killed
+title: A study for tests that kill it
+baseline:
+  data: {kind: shapes, train_images: 1000, test_images: 200}
+  model: {filters: [4, 8, 8]}
+  training: {max_epochs: 3, precision: float32}
+changes:
+  - {name: dropout, summary: a stream of its own, overrides: {model.dropout: 0.3}}
+  - {name: adamax, summary: state in the optimizer, overrides: {optimizer: {name: adamax, learning_rate: 1e-3}}}
+  - name: augment
+    summary: draws for each image
+    overrides: {augmentation: {crop_padding: 4, horizontal_flip: 0.5}}
+profiles: {standard: {seeds: 2}}
+"""
+NUM_KILLS = 10
+# What may differ between two runs of the same study: when and how long, not what.
+VOLATILE = {"seconds", "finished_at", "peak_memory_bytes"}
+
+
+def harness(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments]
+    environment = os.environ | {"HARNESS_CACHE": str(folder.parent / "cache")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def ablate(folder: Path) -> subprocess.Popen[str]:
+    return harness(folder, "ablate", "--study", "study.yaml", "--jobs", "2", "--device", "cpu")
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    from harness.load import load_results
+
+    table = load_results("killed", store=folder / "mlruns")
+    return table.drop(columns=list(VOLATILE)).to_dict("records")
+
+
+@pytest.fixture
+def new_store(tmp_path):
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "study.yaml").write_text(STUDY)
+        return folder
+
+    return make
+
+
+@pytest.mark.slow
+def test_a_study_killed_ten_times_ends_like_an_uninterrupted_one(new_store):
+    whole, killed = new_store("whole"), new_store("killed")
+    started = time.monotonic()
+    finish(ablate(whole))
+    seconds = time.monotonic() - started
+    dice = random.Random(0)
+
+    for _ in range(NUM_KILLS):
+        process = ablate(killed)
+        try:
+            process.wait(timeout=dice.uniform(0.15, 0.6) * seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)  # the parent alone: its workers must follow
+        process.communicate()
+    finish(ablate(killed))
+
+    assert rows(killed) == rows(whole)
+    assert all(row["status"] == "finished" for row in rows(killed))
+    with sqlite3.connect(killed / "mlruns" / "mlflow.db") as database:
+        runs = database.execute("select name, status from runs where lifecycle_stage = 'active'").fetchall()
+        points = database.execute("select run_uuid, key, step, count(*) from metrics group by 1, 2, 3").fetchall()
+    assert {status for _, status in runs} == {"FINISHED"}
+    assert max(Counter(name for name, _ in runs).values()) == 1
+    assert len(runs) == 1 + 4 + 8  # study, variants, cells
+    assert {count for *_, count in points} == {1}
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(new_store):
+    folder = new_store("stopped")
+    process = ablate(folder)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/"):
+            break
+
+    os.kill(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130, rest
+    assert "Run the same command to continue" in rest
+    assert "Traceback" not in rest
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        statuses = {status for (status,) in database.execute("select status from runs")}
+    assert "RUNNING" not in statuses
+    assert "KILLED" in statuses
