@@ -42,7 +42,9 @@ class Replica:
             for weight, copied in zip(master.parameters(), self.network.parameters(), strict=True)
             if weight is not copied
         ]
-        self._trained = [(weight, copied) for weight, copied in self._pairs if weight.requires_grad]
+        self._trained = [weight for weight, _ in self._pairs if weight.requires_grad]
+        self._copies = [copied for _, copied in self._pairs if copied.requires_grad]
+        self._gradients = [torch.zeros_like(weight) for weight in self._trained]
         self.input_dtype = torch.bfloat16 if self.network is not master else torch.float32
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -52,19 +54,20 @@ class Replica:
         return logits.float()
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the loss in the master's `grad`s; those of the step before are dropped."""
+        """Put the gradients of the loss into the master's `grad`s, in place of those of the step before."""
         for weight in self.network.parameters():
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        for weight, copied in self._trained:
-            weight.grad = None if copied.grad is None else copied.grad.to(weight.dtype)
+        if self._copies:
+            torch._foreach_copy_(self._gradients, [copied.grad for copied in self._copies])
+            for weight, gradient in zip(self._trained, self._gradients, strict=True):
+                weight.grad = gradient
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the trained master weights to the twin: after each optimizer step."""
-        if self._trained:
-            weights, copies = zip(*self._trained, strict=True)
-            torch._foreach_copy_(list(copies), list(weights))
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._trained)
 
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:

@@ -117,22 +117,22 @@ class Preprocess:
     because the weights of an interpolation sum to one.
 
     Args:
+        width: of the images as stored, in pixels.
         dtype: of the result; the arithmetic before it is float32.
     """
 
-    def __init__(self, settings: Preprocessing, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, settings: Preprocessing, *, width: int, device: torch.device, dtype: torch.dtype) -> None:
         self.mean = torch.tensor(settings.mean, device=device)
         self.std = torch.tensor(settings.std, device=device)
         self.resize = settings.resize
         self.dtype = dtype
-        self._scale = 1 / (255 * self.std)
-        self._shift = -self.mean / self.std
+        # For a whole row of an image: three channels as the last axis are too short for vector instructions.
+        self._scale = (1 / (255 * self.std)).repeat(width)
+        self._shift = (-self.mean / self.std).repeat(width)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to `dtype` (N, C, H', W'), channels-last in memory."""
-        # One row of the image at a time: three channels as the last axis are too short for vector instructions.
-        width = pixels.shape[2]
-        rows = pixels.flatten(2).to(torch.float32).mul_(self._scale.repeat(width)).add_(self._shift.repeat(width))
+        rows = pixels.flatten(2).to(torch.float32).mul_(self._scale).add_(self._shift)
         images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         if self.resize is not None:
             size = (self.resize, self.resize)

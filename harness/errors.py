@@ -5,6 +5,7 @@
     ├── DataError                images are missing, unreadable or inconsistent
     ├── TrackingError            the tracking database or server cannot be used
     ├── StoreError               the folder of cells cannot be read or written
+    ├── OutputError              a file or folder that was asked for cannot be written
     ├── ResultsError             the results do not support what was asked of them
     │   └── UnpairedSeedsError   a seed has a number on one side of a comparison only
     └── CellError                one cell could not be trained; it is recorded, the others go on
@@ -44,6 +45,10 @@ class TrackingError(HarnessError):
 
 class StoreError(HarnessError):
     """The folder of cells cannot be read or written."""
+
+
+class OutputError(HarnessError):
+    """A file or folder that was asked for (an export, a report) cannot be written."""
 
 
 class ResultsError(HarnessError):

@@ -1,6 +1,8 @@
-"""Results as a pandas table: from the folder of cells, a row per cell of one study run."""
+"""Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,23 @@ import pandas as pd
 from harness.cells import Cells
 from harness.changes import suggestion
 from harness.errors import ResultsError
-from harness.results import RESULT_COLUMNS, Result
+from harness.results import RESULT_COLUMNS, Epoch, Result
+
+# Column types of the results table; they do not depend on which values happen to be missing.
+_COUNTS = ("best_step", "num_steps", "parameters", "peak_memory_bytes", "threads")
+_TEXTS = (
+    "study", "variant", "changes", "key", "status", "reason", "device", "precision", "versions", "commit",
+    "data_fingerprint", "finished_at",
+)  # fmt: skip
+RESULT_DTYPES: Mapping[str, str] = (
+    dict.fromkeys(RESULT_COLUMNS, "float64")
+    | dict.fromkeys(_COUNTS, "Int64")
+    | dict.fromkeys(_TEXTS, "str")
+    | {"seed": "int64", "dirty": "boolean"}
+)
+
+# A row per validation. `epoch` and the other numbers are those of `harness.results.Epoch`.
+CURVE_COLUMNS: tuple[str, ...] = ("variant", "seed", *(field.name for field in fields(Epoch)))
 
 
 def load_results(study: str, *, store: str | Path = "mlruns", profile: str | None = None) -> pd.DataFrame:
@@ -28,6 +46,25 @@ def load_results(study: str, *, store: str | Path = "mlruns", profile: str | Non
     """
     cells = Cells(Path(store))
     return results_table(cells, find_manifest(cells, study, profile))
+
+
+def load_curves(
+    study: str,
+    *,
+    store: str | Path = "mlruns",
+    profile: str | None = None,
+    variants: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Every validation of a study run's cells, a row each, columns `CURVE_COLUMNS`; the same run as `load_results`.
+
+    Args:
+        variants: only these; by default all.
+
+    Raises:
+        ResultsError: nothing in this folder fits; the message lists what there is.
+    """
+    cells = Cells(Path(store))
+    return curves_table(cells, find_manifest(cells, study, profile), variants)
 
 
 def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[str, Any]:
@@ -58,19 +95,26 @@ def results_table(cells: Cells, manifest: Mapping[str, Any]) -> pd.DataFrame:
         }
         for seed, key in variant["cells"].items():
             rows.append(identity | _numbers(cells.result(key), key, int(seed)))
-    table = pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype(_dtypes())
+    table = pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype(RESULT_DTYPES)
+    table = table.fillna(dict.fromkeys(_TEXTS, ""))  # of a cell that has not ended nothing was recorded
     table.attrs["manifest"] = dict(manifest)
     return table
 
 
+def curves_table(cells: Cells, manifest: Mapping[str, Any], variants: Collection[str] | None = None) -> pd.DataFrame:
+    """The validations of every cell of one study run, also of cells that still train or ended badly."""
+    numbers_of = attrgetter(*CURVE_COLUMNS[2:])
+    rows = [
+        (variant["name"], int(seed), *numbers_of(epoch))
+        for variant in manifest["variants"]
+        if variants is None or variant["name"] in variants
+        for seed, key in variant["cells"].items()
+        for epoch in cells.epochs(key)
+    ]
+    kinds = {"variant": "str", "seed": "int64", "step": "int64"}
+    dtypes = {name: kinds.get(name, "float64") for name in CURVE_COLUMNS}
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype(dtypes)
+
+
 def _numbers(result: Result | None, key: str, seed: int) -> dict[str, Any]:
     return result.to_json() if result else {"key": key, "seed": seed, "status": "missing"}
-
-
-def _dtypes() -> dict[str, str]:
-    """Column types that do not depend on which values happen to be missing."""
-    counts = {"seed": "int64", "best_step": "Int64", "num_steps": "Int64", "parameters": "Int64"}
-    counts |= {"peak_memory_bytes": "Int64", "threads": "Int64", "dirty": "boolean"}
-    texts = {"study", "variant", "changes", "key", "status", "reason", "device", "precision", "versions", "commit"}
-    texts |= {"data_fingerprint", "finished_at"}
-    return {name: counts.get(name, "str" if name in texts else "float64") for name in RESULT_COLUMNS}

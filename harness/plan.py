@@ -29,13 +29,20 @@ MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train and what to compare; made by `make_plan`."""
+    """What to train and what to compare; made by `make_plan`.
+
+    Attributes:
+        study: as it was declared; the baseline of this run is `variants[0].settings`.
+        make_variant: any set of changes, in the order of the study, as a variant of this plan. Raises StudyError where
+            they cannot stand together.
+    """
 
     study: Study
     profile: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     comparisons: tuple[Comparison, ...]
+    make_variant: Callable[[Changes], Variant] = field(compare=False, repr=False)
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,7 +136,7 @@ def make_plan(
             not allowed; every problem at once.
     """
     chosen = study.profile(profile)
-    selected, problems = _select(study, only, skip)
+    selected, problems = _select(study, profile, only, skip)
     baseline, more = _baseline(study, chosen, overrides or {}, precision)
     problems += more
     if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
@@ -140,7 +147,8 @@ def make_plan(
     except StudyError as error:
         raise StudyError(*problems, *error.problems) from None
     comparisons = tuple(comparison for design in designed for comparison in design.comparisons)
-    notes = tuple(note for design in designed for note in design.notes)
+    left_out = (f"profile {profile} leaves out {', '.join(chosen.skip)}.",) if chosen.skip else ()
+    notes = (*left_out, *(note for design in designed for note in design.notes))
     if not comparisons and (only or skip) and not problems:
         raise StudyError(*notes)
     needed: dict[Changes, None] = {(): None}
@@ -157,7 +165,7 @@ def make_plan(
     problems = same_settings(variants)
     if problems:
         raise StudyError(*problems)
-    return Plan(study, profile, seeds, variants, comparisons, notes, dict(fingerprints(baseline)))
+    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)))
 
 
 def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,10 +177,10 @@ def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[
     assert known["id"] == added["id"]
     variants = {it["name"]: it for it in known["variants"]}
     for it in added["variants"]:
-        before = variants.get(it["name"], it)
-        earlier = before["cells"] if before["settings"] == it["settings"] else {}
-        cells = dict(sorted((earlier | it["cells"]).items(), key=lambda item: int(item[0])))
-        variants[it["name"]] = it | {"cells": cells}
+        known_as = variants.get(it["name"], it)
+        before = known_as if known_as["settings"] == it["settings"] else {"cells": {}}
+        cells = dict(sorted((before["cells"] | it["cells"]).items(), key=lambda item: int(item[0])))
+        variants[it["name"]] = {**before, **it, "cells": cells}  # what else was noted of it stays, such as its trial
     comparisons = {tuple(it.values()): it for it in (*known["comparisons"], *added["comparisons"])}
     notes = dict.fromkeys((*known["notes"], *added["notes"]))
     both = {"variants": list(variants.values()), "comparisons": list(comparisons.values()), "notes": list(notes)}
@@ -207,7 +215,7 @@ def _layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, An
     return {path: value for path, value in lower.items() if not path.startswith(replaced)} | dict(upper)
 
 
-def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
+def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
     """The selected names, and what is wrong with the request."""
     known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
     problems = [
@@ -217,7 +225,9 @@ def _select(study: Study, only: Sequence[str], skip: Sequence[str]) -> tuple[fro
         for name in names
         if name not in known
     ]
-    return frozenset(only or known) - frozenset(skip), problems
+    left_out = study.profile(profile).skip
+    problems += [f"--only {name}: profile {profile!r} leaves it out." for name in only if name in left_out]
+    return frozenset(only or known) - {*skip, *left_out}, problems
 
 
 def _baseline(

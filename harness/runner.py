@@ -1,8 +1,9 @@
 """Runs cells: skips what has ended, continues what is partial, isolates what fails.
 
 `run_one` is the idempotent unit: claim, train, record. `run` feeds it with cells, in this process or in local worker
-processes that each train one cell at a time. How to train arrives as an argument; this module imports nothing heavy and
-prints nothing: who wants to see progress passes a function.
+processes that each train one cell at a time; cells are taken as workers get free, so that a search can decide late
+which one is next. How to train arrives as an argument; this module imports nothing heavy and prints nothing: who wants
+to see progress passes a function.
 """
 
 import ctypes
@@ -29,6 +30,7 @@ from harness.results import Result
 Event = dict[str, Any]
 Outcome = Literal["done", "elsewhere"]
 POLL_SECONDS = 1.0  # how often a cell that another process trains is looked at again
+STOPPED: Event = {"event": "interrupted", "signal": "SIGTERM"}
 log = logging.getLogger(__name__)
 
 
@@ -46,43 +48,48 @@ class Progress:
     """One thing that happened, for whoever watches.
 
     Attributes:
-        kind: `event` (of a cell that trains; `event` holds it), `ended` (`result` holds it), or `elsewhere` (another
-            process trains the cell; it is looked at again later).
+        kind: `event` (of a cell that trains; `event` holds it), `ended` (`result` holds it), `elsewhere` (another
+            process trains the cell; it is looked at again later), or `stopped` (left where it was, on request).
     """
 
-    kind: Literal["event", "ended", "elsewhere"]
+    kind: Literal["event", "ended", "elsewhere", "stopped"]
     cell: Cell
     event: Event = field(default_factory=dict)
     result: Result | None = None
 
 
 def run(
-    todo: Iterable[Cell],
+    todo: Iterable[Cell | None],
     cells: Cells,
     train: Train,
     *,
     devices: Sequence[str],
     provenance: Mapping[str, Any],
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[Cell], bool] = lambda cell: False,
     in_process: bool = False,
 ) -> None:
-    """Trains every cell of `todo` that has not ended; afterwards each one has a result in `cells`.
+    """Trains every cell of `todo` that has not ended; afterwards each one has a result in `cells`, or was stopped.
 
     Args:
+        todo: taken one by one, when a worker is free. None means that there is nothing at the moment: it is asked again
+            when a cell has ended, and every second.
         devices: one entry a worker, such as `["cpu", "cpu"]` or `["cuda:0", "cuda:0", "cuda:1"]`.
         provenance: commit, versions and the like; goes into the journal of each cell.
+        should_stop: whether to leave a cell that trains where it is, to be continued by another run; asked about every
+            second (in this process, at each event).
         in_process: train in this process, one cell after another; for debugging and tests.
 
     Raises:
         StoreError: a result or journal cannot be written. KeyboardInterrupt passes through, workers stopped first.
     """
     assert devices, "at least one worker"
-    queue = deque(cell for cell in todo if cells.result(cell.key) is None)
+    source = _Source(todo, cells, should_stop, on_progress)
     if in_process:
-        _run_here(queue, cells, train, devices[0], provenance, on_progress)
-    elif queue:
-        with _Workers(min(len(devices), len(queue)), devices, cells, train, provenance, on_progress) as workers:
-            workers.drain(queue)
+        _run_here(source, cells, train, devices[0], provenance, on_progress, should_stop)
+    else:
+        with _Workers(devices, cells, train, provenance, on_progress, should_stop) as workers:
+            workers.drain(source)
 
 
 def run_one(
@@ -140,27 +147,89 @@ def _identity(cell: Cell) -> dict[str, Any]:
     return {"precision": training.precision, "threads": training.threads, "data_fingerprint": fingerprint}
 
 
+class _Source:
+    """The cells that are still to be taken, without those that have ended."""
+
+    def __init__(
+        self,
+        todo: Iterable[Cell | None],
+        cells: Cells,
+        should_stop: Callable[[Cell], bool],
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._todo, self._cells = iter(todo), cells
+        self._should_stop, self._on_progress = should_stop, on_progress
+        self._again: deque[tuple[float, Cell]] = deque()  # when to look at a cell again
+        self._asked_at = -POLL_SECONDS
+        self._is_exhausted = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_exhausted and not self._again
+
+    def take(self) -> Cell | None:
+        """A cell to train now, or None."""
+        while self._again and self._again[0][0] <= time.monotonic():
+            again = self._again.popleft()[1]
+            if not self._should_stop(again):
+                return again
+            self._on_progress(Progress("stopped", again))
+        if self._is_exhausted or time.monotonic() < self._asked_at + POLL_SECONDS:
+            return None
+        for cell in self._todo:
+            if cell is None:
+                self._asked_at = time.monotonic()
+                return None
+            if self._cells.result(cell.key) is None:
+                return cell
+        self._is_exhausted = True
+        return None
+
+    def put_back(self, cell: Cell) -> None:
+        """To be looked at again, after a while."""
+        self._again.append((time.monotonic() + POLL_SECONDS, cell))
+
+    def wake(self) -> None:
+        """Something has happened: what was "nothing at the moment" may be a cell now."""
+        self._asked_at = -POLL_SECONDS
+
+
+class _Stopped(BaseException):
+    """Leaves a cell that trains in this process; no Exception, for it is no failure of the cell."""
+
+
 def _run_here(
-    queue: deque[Cell],
+    source: _Source,
     cells: Cells,
     train: Train,
     device: str,
     provenance: Mapping[str, Any],
     on_progress: Callable[[Progress], None],
+    should_stop: Callable[[Cell], bool],
 ) -> None:
-    while queue:
-        cell = queue.popleft()
+    while not source.is_over:
+        cell = source.take()
+        if cell is None:
+            time.sleep(0 if source.is_over else POLL_SECONDS / 5)
+            continue
 
         def tell(event: Event, cell: Cell = cell) -> None:
             on_progress(Progress("event", cell, event=event))
+            if should_stop(cell):
+                raise _Stopped
 
-        outcome = run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)
-        if outcome == "elsewhere":
-            on_progress(Progress("elsewhere", cell))
-            queue.append(cell)
-            time.sleep(POLL_SECONDS)
+        try:
+            outcome = run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)
+        except _Stopped:
+            cells.append(cell.key, STOPPED)
+            on_progress(Progress("stopped", cell))
         else:
-            on_progress(Progress("ended", cell, result=cells.result(cell.key)))
+            if outcome == "elsewhere":
+                source.put_back(cell)
+                on_progress(Progress("elsewhere", cell))
+            else:
+                on_progress(Progress("ended", cell, result=cells.result(cell.key)))
+        source.wake()
 
 
 @dataclass(slots=True)
@@ -176,17 +245,19 @@ class _Workers:
 
     def __init__(
         self,
-        count: int,
         devices: Sequence[str],
         cells: Cells,
         train: Train,
         provenance: Mapping[str, Any],
         on_progress: Callable[[Progress], None],
+        should_stop: Callable[[Cell], bool],
     ) -> None:
-        self._cells, self._train, self._provenance, self._on_progress = cells, train, dict(provenance), on_progress
+        self._cells, self._train, self._provenance = cells, train, dict(provenance)
+        self._on_progress, self._should_stop = on_progress, should_stop
         self._deaths: Counter[str] = Counter()  # by cell key
         self._context = multiprocessing.get_context("spawn")  # fork would copy the parent's threads and databases
-        self._workers = [self._start(device) for device in devices[:count]]
+        self._free_devices = list(devices)[::-1]  # of workers that have not been started: there was nothing to do
+        self._workers: list[_Worker] = []
 
     def __enter__(self) -> "_Workers":
         return self
@@ -203,46 +274,56 @@ class _Workers:
                 worker.process.kill()
                 worker.process.join()
 
-    def drain(self, queue: deque[Cell]) -> None:
-        later: deque[tuple[float, Cell]] = deque()
-        while queue or later or any(worker.cell for worker in self._workers):
-            while later and later[0][0] <= time.monotonic():
-                queue.append(later.popleft()[1])
-            for worker in self._workers:
-                if worker.cell is None and queue:
-                    worker.cell = queue.popleft()
-                    worker.pipe.send(worker.cell.to_json())
+    def drain(self, source: "_Source") -> None:
+        while not source.is_over or any(worker.cell for worker in self._workers):
+            self._hand_out(source)
             if not any(worker.cell for worker in self._workers):
-                time.sleep(POLL_SECONDS / 5)
+                time.sleep(0 if source.is_over else POLL_SECONDS / 5)
             for worker in self._ready():
-                for cell in self._receive(worker):
-                    later.append((time.monotonic() + POLL_SECONDS, cell))
+                self._receive(worker, source)
+            for worker in [it for it in self._workers if it.cell and self._should_stop(it.cell)]:
+                self._stop(worker)
+                source.wake()
+
+    def _hand_out(self, source: "_Source") -> None:
+        while self._free_devices or any(worker.cell is None for worker in self._workers):
+            cell = source.take()
+            if cell is None:
+                return
+            worker = next((it for it in self._workers if it.cell is None), None)
+            if worker is None:
+                worker = self._start(self._free_devices.pop())
+                self._workers.append(worker)
+            worker.cell = cell
+            worker.pipe.send(cell.to_json())
 
     def _ready(self) -> list[_Worker]:
         busy = {worker.pipe: worker for worker in self._workers if worker.cell}
         return [busy[pipe] for pipe in wait(list(busy), timeout=POLL_SECONDS) if isinstance(pipe, Connection)]
 
-    def _receive(self, worker: _Worker) -> list[Cell]:
-        """Handles one message; gives back a cell that must be looked at again."""
+    def _receive(self, worker: _Worker, source: "_Source") -> None:
+        """Handles one message."""
         cell = worker.cell
         assert cell is not None
         try:
             kind, payload = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            return self._bury(worker, cell)
+            self._bury(worker, cell, source)
+            return
         if kind == "event":
             self._on_progress(Progress("event", cell, event=payload))
-            return []
+            return
         worker.cell = None
         if kind == "error":
             raise payload
         if payload == "elsewhere":
+            source.put_back(cell)
             self._on_progress(Progress("elsewhere", cell))
-            return [cell]
-        self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
-        return []
+        else:
+            self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
+        source.wake()
 
-    def _bury(self, worker: _Worker, cell: Cell) -> list[Cell]:
+    def _bury(self, worker: _Worker, cell: Cell, source: "_Source") -> None:
         worker.process.join()
         self._workers[self._workers.index(worker)] = self._start(worker.device)
         code = worker.process.exitcode or 0
@@ -252,16 +333,27 @@ class _Workers:
         self._cells.append(cell.key, {"event": "failed", "reason": reason, "traceback": ""})
         self._deaths[cell.key] += 1
         if self._deaths[cell.key] < 2:
-            return [cell]
+            source.put_back(cell)
+            return
         self._cells.write_result(stamped(failed(cell, reason), self._provenance))
         self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
-        return []
+        source.wake()
+
+    def _stop(self, worker: _Worker) -> None:
+        """Leaves the worker's cell where it is; the process goes with it, as in any interruption."""
+        cell = worker.cell
+        assert cell is not None
+        self._workers.remove(worker)
+        self._free_devices.append(worker.device)
+        self._interrupt(worker)
+        worker.pipe.close()
+        self._on_progress(Progress("stopped", cell))
 
     def _interrupt(self, worker: _Worker) -> None:
         worker.process.terminate()
         worker.process.join(timeout=10)
         if worker.cell and self._cells.result(worker.cell.key) is None and not self._cells.is_claimed(worker.cell.key):
-            self._cells.append(worker.cell.key, {"event": "interrupted", "signal": "SIGTERM"})
+            self._cells.append(worker.cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()

@@ -64,14 +64,17 @@ class ConvNet(_Part):
         return value
 
 
+RESNET18_LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+
+
 class ResNet18(_Part):
     """torchvision's ResNet18 with a new last layer.
 
     Attributes:
         weights: `imagenet` (torchvision's IMAGENET1K_V1), `none` (random), or `file:PATH` to a state dict.
         trained_layers: top-level modules that train, the others are frozen; `("all",)` trains everything.
-        frozen_batch_norm: whether frozen layers keep the running statistics of the weights (evaluation mode). The
-            report's code left them in training mode, so that statistics went on moving in frozen layers.
+        frozen_batch_norm: whether frozen layers keep the running statistics of the weights and normalize by them
+            (evaluation mode). The report's code left them in training mode: by the batch, statistics moving on.
     """
 
     kind: Literal["resnet18"] = "resnet18"
@@ -89,14 +92,24 @@ class ResNet18(_Part):
     @field_validator("trained_layers")
     @classmethod
     def _layers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
-        unknown = [name for name in value if name not in known]
-        if value != ("all",) and unknown:
+        """In the network's order, each once, and all of them as `("all",)`: one spelling for one network."""
+        unknown = [name for name in value if name not in (*RESNET18_LAYERS, "all")]
+        if unknown or ("all" in value and set(value) != {"all"}):
+            wrong = f"unknown {', '.join(map(repr, unknown))}" if unknown else "'all' beside others"
+            raise ValueError(f"{wrong}; ResNet18 has {', '.join(RESNET18_LAYERS)}, or say ['all']")
+        layers = tuple(name for name in RESNET18_LAYERS if name in value)
+        return ("all",) if layers in ((), RESNET18_LAYERS) else layers
+
+    @model_validator(mode="after")
+    def _something_to_freeze(self) -> "ResNet18":
+        normalized = {"bn1", "layer1", "layer2", "layer3", "layer4"}
+        if self.frozen_batch_norm and (self.trained_layers == ("all",) or normalized <= set(self.trained_layers)):
+            layers = ", ".join(self.trained_layers)
             raise ValueError(
-                f"unknown {', '.join(map(repr, unknown))}; ResNet18 has {', '.join(known)}, or say ['all']"
+                f"frozen_batch_norm is set, but trained_layers ({layers}) leave no batch normalization frozen; "
+                "freeze one of its layers, or leave it out"
             )
-        ordered = tuple(name for name in known if name in value)  # one set of layers, one key
-        return ("all",) if value == ("all",) or ordered == known else ordered
+        return self
 
 
 class PluginModel(_Part):

@@ -40,6 +40,7 @@ class Profile(_Part):
         exploratory: too small for conclusions; every table of it says so.
         filter_scale: all filter counts of the convolutional network are multiplied by this, after the changes.
         overrides: settings of the baseline, by dotted path.
+        skip: changes and combinations that make no sense with these overrides; they are not run, and a note says so.
     """
 
     summary: str = ""
@@ -47,6 +48,7 @@ class Profile(_Part):
     exploratory: bool = False
     filter_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
     overrides: dict[str, Any] = {}
+    skip: Annotated[tuple[str, ...], AsTuple] = ()
 
 
 class Published(_Part):

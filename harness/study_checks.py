@@ -126,6 +126,9 @@ def _reference_problems(study: "Study", declared: Collection[str]) -> Iterator[s
                 yield f"{kind}: {name}: unknown change {member!r}.{suggestion(member, changes)}"
         known = [found[member] for member in members if member in found]
         yield from (f"{kind}: {name}: {why}" for why in conflicts(known))
+    for name, profile in study.profiles.items():
+        for member in set(profile.skip) - set(declared):
+            yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"
     variants = [BASELINE, *declared]
     for published in study.published:
         if published.variant not in variants:

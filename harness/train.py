@@ -160,14 +160,14 @@ def build_trainer(cell: Cell, arrays: ImageArrays, device: torch.device) -> Trai
     training = settings.training
     splits = make_splits(arrays, fraction=training.validation_fraction, seed=training.split_seed, device=device)
     height, width = splits.image_size
-    edits = make_edits(settings.augmentation, height=height, width=width)
-    if settings.preprocessing.resize is not None:
-        height = width = settings.preprocessing.resize
-    model = build_model(settings.model, len(splits.classes), image_size=(height, width), seed=cell.seed)
+    side = settings.preprocessing.resize
+    input_size = (height, width) if side is None else (side, side)
+    model = build_model(settings.model, len(splits.classes), image_size=input_size, seed=cell.seed)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert training.precision != "auto"
     replica = Replica(model, training.precision, is_known=not isinstance(settings.model, PluginModel))
-    preprocess = Preprocess(settings.preprocessing, device=device, dtype=replica.input_dtype)
+    preprocess = Preprocess(settings.preprocessing, width=width, device=device, dtype=replica.input_dtype)
+    edits = make_edits(settings.augmentation, height=height, width=width)
     batches = TrainingBatches(
         splits.train, batch_size=training.batch_size, edits=edits, preprocess=preprocess, seed=cell.seed
     )
@@ -180,7 +180,7 @@ def build_trainer(cell: Cell, arrays: ImageArrays, device: torch.device) -> Trai
         replica=replica,
         optimizer=make_optimizer(settings.optimizer, model.parameters(), device),
         schedule=make_schedule(training, batches.steps_per_epoch),
-        evaluation_batch_size=max(1, EVALUATION_PIXELS // (height * width)),
+        evaluation_batch_size=max(1, EVALUATION_PIXELS // math.prod(input_size)),
     )
 
 

@@ -1,0 +1,213 @@
+"""The figures of effects as plain values in the units of people: the data step that both drawers share.
+
+`figures.py` draws these with plotly for the page and for notebooks, `pictures.py` with matplotlib as PNG. A figure
+whose data are not in the results raises ResultsError, and the message names the design to run. Curves, costs and
+published numbers are in `figure_data.py`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import ResultsError
+from harness.report.tables import Family, Tables, rows_of
+from harness.report.units import Unit, unit_of
+from harness.stats.overview import paired_differences
+
+MOST_ROWS = 40  # of a forest plot; more cannot be read
+MOST_CHANGES = 20  # of the interaction heat map
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its t interval; NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One comparison: its estimate, and every seed's difference as (seed, difference)."""
+
+    label: str
+    estimate: Estimate
+    seeds: tuple[tuple[int, float], ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Effects of one design, the best first. `omitted`: how many smaller ones there was no room for."""
+
+    design: str
+    axis: str
+    rows: tuple[ForestRow, ...]
+    omitted: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One change in two designs."""
+
+    label: str
+    added: Estimate
+    left_out: Estimate
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Add-one beside leave-one-out; a gap between the two is interaction with the other changes of `full`."""
+
+    full: str
+    axis: str
+    rows: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a path, from the level before it to the level after it, both over the step's complete pairs."""
+
+    label: str
+    before: float
+    after: float
+    effect: Estimate
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    design: str
+    start: str
+    axis: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Interactions of pairs of changes: a symmetric matrix, NaN where a pair was not trained."""
+
+    axis: str
+    changes: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+    verdicts: tuple[tuple[str, ...], ...]
+    omitted: int
+
+
+def forest_data(tables: Tables, design: str = "") -> Forest:
+    """The effects of a design (by default the first) with every seed's difference, in percentage points."""
+    family = find_family(tables, design)
+    unit = unit_of(tables.metric)
+    measured = [row for row in rows_of(family.effects) if row.n > 0]
+    if not measured:
+        raise ResultsError(
+            f"design {family.design}: no comparison has a seed with both sides yet; run the study again."
+        )
+    largest = sorted(measured, key=lambda row: -abs(float(row.mean)))[:MOST_ROWS]
+    kept = {str(row.variant) for row in largest}
+    seeds = _differences(tables, family, kept, unit)
+    rows = tuple(
+        ForestRow(str(row.variant), estimate_of(row, unit), tuple(seeds[str(row.variant)]), str(row.verdict))
+        for row in measured
+        if row.variant in kept
+    )
+    return Forest(family.design, effect_axis(unit), rows, len(measured) - len(rows))
+
+
+def pairs_data(tables: Tables) -> Pairs:
+    """Each change added to the baseline beside the same change left out of a combination."""
+    added = find_family(tables, "add-one")
+    unit = unit_of(tables.metric)
+    first = find_family(tables, "leave-one-out")
+    alone = {str(row.variant): row for row in rows_of(added.effects) if row.n > 0}
+    rows = [
+        Pair(str(row.variant), estimate_of(alone[str(row.variant)], unit), estimate_of(row, unit))
+        for row in rows_of(first.effects)
+        if row.n > 0 and row.variant in alone
+    ]
+    if not rows:
+        raise ResultsError(f"{first.design} and add-one have no change in common; run both on the same changes.")
+    rows.sort(key=lambda row: -row.added.mean)
+    return Pairs(str(first.full), effect_axis(unit), tuple(rows))
+
+
+def waterfall_data(tables: Tables, design: str = "path") -> Waterfall:
+    """The steps of a path, each from the level before to the level after."""
+    family = find_family(tables, design)
+    unit = unit_of(tables.metric)
+    steps = tuple(
+        Step(
+            str(row.variant),
+            unit.scale(row.reference_mean),
+            unit.scale(row.variant_mean),
+            estimate_of(row, unit),
+            str(row.verdict),
+        )
+        for row in rows_of(family.effects)
+        if row.n > 0
+    )
+    if not steps:
+        raise ResultsError(f"design {family.design}: no seed has finished on both sides of a step yet.")
+    start = next(iter(family.sides.values()))[1]
+    return Waterfall(family.design, start, f"{unit.name} [{unit.value}]", steps)
+
+
+def heat_data(tables: Tables) -> Heat:
+    """Interactions of every pair that was trained with both of its changes alone."""
+    unit, frame = unit_of(tables.metric), tables.interactions
+    rows = {frozenset(str(row.variant).split(" x ")): row for row in rows_of(frame) if row.n > 0}
+    named = [change for it in tables.manifest["variants"] if len(it["changes"]) == 1 for change in it["changes"]]
+    paired = [name for name in named if any(name in pair for pair in rows)]
+    changes = sorted(paired, key=lambda name: -_largest(name, rows.items()))[:MOST_CHANGES]
+    changes = [name for name in named if name in changes]
+    cells = [[rows.get(frozenset((a, b))) if a != b else None for b in changes] for a in changes]
+    return Heat(
+        axis=f"interaction [{unit.difference}]",
+        changes=tuple(changes),
+        values=tuple(tuple(unit.scale(cell.mean) if cell else math.nan for cell in line) for line in cells),
+        verdicts=tuple(tuple(str(cell.verdict) if cell else "" for cell in line) for line in cells),
+        omitted=len(paired) - len(changes),
+    )
+
+
+def find_family(tables: Tables, design: str) -> Family:
+    """A design by its name, or by its kind where it has an argument (`path` finds `path:report`); "" is the first."""
+    for name, family in tables.families.items():
+        if design in ("", name, family.kind):
+            return family
+    study = tables.manifest["study"]
+    wanted = design or "add-one"
+    raise ResultsError(
+        f"these results hold no design {wanted}; `harness ablate --study {study} --design {wanted}` trains it."
+    )
+
+
+def effect_axis(unit: Unit) -> str:
+    return f"effect on {unit.name} [{unit.difference}]"
+
+
+def estimate_of(row: Any, unit: Unit) -> Estimate:
+    """The estimate of one row of a table of effects, in the unit of people."""
+    return Estimate(unit.scale(row.mean), unit.scale(row.low), unit.scale(row.high))
+
+
+def _differences(tables: Tables, family: Family, labels: set[str], unit: Unit) -> dict[str, list[tuple[int, float]]]:
+    """Every seed's difference, by label; one pass for each reference."""
+    by_reference: dict[str, dict[str, list[str]]] = {}
+    for label, (variant, reference) in family.sides.items():
+        if label in labels:
+            by_reference.setdefault(reference, {}).setdefault(variant, []).append(label)
+    found: dict[str, list[tuple[int, float]]] = {label: [] for label in labels}
+    for reference, variants in by_reference.items():
+        cells = tables.results[tables.results["variant"].isin([reference, *variants])]
+        frame = paired_differences(cells, reference=reference, variants=list(variants), metric=tables.metric)
+        for row in rows_of(frame):
+            for label in variants[str(row.variant)]:
+                found[label].append((int(row.seed), unit.scale(row.difference)))
+    return found
+
+
+def _largest(name: str, rows: Iterable[tuple[frozenset[str], Any]]) -> float:
+    return max(abs(float(row.mean)) for pair, row in rows if name in pair)

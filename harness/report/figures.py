@@ -1,0 +1,318 @@
+"""The figures with plotly, for the page of a report and for notebooks; the only plotly import.
+
+Each public function takes results (`harness.load_results`) or learning curves (`harness.load_curves`) and gives a
+`plotly.graph_objects.Figure`; each `draw_...` draws what a data step of `effect_data.py` or `figure_data.py` found. The
+figures carry no title: the page sets it as text. Nothing here reads a file or opens a window.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from harness.report.effect_data import (
+    Forest,
+    Heat,
+    Pairs,
+    Waterfall,
+    forest_data,
+    heat_data,
+    pairs_data,
+    waterfall_data,
+)
+from harness.report.figure_data import (
+    Costs,
+    Curve,
+    Curves,
+    FigureData,
+    PublishedNumbers,
+    costs_data,
+    curves_data,
+    published_data,
+)
+from harness.report.look import (
+    DIVERGING,
+    LIGHT,
+    NEUTRAL,
+    VARIANT_COLOURS,
+    colour_of_verdict,
+    variant_colours,
+)
+from harness.report.plot_parts import doublings, error_bars, estimates, none_or, template
+from harness.report.tables import Tables
+
+ROW_PIXELS = 27
+FRAME_PIXELS = 110  # axis title, ticks and legend
+SYMBOLS = {"improves": "diamond", "hurts": "square"}
+MOST_TEXTS = 10  # a larger heat map has no room for numbers; they stand in the hover text
+PAIR_COLOURS = VARIANT_COLOURS[:2]
+
+
+def forest(results: pd.DataFrame, design: str = "", *, metric: str = "test_accuracy") -> go.Figure:
+    """Effects of one design (by default the first) with t intervals and every seed as a point."""
+    return draw_forest(forest_data(_tables(results, metric), design))
+
+
+def learning_curves(curves: pd.DataFrame, variants: Sequence[str], quantity: str = "loss") -> go.Figure:
+    """Training and validation loss (or `accuracy`) of a few variants, mean and one sd over seeds."""
+    return draw_curves(curves_data(curves, variants, quantity))
+
+
+def add_one_against_leave_one_out(results: pd.DataFrame, *, metric: str = "test_accuracy") -> go.Figure:
+    """Each change added to the baseline beside the same change taken out of a combination."""
+    return draw_pairs(pairs_data(_tables(results, metric)))
+
+
+def waterfall(results: pd.DataFrame, design: str = "path", *, metric: str = "test_accuracy") -> go.Figure:
+    """The steps of a path."""
+    return draw_waterfall(waterfall_data(_tables(results, metric), design))
+
+
+def interaction_heatmap(results: pd.DataFrame, *, metric: str = "test_accuracy") -> go.Figure:
+    """What each two changes do together beyond the sum of both alone."""
+    return draw_heat(heat_data(_tables(results, metric)))
+
+
+def effect_against_cost(results: pd.DataFrame, cost: str = "seconds", *, metric: str = "test_accuracy") -> go.Figure:
+    """Effect against training time, or against `parameters`."""
+    return draw_costs(costs_data(_tables(results, metric), cost))
+
+
+def observed_against_published(results: pd.DataFrame, quantity: str = "accuracy") -> go.Figure:
+    """Our numbers beside the published ones: accuracies, or with `loss` losses."""
+    return draw_published(published_data(_tables(results, "test_accuracy"), quantity))
+
+
+def _tables(results: pd.DataFrame, metric: str) -> Tables:
+    return Tables(results, load_curves=pd.DataFrame, metric=metric)
+
+
+def draw_forest(data: Forest) -> go.Figure:
+    figure = _figure(data.axis, height=FRAME_PIXELS + ROW_PIXELS * len(data.rows))
+    points = [(row.label, seed, value, at) for at, row in enumerate(data.rows) for seed, value in row.seeds]
+    figure.add_scatter(
+        name="one seed",
+        x=[value for _, _, value, _ in points],
+        y=[at + 0.27 for *_, at in points],
+        mode="markers",
+        marker={"size": 5, "color": NEUTRAL, "opacity": 0.6},
+        customdata=[(label, seed) for label, seed, *_ in points],
+        hovertemplate="%{customdata[0]}<br>seed %{customdata[1]}: %{x:+.2f}<extra></extra>",
+    )
+    for name in ("improves", "hurts", "not supported"):
+        at = [index for index, row in enumerate(data.rows) if _group(row.verdict) == name]
+        if at:
+            found = [data.rows[index].estimate for index in at]
+            figure.add_scatter(
+                name=name if name == "not supported" else f"{name} (Holm, .05)",
+                y=at,
+                **estimates(found, colour_of_verdict(name), SYMBOLS.get(name, "circle")),
+                customdata=[(data.rows[index].label, data.rows[index].verdict) for index in at],
+                hovertemplate="%{customdata[0]}: %{x:+.2f}<br>%{customdata[1]}<extra></extra>",
+            )
+    return _with_rows(figure, [row.label for row in data.rows])
+
+
+def draw_curves(data: Curves) -> go.Figure:
+    figure = _figure("epoch", data.axis, height=360)
+    colours = variant_colours(curve.variant for curve in data.curves)
+    for curve in data.curves:
+        _draw_band(figure, curve, colours[curve.variant])
+    for curve in data.curves:
+        figure.add_scatter(
+            name=f"{curve.variant}, {curve.split}",
+            x=curve.epochs,
+            y=curve.mean,
+            mode="lines" if len(curve.epochs) > 1 else "markers",
+            line={"color": colours[curve.variant], "width": 2, "dash": "dot" if curve.split == "training" else "solid"},
+            customdata=curve.n,
+            hovertemplate="epoch %{x:g}: %{y:.3f} (%{customdata} seeds)<extra>%{fullData.name}</extra>",
+        )
+    for variant, epoch in data.best:
+        line = {"color": colours[variant], "width": 1, "dash": "dash"}
+        figure.add_vline(x=epoch, line=line, layer="below")
+    return figure
+
+
+def draw_pairs(data: Pairs) -> go.Figure:
+    figure = _figure(data.axis, height=FRAME_PIXELS + (ROW_PIXELS + 8) * len(data.rows))
+    sides = (("added to the baseline", -0.16, "circle"), (f"left out of {data.full}", 0.16, "diamond"))
+    for index, (name, shift, symbol) in enumerate(sides):
+        figure.add_scatter(
+            name=name,
+            y=[at + shift for at in range(len(data.rows))],
+            **estimates([(row.added, row.left_out)[index] for row in data.rows], PAIR_COLOURS[index], symbol),
+            customdata=[row.label for row in data.rows],
+            hovertemplate="%{customdata}: %{x:+.2f}<extra>%{fullData.name}</extra>",
+        )
+    return _with_rows(figure, [row.label for row in data.rows])
+
+
+def draw_waterfall(data: Waterfall) -> go.Figure:
+    figure = _figure(data.axis, height=FRAME_PIXELS + (ROW_PIXELS + 6) * (len(data.steps) + 1))
+    figure.add_scatter(
+        x=[data.steps[0].before],
+        y=[0],
+        mode="markers",
+        marker={"size": 10, "color": NEUTRAL, "symbol": "line-ns", "line": {"width": 3, "color": NEUTRAL}},
+        hovertemplate=f"{data.start}: %{{x:.2f}}<extra></extra>",
+        showlegend=False,
+    )
+    for at, step in enumerate(data.steps, start=1):
+        link = {"color": NEUTRAL, "width": 1, "dash": "dot"}
+        figure.add_shape(type="line", x0=step.before, x1=step.before, y0=at - 1, y1=at, line=link)
+    figure.add_bar(
+        orientation="h",
+        base=[step.before for step in data.steps],
+        x=[step.after - step.before for step in data.steps],
+        y=list(range(1, len(data.steps) + 1)),
+        width=0.55,
+        marker={"color": [colour_of_verdict(step.verdict) for step in data.steps]},
+        error_x=error_bars([step.effect for step in data.steps]) | {"color": NEUTRAL, "width": 3},
+        customdata=[(step.label, step.effect.mean, step.after, step.verdict) for step in data.steps],
+        hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f}, to %{customdata[2]:.2f}<br>"
+        "%{customdata[3]}<extra></extra>",
+        showlegend=False,
+    )  # fmt: skip
+    labels = [data.start, *(f"{step.label}  <b>{step.effect.mean:+.2f}</b>" for step in data.steps)]
+    return _with_rows(figure, labels)
+
+
+def draw_heat(data: Heat) -> go.Figure:
+    size = len(data.changes)
+    values = [[value if x < y else math.nan for x, value in enumerate(line)] for y, line in enumerate(data.values)]
+    largest = max((abs(value) for line in values for value in line if value == value), default=1.0)
+    figure = _figure("", "", height=170 + 26 * size)
+    figure.add_heatmap(
+        z=[[none_or(value) for value in line] for line in values],
+        x=data.changes,
+        y=data.changes,
+        zmin=-largest,
+        zmax=largest,
+        colorscale=[list(stop) for stop in DIVERGING],
+        xgap=2,
+        ygap=2,
+        texttemplate="%{z:+.2f}" if size <= MOST_TEXTS else "",
+        customdata=data.verdicts,
+        hovertemplate="%{y} and %{x}: %{z:+.2f}<br>%{customdata}<extra></extra>",
+        hoverongaps=False,
+        colorbar={"title": {"text": data.axis, "side": "top"}, "orientation": "h", "y": 1, "yanchor": "bottom",
+                  "thickness": 10, "len": 0.8, "outlinewidth": 0},
+    )  # fmt: skip
+    figure.update_xaxes(showgrid=False, tickangle=-60)
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    return figure
+
+
+def draw_costs(data: Costs) -> go.Figure:
+    figure = _figure(data.cost_axis, data.axis, height=380)
+    costs = [point.cost for point in data.points]
+    middle = math.sqrt(min(costs) * max(costs))  # of the logarithmic axis
+    for name in ("improves", "hurts", "not supported"):
+        points = [point for point in data.points if _group(point.verdict) == name]
+        if points:
+            figure.add_scatter(
+                name=name if name == "not supported" else f"{name} (Holm, .05)",
+                x=[point.cost for point in points],
+                y=[point.effect.mean for point in points],
+                error_y=error_bars([point.effect for point in points]),
+                mode="markers+text",
+                marker={"size": 9, "color": colour_of_verdict(name), "symbol": SYMBOLS.get(name, "circle")},
+                text=[point.label if point.is_best_value else "" for point in points],
+                textposition=["top left" if point.cost > middle else "top right" for point in points],
+                textfont={"size": 11},
+                cliponaxis=False,
+                customdata=[point.label for point in points],
+                hovertemplate="%{customdata}: %{y:+.2f} at ×%{x:.2f}<extra></extra>",
+            )
+    figure.update_xaxes(type="log", **doublings(costs))
+    return figure
+
+
+def draw_published(data: PublishedNumbers) -> go.Figure:
+    figure = _figure(data.axis, height=FRAME_PIXELS + (ROW_PIXELS + 6) * len(data.rows))
+    rows = list(enumerate(data.rows))
+    figure.add_scatter(
+        name="one more run of ours would land here",
+        x=[x for _, row in rows for x in (*map(none_or, row.one_more), None)],
+        y=[y for at, _ in rows for y in (at, at, None)],
+        mode="lines",
+        line={"color": NEUTRAL, "width": 7},
+        opacity=0.45,
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        name="ours, mean and 95% t interval",
+        y=[at for at, _ in rows],
+        **estimates([row.ours for _, row in rows], VARIANT_COLOURS[0], "circle"),
+        customdata=[row.label for _, row in rows],
+        hovertemplate="%{customdata}: ours %{x:.2f}<extra></extra>",
+    )
+    figure.add_scatter(
+        name="published",
+        x=[row.published for _, row in rows],
+        y=[at for at, _ in rows],
+        mode="markers",
+        marker={"size": 10, "color": VARIANT_COLOURS[4], "symbol": "x"},
+        customdata=[row.label for _, row in rows],
+        hovertemplate="%{customdata}: published %{x:.2f}<extra></extra>",
+    )
+    return _with_rows(figure, [row.label for row in data.rows])
+
+
+def _figure(x: str, y: str = "", *, height: int) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(
+        template=template(LIGHT),
+        height=height,
+        margin={"l": 8, "r": 16, "t": 8, "b": 8},
+        xaxis={"title": {"text": x}},
+        yaxis={"title": {"text": y}},
+    )
+    return figure
+
+
+def _with_rows(figure: go.Figure, labels: Sequence[str]) -> go.Figure:
+    """Names the rows 0, 1, ... from the top."""
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": list(labels)}
+    return figure.update_yaxes(range=[len(labels) - 0.4, -0.6], showgrid=False, zeroline=False, **ticks)
+
+
+def _group(verdict: str) -> str:
+    return verdict if verdict in SYMBOLS else "not supported"
+
+
+def _draw_band(figure: go.Figure, curve: Curve, colour: str) -> None:
+    """One sd around the mean; nothing where one seed has no sd."""
+    if curve.low == curve.high:
+        return
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    figure.add_scatter(
+        x=[*curve.epochs, *reversed(curve.epochs)],
+        y=[*curve.high, *reversed(curve.low)],
+        fill="toself",
+        fillcolor=f"rgba({red},{green},{blue},0.18)",
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def draw(data: FigureData) -> go.Figure:
+    """The figure of whatever a data step found."""
+    match data:
+        case Forest():
+            return draw_forest(data)
+        case Curves():
+            return draw_curves(data)
+        case Pairs():
+            return draw_pairs(data)
+        case Waterfall():
+            return draw_waterfall(data)
+        case Heat():
+            return draw_heat(data)
+        case Costs():
+            return draw_costs(data)
+        case PublishedNumbers():
+            return draw_published(data)

@@ -1,0 +1,184 @@
+"""The figures as PNG files, drawn by matplotlib without a window or a browser: for papers and for tracking.
+
+The same data steps as `figures.py`; light paper only. The only matplotlib import.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall
+from harness.report.figure_data import Costs, Curves, FigureData, PublishedNumbers
+from harness.report.look import DIVERGING, LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, variant_colours
+from harness.report.plot_parts import doublings
+
+WIDTH_INCHES = 7.0
+ROW_INCHES = 0.27
+FRAME_INCHES = 1.1
+DPI = 150
+MARKERS = {"improves": "D", "hurts": "s"}
+
+
+def png(data: FigureData) -> bytes:
+    """The figure as the bytes of a PNG file, 1,050 pixels wide."""
+    match data:
+        case Forest():
+            figure, axes = _rows_figure([row.label for row in data.rows], data.axis)
+            _forest(axes, data)
+        case Pairs():
+            figure, axes = _rows_figure([row.label for row in data.rows], data.axis)
+            _pairs(axes, data)
+        case Waterfall():
+            labels = [data.start, *(f"{step.label}  {step.effect.mean:+.2f}" for step in data.steps)]
+            figure, axes = _rows_figure(labels, data.axis, zero=False)
+            _waterfall(axes, data)
+        case PublishedNumbers():
+            figure, axes = _rows_figure([row.label for row in data.rows], data.axis, zero=False)
+            _published(axes, data)
+        case Curves():
+            figure, axes = _figure(4.0, "epoch", data.axis)
+            _curves(axes, data)
+        case Costs():
+            figure, axes = _figure(4.2, data.cost_axis, data.axis)
+            _costs(axes, data)
+        case Heat():
+            figure, axes = _figure(1.6 + 0.36 * len(data.changes), "", "")
+            _heat(figure, axes, data)
+    return _encoded(figure)
+
+
+def _forest(axes: Axes, data: Forest) -> None:
+    for at, row in enumerate(data.rows):
+        axes.plot([value for _, value in row.seeds], [at + 0.27] * len(row.seeds), ".", color=NEUTRAL, ms=4, alpha=0.7)
+        _interval(axes, at, row.estimate, colour_of_verdict(row.verdict), MARKERS.get(row.verdict, "o"))
+    shown = {row.verdict for row in data.rows}
+    _legend(
+        axes,
+        ("one seed", NEUTRAL, "."),
+        *((f"{name} (Holm, .05)", colour_of_verdict(name), MARKERS[name]) for name in MARKERS if name in shown),
+        *([("not supported", NEUTRAL, "o")] if shown - MARKERS.keys() else []),
+    )
+
+
+def _pairs(axes: Axes, data: Pairs) -> None:
+    for at, row in enumerate(data.rows):
+        _interval(axes, at - 0.16, row.added, VARIANT_COLOURS[0], "o")
+        _interval(axes, at + 0.16, row.left_out, VARIANT_COLOURS[1], "D")
+    left_out = f"left out of {data.full}"
+    _legend(axes, ("added to the baseline", VARIANT_COLOURS[0], "o"), (left_out, VARIANT_COLOURS[1], "D"))
+
+
+def _waterfall(axes: Axes, data: Waterfall) -> None:
+    axes.plot([data.steps[0].before], [0], "|", color=NEUTRAL, ms=14, mew=3)
+    for at, step in enumerate(data.steps, start=1):
+        colour = colour_of_verdict(step.verdict)
+        axes.barh(at, step.after - step.before, left=step.before, height=0.55, color=colour)
+        bounds = Estimate(step.after, step.before + step.effect.low, step.before + step.effect.high)
+        _interval(axes, at, bounds, LIGHT.faint, "")
+        axes.plot([step.before, step.before], [at - 1, at], ":", color=NEUTRAL, lw=1)
+
+
+def _published(axes: Axes, data: PublishedNumbers) -> None:
+    for at, row in enumerate(data.rows):
+        axes.plot(row.one_more, [at, at], color=NEUTRAL, lw=6, alpha=0.45, solid_capstyle="butt")
+        _interval(axes, at, row.ours, VARIANT_COLOURS[0], "o")
+        axes.plot([row.published], [at], "X", color=VARIANT_COLOURS[4], ms=8)
+    _legend(
+        axes,
+        ("ours, mean and 95% t interval", VARIANT_COLOURS[0], "o"),
+        ("published", VARIANT_COLOURS[4], "X"),
+        ("one more run of ours", NEUTRAL, "_"),
+    )
+
+
+def _curves(axes: Axes, data: Curves) -> None:
+    colours = variant_colours(curve.variant for curve in data.curves)
+    for curve in data.curves:
+        colour, style = colours[curve.variant], ":" if curve.split == "training" else "-"
+        axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
+        marker = "o" if len(curve.epochs) == 1 else ""
+        label = f"{curve.variant}, {curve.split}"
+        axes.plot(curve.epochs, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
+    for variant, epoch in data.best:
+        axes.axvline(epoch, color=colours[variant], lw=1, ls="--")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+
+
+def _costs(axes: Axes, data: Costs) -> None:
+    for point in data.points:
+        bars = [[point.effect.mean - point.effect.low], [point.effect.high - point.effect.mean]]
+        marker, colour = MARKERS.get(point.verdict, "o"), colour_of_verdict(point.verdict)
+        axes.errorbar([point.cost], [point.effect.mean], yerr=bars, fmt=marker, color=colour, ms=5, lw=1.2)
+        if point.is_best_value:
+            place = (point.cost, point.effect.mean)
+            axes.annotate(point.label, place, xytext=(4, 4), textcoords="offset points", fontsize=8, color=LIGHT.ink)
+    ticks = doublings([point.cost for point in data.points])
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(*(10**end for end in ticks["range"]))
+    axes.set_xticks(ticks["tickvals"], ticks["ticktext"])
+
+
+def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
+    size = len(data.changes)
+    values = [[value if x < y else float("nan") for x, value in enumerate(line)] for y, line in enumerate(data.values)]
+    largest = max((abs(value) for line in values for value in line if value == value), default=1.0)
+    colours = LinearSegmentedColormap.from_list("interaction", DIVERGING)
+    image = axes.imshow(values, cmap=colours, vmin=-largest, vmax=largest, aspect="auto")
+    for y, line in enumerate(values):
+        for x, value in enumerate(line):
+            if value == value:
+                ink = "white" if abs(value) > 0.6 * largest else LIGHT.ink
+                axes.text(x, y, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
+    axes.set_xticks(range(size), data.changes, rotation=60, ha="right")
+    axes.set_yticks(range(size), data.changes)
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label=data.axis, shrink=0.8)
+
+
+def _figure(height: float, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained", facecolor=LIGHT.paper)
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=LIGHT.ink)
+    axes.set_ylabel(y, color=LIGHT.ink)
+    axes.grid(color=LIGHT.grid, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=9, colors=LIGHT.faint)
+    return figure, axes
+
+
+def _rows_figure(labels: Sequence[str], x: str, *, zero: bool = True) -> tuple[Figure, Axes]:
+    """Rows named from the top down, for estimates along the x axis."""
+    figure, axes = _figure(FRAME_INCHES + ROW_INCHES * len(labels), x, "")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    if zero:
+        axes.axvline(0, color=LIGHT.faint, lw=1.2)
+    return figure, axes
+
+
+def _interval(axes: Axes, at: float, estimate: Estimate, colour: str, marker: str) -> None:
+    if estimate.low == estimate.low:
+        axes.plot([estimate.low, estimate.high], [at, at], color=colour, lw=1.4)
+    axes.plot([estimate.mean], [at], marker=marker, color=colour, ms=5.5, ls="")
+
+
+def _legend(axes: Axes, *entries: tuple[str, str, str]) -> None:
+    handles: list[Any] = [axes.plot([], [], marker, color=colour, label=name)[0] for name, colour, marker in entries]
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), frameon=False, fontsize=8,
+        labelcolor=LIGHT.ink, borderaxespad=0.2,
+    )  # fmt: skip
+
+
+def _encoded(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)  # drawn in memory, whatever backend the session has chosen
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # no version: the same data give the same bytes
+    return buffer.getvalue()

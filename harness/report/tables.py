@@ -1,0 +1,260 @@
+"""The tables of one study run, each built once from its results: effects by design, variants, published numbers, ...
+
+Frames for machines: accuracies are fractions, losses nats, a NaN where there is no number. How they are written for
+people is in `display.py`, how they become files in `formats.py`; no statistic is computed here.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import ResultsError
+from harness.report.overfitting import overfitting_table
+from harness.stats.combinations import factorial_interactions, interactions, shapley_values
+from harness.stats.family import EFFECT_COLUMNS, measure_family
+from harness.stats.headline import Headline, biggest_improvement
+from harness.stats.marginal import marginal_effects
+from harness.stats.overview import summary
+from harness.stats.paired import Contrast
+from harness.stats.published import compare_published
+from harness.stats.values import METRICS, metric_values
+
+EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
+PUBLISHED_COLUMNS: tuple[str, ...] = (
+    "variant", "metric", "source", "published", "n", "mean", "sd", "low", "high", "run_low", "run_high",
+    "difference", "difference_low", "difference_high", "p", "confidence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The effects of one design: what is tested together, corrected together and shown together.
+
+    Attributes:
+        design: with its argument, such as `leave-one-out:model-1`.
+        effects: EFFECT_COLUMNS, the best first, a path in its own order; `variant` is the label of the comparison.
+        sides: label -> (variant, reference), by their names in the results.
+    """
+
+    design: str
+    effects: pd.DataFrame
+    sides: Mapping[str, tuple[str, str]]
+
+    @property
+    def kind(self) -> str:
+        return self.design.partition(":")[0]
+
+    @property
+    def reference(self) -> str | None:
+        """The one variant that every comparison has as its reference, or None."""
+        references = {reference for _, reference in self.sides.values()}
+        return references.pop() if len(references) == 1 else None
+
+    @property
+    def full(self) -> str | None:
+        """The combination out of which each change is left, for `leave-one-out`, else None."""
+        return next(iter(self.sides.values()))[0] if self.kind == "leave-one-out" else None
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Everything that a report says in tables. A frame is built when it is asked for, and once.
+
+    Args:
+        results: as `load_results` gives them, with `.attrs["manifest"]`.
+        load_curves: gives the frame of `harness.load.curves_table`; called once, when a table needs it.
+        metric: what the effects are of; the variants are chosen by its validation twin.
+
+    Raises:
+        ResultsError: from any frame: an unknown metric, or one that no finished cell has.
+    """
+
+    results: pd.DataFrame
+    load_curves: Callable[[], pd.DataFrame]
+    metric: str = "test_accuracy"
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        manifest: Mapping[str, Any] = self.results.attrs["manifest"]
+        return manifest
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return self.load_curves()
+
+    @cached_property
+    def families(self) -> Mapping[str, Family]:
+        """The effects by design, in the order of the plan."""
+        return families(self.results, self.metric)
+
+    @cached_property
+    def headline(self) -> Headline:
+        """The biggest single improvement: picked by validation, reported on `metric`."""
+        return headline(self.results, self.families, self.metric)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        return effects_table(self.families)
+
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """A row per variant in the order of the plan: n_ok of n, mean, sd, cost, and what it is in words."""
+        frame = summary(self.results, metric=self.metric).set_index("variant")
+        summaries = {it["name"]: it["summary"] for it in self.manifest["variants"]}
+        frame = frame.reindex([name for name in summaries if name in frame.index]).reset_index()
+        frame = frame.assign(summary=frame["variant"].map(summaries))
+        return frame.astype({"summary": "str", "outcomes": "str", "changes": "str", "parameters": "Int64"})
+
+    @cached_property
+    def published(self) -> pd.DataFrame:
+        return published_table(self.results)
+
+    @cached_property
+    def overfitting(self) -> pd.DataFrame:
+        return overfitting_table(self.results, self.curves)
+
+    @cached_property
+    def interactions(self) -> pd.DataFrame:
+        """Every pair whose combination and singles were trained; of a complete factorial, averaged over the others."""
+        if self._factorial_changes:
+            with contextlib.suppress(ResultsError):  # not complete: pairs may do
+                return factorial_interactions(self.results, self._factorial_changes, **self._options)
+        return interactions(self.results, **self._options)
+
+    @cached_property
+    def shapley(self) -> pd.DataFrame:
+        changes = self._factorial_changes
+        if not changes:
+            raise ResultsError(
+                "there is no factorial in these results; `harness ablate --design factorial` trains one."
+            )
+        return shapley_values(self.results, changes, **self._options)
+
+    @cached_property
+    def marginal(self) -> pd.DataFrame:
+        """Effects averaged over all combinations seen, by a linear model."""
+        return marginal_effects(self.results, metric=self.metric)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.results
+
+    @property
+    def _factorial_changes(self) -> list[str]:
+        held = {it["name"]: it["changes"] for it in self.manifest["variants"]}
+        sides = self.families["factorial"].sides.values() if "factorial" in self.families else []
+        return sorted({change for variant, _ in sides for change in held[variant]})
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"metric": self.metric, "exploratory": bool(self.manifest["exploratory"])}
+
+
+TABLES: Mapping[str, str] = {
+    "effects": "every comparison of every design: estimate, interval, tests, verdict, cost",
+    "variants": "n_ok of n, mean, sd and cost of each variant",
+    "cells": "every cell with all its numbers and its provenance",
+    "published": "ours against the published numbers of the study",
+    "overfitting": "gap between training and validation, epoch of the best checkpoint",
+    "interactions": "what two changes do together beyond their sum (designs pairs, factorial)",
+    "shapley": "contribution of each change averaged over all orders (design factorial)",
+    "marginal": "effect of each change averaged over all combinations seen, by a linear model",
+}
+
+
+def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Family]:
+    """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none."""
+    manifest = results.attrs["manifest"]
+    values = metric_values(results, metric)
+    sides: dict[str, dict[str, tuple[str, str]]] = {}
+    for it in manifest["comparisons"]:
+        sides.setdefault(it["design"], {})[it["label"]] = (it["variant"], it["reference"])
+    found = {}
+    for design, pairs in sides.items():
+        contrasts = [
+            Contrast(label, reference, {variant: 1.0, reference: -1.0}, reference)
+            for label, (variant, reference) in pairs.items()
+        ]
+        # The steps of a greedy path were chosen by the very results that are tested.
+        exploratory = bool(manifest["exploratory"]) or design == "path:greedy"
+        frame = measure_family(values, contrasts, alpha=0.05, delta=0.0, exploratory=exploratory)
+        if not design.startswith("path"):
+            frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
+        found[design] = Family(design, frame, pairs)
+    return found
+
+
+def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:
+    """The families below each other, columns EFFECTS_TABLE_COLUMNS; `variant` and `reference` are names of variants."""
+    parts = []
+    for family in by_design.values():
+        labels = family.effects["variant"]
+        variants = labels.map({label: variant for label, (variant, _) in family.sides.items()}).astype("str")
+        part = family.effects.assign(design=family.design, change=labels, variant=variants)
+        parts.append(part.astype({"design": "str", "change": "str"}))
+    if not parts:
+        return pd.DataFrame(columns=list(EFFECTS_TABLE_COLUMNS))
+    return pd.concat(parts, ignore_index=True)[list(EFFECTS_TABLE_COLUMNS)]
+
+
+def headline(results: pd.DataFrame, by_design: Mapping[str, Family], metric: str) -> Headline:
+    """The biggest single improvement of the first design, in percentage points, picked by validation."""
+    if not by_design:
+        return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)), unit="points")
+    family = next(iter(by_design.values()))
+    validation = metric.replace("test_", "val_")
+    chosen_by = None
+    if validation != metric and validation in METRICS and results[validation].notna().any():
+        chosen_by = families(results, validation)[family.design].effects
+    return biggest_improvement(family.effects, chosen_by=chosen_by, unit="points")
+
+
+def published_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Ours against each published number of the study; a variant that has not run has n = 0 and no numbers of ours."""
+    finished = results[results["status"] == "finished"]
+    rows = []
+    for it in results.attrs["manifest"].get("published", []):
+        row: dict[str, Any] = {"variant": it["variant"], "metric": it["metric"], "source": it["source"]}
+        row |= {"published": it["value"], "n": 0}
+        mine = finished[finished["variant"] == it["variant"]]
+        if mine[it["metric"]].notna().any():
+            compared = compare_published(mine, it["variant"], it["value"], metric=it["metric"])
+            row |= {name: getattr(compared, name) for name in PUBLISHED_COLUMNS if hasattr(compared, name)}
+        rows.append(row)
+    kinds = {"variant": "str", "metric": "str", "source": "str", "n": "int64"}
+    frame = pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
+    return frame.astype({name: kinds.get(name, "float64") for name in PUBLISHED_COLUMNS})
+
+
+def effects_json(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Any]:
+    """The answer of `harness ablate` for programs: study run, headline, effects, variants; None for no number."""
+    tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
+    run = {name: tables.manifest[name] for name in ("id", "study", "profile", "exploratory")}
+    answer = {"variant": tables.headline.variant, "is_supported": tables.headline.is_supported}
+    return run | {
+        "metric": metric,
+        "headline": answer | {"sentence": tables.headline.sentence},
+        "effects": records(tables.effects),
+        "variants": records(tables.variants),
+    }
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows, with their columns as attributes; which ones there are, the function that built the frame says."""
+    return list(frame.itertuples(index=False))
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A dict per row with plain JSON values: NaN, NA and infinities become None."""
+    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,222 @@
+"""Web services as child processes: started together, waited for, watched, and stopped together.
+
+What `harness ui` shows: the MLflow server and the Optuna dashboard, both on loopback only, because neither asks who is
+there and the dashboard can delete studies. Whole installations for several people are `docker-compose.yml`'s matter.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from harness.errors import TrackingError
+
+HOST = "127.0.0.1"
+READY_SECONDS = 120.0  # the MLflow server takes 7 s on an idle machine
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.2
+SHOWN_LINES = 15  # of the log of a service that died
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How to start one service, and how to see that it works.
+
+    Attributes:
+        name: for people.
+        address: the page for people.
+        probe: an address that answers 200 when the service and the database behind it work.
+        environment: variables besides those of this process.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    address: str
+    probe: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def mlflow_server(uri: str, root: Path, port: int) -> Service:
+    """The MLflow server with its pages, over a database that `harness.store.init` has made ready.
+
+    Args:
+        uri: of the database; passed in the environment, for a password would show in the list of processes.
+        root: the store's folder; the server writes uploaded artifacts to its `artifacts`.
+    """
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--allowed-hosts", f"{HOST}:*,localhost:*", "--artifacts-destination", str(root / "artifacts")]
+    command += ["--uvicorn-opts", "--log-level warning"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes and 800 MB for what is not used here
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    address = f"http://{HOST}:{port}"
+    probe = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
+    return Service("MLflow", tuple(command), address, probe, environment)
+
+
+def optuna_dashboard(url: str, port: int) -> Service:
+    """The Optuna dashboard, over a database that has Optuna's tables: it does not make them.
+
+    Args:
+        url: of the database; a password goes into the environment, for the dashboard takes the URL as an argument only.
+    """
+    program = Path(sysconfig.get_path("scripts")) / "optuna-dashboard"
+    url, environment = without_password(url)
+    command = (str(program), url, "--host", HOST, "--port", str(port), "--quiet")
+    address = f"http://{HOST}:{port}"
+    return Service("Optuna dashboard", command, f"{address}/dashboard/", f"{address}/api/studies", environment)
+
+
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """A database URL that may be seen in a list of processes, and the variable in which PostgreSQL's client library
+    finds the password."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url, {}
+    bare = parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}")
+    return urlunsplit(bare), {"PGPASSWORD": unquote(parts.password)}
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port where nobody listens there, else one that the system gives.
+
+    Another process may take it before the service does; the service then dies, and `running` says so.
+    """
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed one's port is free
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise TrackingError(f"no free port on {HOST}.")
+
+
+@contextmanager
+def running(services: Sequence[Service]) -> Iterator["Running"]:
+    """Starts the services, waits until each answers, and stops all of them at the end of the block, however it ends.
+
+    Raises:
+        TrackingError: a service died or did not answer in time; the message ends with the last lines of its log.
+    """
+    started: list[_Started] = []
+    try:
+        for service in services:
+            started.append(_start(service))
+        everything = Running(started)
+        everything.wait_until_ready()
+        yield everything
+    finally:
+        _stop(started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    service: Service
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    def died(self) -> TrackingError:
+        self.log.seek(0)
+        lines = self.log.read().decode(errors="replace").splitlines()[-SHOWN_LINES:]
+        said = "\n".join(["It said:", *lines]) if lines else "It said nothing."
+        return TrackingError(f"{self.service.name} ended with exit code {self.process.returncode}. {said}")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Services that run; made by `running`."""
+
+    started: Sequence[_Started]
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        waiting = list(self.started)
+        while waiting:
+            self.check()
+            waiting = [it for it in waiting if not answers(it.service.probe)]
+            if waiting and time.monotonic() > deadline:
+                names = " and ".join(it.service.name for it in waiting)
+                raise TrackingError(
+                    f"{names} did not answer within {READY_SECONDS:.0f} s; try again on an idle machine."
+                )
+            time.sleep(POLL_SECONDS)
+
+    def check(self) -> None:
+        """Raises TrackingError if a service has died."""
+        for it in self.started:
+            if it.process.poll() is not None:
+                raise it.died()
+
+    def wait(self) -> None:
+        """Returns never; raises TrackingError when a service dies, or what interrupts this process."""
+        while True:
+            self.check()
+            time.sleep(POLL_SECONDS)
+
+
+def answers(address: str) -> bool:
+    """Whether a GET gives status 200. Proxies are passed by: the address is this machine's."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=5) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError):  # refused, reset, timed out, another status, half an answer
+        return False
+
+
+def _start(service: Service) -> _Started:
+    log = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
+    process = subprocess.Popen(
+        service.command,
+        env=os.environ | service.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C reaches this process only, and the service's own children can be found
+    )
+    return _Started(service, process, log)
+
+
+def _stop(started: Sequence[_Started]) -> None:
+    """Ends every service with its children: asked first, then killed. A second Ctrl-C must not leave half of them."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        for it in started:
+            _signal_group(it.process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for it in started:
+            while _signal_group(it.process.pid, None) and time.monotonic() < deadline:
+                it.process.poll()  # reaps it, so that its group can end
+                time.sleep(POLL_SECONDS / 4)
+            _signal_group(it.process.pid, signal.SIGKILL)
+            it.process.wait()
+            it.log.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal_group(leader: int, number: int | None) -> bool:
+    """Whether the group of processes was there to get the signal; None only asks."""
+    try:
+        os.killpg(leader, number or 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""Statistics: what the numbers of a study's cells say, and what they do not.
+
+Everything takes the results table (a row per cell, `harness.results.RESULT_COLUMNS`) and gives back a frozen dataclass,
+a table with a row per effect, or a sentence. Differences are fractions; neither the order of the rows nor that of the
+labels matters; the same table gives the same numbers. No file, no database, no training: this package knows tables
+only.
+
+    values        the table as a matrix of variants by seeds; missing cells
+    intervals     Student's t, BCa, Clopper-Pearson
+    significance  sign-flip test, t test, equivalence, Holm
+    effect        what an effect is
+    paired        one effect: a contrast within each seed
+    family        effects tested together: add-one, leave-one-out, path; verdicts
+    power         seeds needed, detectable effect, prior sd
+    combinations  interactions, Shapley values
+    marginal      linear model over any combinations; the one-standard-error rule
+    noise         A/A
+    published     ours against a published number
+    overview      means per variant, every seed's difference, comparability
+    headline      the biggest single improvement, or why there is none to name
+    sentences     the report line and its kin
+    wording       how numbers are written
+
+The rules it keeps, and where:
+
+    1  the seed is the unit; pairing by seed, its use printed    paired.measure, sentences.report_line
+    2  1 seed smoke, 3 exploratory, 10 standard; seeds auto      family._verdict, power.seeds_needed, power.prior_sd
+    3  mean, sd, dz, t interval; BCa beside it from 10 seeds     paired.measure, intervals
+    4  exact sign-flip test; "cannot reach significance"         significance.sign_flip_p, headline.refusal
+    5  one family, Holm, raw and adjusted p; exploratory         significance.holm, family.measure_family
+    6  P(improve), Clopper-Pearson, gamma; equivalence           paired.measure, effect.is_meaningful, equivalence_p
+    7  interactions, leave-one-out, Shapley values               combinations, family.leave_one_out_effects
+    8  selection on validation; confirmation; simplest set       headline, sentences.confirmation_line, marginal
+    9  missing cells are outcomes and are named                  effect.MissingCell, paired.measure, headline
+    10 A/A                                                       noise.aa_noise_floor
+    11 published numbers                                         published.compare_published
+    12 the report line                                           sentences.report_line
+"""
+
+from harness.stats.combinations import factorial_interactions, interactions, shapley_values
+from harness.stats.effect import Effect, MissingCell
+from harness.stats.family import (
+    EFFECT_COLUMNS,
+    VERDICTS,
+    Verdict,
+    effects,
+    leave_one_out_effects,
+    path_effects,
+)
+from harness.stats.headline import Headline, biggest_improvement, refusal
+from harness.stats.marginal import MARGINAL_COLUMNS, SimplestChoice, marginal_effects, simplest_within_one_se
+from harness.stats.noise import NoiseFloor, aa_noise_floor
+from harness.stats.overview import comparability_problems, paired_differences, summary
+from harness.stats.paired import paired_effect
+from harness.stats.power import (
+    difference_sd,
+    noether_seeds,
+    prior_difference_sd,
+    prior_sd,
+    seeds_needed,
+    smallest_detectable_effect,
+    t_power,
+)
+from harness.stats.published import PublishedComparison, compare_published
+from harness.stats.sentences import confirmation_line, noise_floor_line, published_line, report_line
+from harness.stats.significance import expected_luck, holm, seeds_to_reach, sign_flip_p, smallest_sign_flip_p
+from harness.stats.values import METRICS
+from harness.stats.wording import Unit, describe_seeds, format_difference, format_interval, format_p, format_value
+
+__all__ = [
+    "EFFECT_COLUMNS",
+    "MARGINAL_COLUMNS",
+    "METRICS",
+    "VERDICTS",
+    "Effect",
+    "Headline",
+    "MissingCell",
+    "NoiseFloor",
+    "PublishedComparison",
+    "SimplestChoice",
+    "Unit",
+    "Verdict",
+    "aa_noise_floor",
+    "biggest_improvement",
+    "comparability_problems",
+    "compare_published",
+    "confirmation_line",
+    "describe_seeds",
+    "difference_sd",
+    "effects",
+    "expected_luck",
+    "factorial_interactions",
+    "format_difference",
+    "format_interval",
+    "format_p",
+    "format_value",
+    "holm",
+    "interactions",
+    "leave_one_out_effects",
+    "marginal_effects",
+    "noether_seeds",
+    "noise_floor_line",
+    "paired_differences",
+    "paired_effect",
+    "path_effects",
+    "prior_difference_sd",
+    "prior_sd",
+    "published_line",
+    "refusal",
+    "report_line",
+    "seeds_needed",
+    "seeds_to_reach",
+    "shapley_values",
+    "sign_flip_p",
+    "simplest_within_one_se",
+    "smallest_detectable_effect",
+    "smallest_sign_flip_p",
+    "summary",
+    "t_power",
+]

@@ -1,0 +1,185 @@
+"""Families of effects: what is tested together, corrected together, and called by one of eight verdicts.
+
+A family is all changes of one design against one reference. Add-one effects, leave-one-out effects, the steps of a path
+and (in `combinations.py`) interactions and Shapley values differ only in their contrasts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import ResultsError
+from harness.stats.effect import Contrast, Effect
+from harness.stats.paired import measure
+from harness.stats.power import smallest_detectable_effect
+from harness.stats.significance import holm
+from harness.stats.values import Values, metric_values
+from harness.stats.wording import describe_cells, describe_seeds
+
+Verdict = Literal[
+    "improves",
+    "hurts",
+    "equivalent",
+    "inconclusive",
+    "exploratory",
+    "cannot reach significance",
+    "no inference (one seed)",
+    "no results",
+]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+# A row per effect: the fields of Effect, with the seeds and the missing cells in words, then what the family adds.
+# `m` is the size of the family, `detectable` the smallest effect that n seeds show with power 0.8 at alpha / m.
+_WORDED = ("seeds", "differences", "missing")
+FAMILY_COLUMNS: tuple[str, ...] = ("p_holm", "p_equivalence_holm", "m", "alpha", "detectable", "verdict")
+EFFECT_COLUMNS: tuple[str, ...] = (
+    *(field.name for field in fields(Effect) if field.name not in _WORDED),
+    "n",
+    "improvement",
+    "is_meaningful",
+    "seeds",
+    "missing",
+    *FAMILY_COLUMNS,
+)
+
+
+def effects(
+    table: pd.DataFrame,
+    *,
+    reference: str = "baseline",
+    variants: Sequence[str] | None = None,
+    metric: str = "test_accuracy",
+    alpha: float = 0.05,
+    delta: float = 0.0,
+    exploratory: bool = False,
+) -> pd.DataFrame:
+    """The effect of every variant against one reference, corrected as one family, the best first.
+
+    Args:
+        variants: the family; by default every other variant of the table. Name the variants of one design where the
+            table holds several: the correction is for what is tested together.
+        alpha: family-wise error rate; the intervals have coverage 1 - alpha.
+        delta: differences below it do not matter to the user, in the metric's unit.
+        exploratory: the variants were chosen after seeing data, so no verdict but "exploratory" can be given.
+
+    Returns:
+        EFFECT_COLUMNS, a row per variant, by falling `improvement`, then by name; variants without an estimate last.
+
+    Raises:
+        ResultsError: an unknown variant, reference or metric; the reference among the variants.
+    """
+    values = metric_values(table, metric)
+    values.require(reference)
+    if variants is None:
+        variants = [name for name in values.variants if name != reference]
+    for variant in variants:
+        values.require(variant)
+    contrasts = [Contrast.pair(variant, reference) for variant in dict.fromkeys(variants)]
+    return _best_first(measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory))
+
+
+def leave_one_out_effects(
+    table: pd.DataFrame,
+    full: str,
+    *,
+    metric: str = "test_accuracy",
+    alpha: float = 0.05,
+    delta: float = 0.0,
+    exploratory: bool = False,
+) -> pd.DataFrame:
+    """What each change of a full combination contributes to it: full minus full without the change, paired by seed.
+
+    The sign is that of `effects`: positive where the change raises the metric. A gap between the two is interaction.
+
+    Returns:
+        As `effects`; `variant` is the change, `reference` the variant without it. A change whose variant the table
+        lacks has a row with verdict "no results".
+    """
+    values = metric_values(table, metric)
+    changes = values.changes[values.require(full)]
+    if not changes:
+        raise ResultsError(f"variant {full!r} has no changes, so there is none to leave out.")
+    contrasts = []
+    for change in sorted(changes):
+        without = values.holding(changes - {change})
+        contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}, without))
+    return _best_first(measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory))
+
+
+def path_effects(
+    table: pd.DataFrame,
+    steps: Sequence[str],
+    *,
+    metric: str = "test_accuracy",
+    alpha: float = 0.05,
+    delta: float = 0.0,
+    exploratory: bool = False,
+) -> pd.DataFrame:
+    """Each step of a path against the step before it, in the order of the path.
+
+    Args:
+        steps: variants from the start of the path to its end.
+        exploratory: set it for a greedy path, whose steps were chosen by their results.
+    """
+    values = metric_values(table, metric)
+    for step in steps:
+        values.require(step)
+    contrasts = [Contrast.pair(step, before) for before, step in pairwise(steps)]
+    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+
+
+def measure_family(
+    values: Values, contrasts: Iterable[Contrast], *, alpha: float, delta: float, exploratory: bool
+) -> pd.DataFrame:
+    """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, Holm over all of them."""
+    members = [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
+    m = len(members)
+    adjusted = holm(np.array([effect.p for effect in members]))
+    equivalence = holm(np.array([effect.p_equivalence for effect in members]))
+    rows = []
+    for effect, p_holm, p_equivalence_holm in zip(members, map(float, adjusted), map(float, equivalence), strict=True):
+        rows.append(
+            _row(effect)
+            | {
+                "p_holm": p_holm,
+                "p_equivalence_holm": p_equivalence_holm,
+                "m": m,
+                "alpha": alpha,
+                "detectable": smallest_detectable_effect(effect.n, effect.sd, alpha, m) if effect.n > 1 else np.nan,
+                "verdict": _verdict(effect, p_holm, p_equivalence_holm, alpha, m, exploratory),
+            }
+        )
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+
+
+def _row(effect: Effect) -> dict[str, Any]:
+    row = {field.name: getattr(effect, field.name) for field in fields(Effect) if field.name not in _WORDED}
+    words = {"seeds": describe_seeds(effect.seeds), "missing": describe_cells(effect.missing)}
+    return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
+
+
+def _verdict(
+    effect: Effect, p_holm: float, p_equivalence_holm: float, alpha: float, m: int, exploratory: bool
+) -> Verdict:
+    """A claim needs an adjusted p of at most alpha, whichever way it goes; everything else says why there is none."""
+    if effect.n == 0:
+        return "no results"
+    if effect.n == 1:
+        return "no inference (one seed)"
+    if exploratory or effect.smallest_p > alpha:  # not even one change alone could be told from chance
+        return "exploratory"
+    if p_equivalence_holm <= alpha:  # first: a difference within the region does not matter, however sure it is
+        return "equivalent"
+    if p_holm <= alpha:
+        return "improves" if effect.improvement > 0 else "hurts"
+    return "cannot reach significance" if effect.smallest_p > alpha / m else "inconclusive"
+
+
+def _best_first(family: pd.DataFrame) -> pd.DataFrame:
+    return family.sort_values(
+        ["improvement", "variant"], ascending=[False, True], na_position="last", ignore_index=True
+    )

@@ -1,0 +1,190 @@
+"""The one sentence below the table: the biggest single improvement, or why it cannot be named yet.
+
+The biggest is a maximum of noisy numbers, so the sentence always says among how many it was picked, and that fresh
+seeds have to confirm it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.stats.significance import expected_luck, seeds_to_reach, smallest_sign_flip_p
+from harness.stats.wording import Unit, format_difference, format_interval, format_p, metric_words
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The answer in words, and for programs.
+
+    Attributes:
+        variant: the change with the biggest estimate that the sentence names; None where there is none to name.
+        is_supported: its verdict is "improves".
+    """
+
+    variant: str | None
+    is_supported: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def biggest_improvement(
+    family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None, unit: Unit = "fraction"
+) -> Headline:
+    """Name the biggest single improvement of a family, or say why it cannot be named yet (STATS rules 1 to 6).
+
+    Args:
+        family: what `effects` returns, on the metric to report.
+        chosen_by: the same family on validation. The biggest is then picked there and reported here, so that the number
+            used to choose is not the number reported.
+        unit: how to write accuracies.
+    """
+    measured = {row.variant: row for row in _rows(family) if row.n > 0}
+    if not measured:
+        return Headline(None, False, _nothing_yet(family))
+    ranking = family if chosen_by is None else chosen_by
+    order = [row.variant for row in _ranked(ranking) if row.variant in measured]
+    if not order:
+        return Headline(None, False, _nothing_yet(ranking))
+    supported = [name for name in order if measured[name].verdict == "improves"]
+    row = measured[supported[0] if supported else order[0]]
+    how = "" if chosen_by is None else f", picked by {metric_words(str(chosen_by['metric'].iloc[0]))},"
+    if supported:
+        parts = [_claim(row, unit, how), _missing(row), _luck(row), *_rivals(row, order, measured, unit)]
+    elif row.improvement <= 0:
+        parts = [_none_improves(row, unit, how), _missing(row), _why_not(row, unit)]
+    else:
+        parts = [_candidate(row, unit, how), _missing(row), _why_not(row, unit), _luck(row)]
+    return Headline(str(row.variant), bool(supported), " ".join(part for part in parts if part))
+
+
+def refusal(n: int, alpha: float = 0.05, m: int = 1) -> str:
+    """Why n seeds cannot reach significance in a family of m, and how many could; empty where they can."""
+    smallest = smallest_sign_flip_p(n)
+    if n > 1 and smallest <= alpha / m:
+        return ""
+    family = f"{m} changes tested together need {format_p(alpha / m)}" if m > 1 else f"{format_p(alpha)} is needed"
+    seeds = f"{n} seed" if n == 1 else f"{n} seeds"
+    return (
+        f"It cannot reach significance with {seeds}: the smallest possible p is {format_p(smallest)} and {family},"
+        f" which takes at least {seeds_to_reach(alpha, m)} seeds."
+    )
+
+
+def _rows(family: pd.DataFrame) -> list[Any]:
+    """Named tuples with the columns as fields, untyped: pandas cannot say what is in a column."""
+    return list(family.itertuples())
+
+
+def _ranked(family: pd.DataFrame) -> list[Any]:
+    return sorted(
+        (row for row in _rows(family) if np.isfinite(row.improvement)), key=lambda row: (-row.improvement, row.variant)
+    )
+
+
+def _estimate(row: Any, unit: Unit) -> str:
+    """The estimate with its interval; the interval of one seed does not exist and is not mentioned."""
+    text = format_difference(row.mean, row.metric, unit)
+    if row.n < 2:
+        return text
+    return f"{text} [{100 * row.confidence:g}% {format_interval(row.low, row.high, row.metric, unit)}]"
+
+
+def _claim(row: Any, unit: Unit, how: str) -> str:
+    return (
+        f"The biggest single improvement{how} is {row.variant}: {_estimate(row, unit)} in {metric_words(row.metric)}"
+        f" over {row.reference} on {row.n} of {row.n_planned} seeds; p {format_p(row.p)} raw, {format_p(row.p_holm)}"
+        f" after Holm over {_changes(row)}; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
+        f" {row.p_improve_high:.2f}]."
+    )
+
+
+def _candidate(row: Any, unit: Unit, how: str) -> str:
+    label = "exploratory estimate" if row.verdict == "exploratory" else "estimate"
+    return (
+        f"The biggest single improvement cannot be named yet. The largest {label}{how} is {row.variant}:"
+        f" {_estimate(row, unit)} in {metric_words(row.metric)} over {row.reference} on {row.n} of {row.n_planned}"
+        " seeds."
+    )
+
+
+def _none_improves(row: Any, unit: Unit, how: str) -> str:
+    return (
+        f"No improvement to name: even the best of {_changes(row)}{how}, {row.variant}, stands at"
+        f" {_estimate(row, unit)} in {metric_words(row.metric)} against {row.reference} on {row.n} of {row.n_planned}"
+        " seeds."
+    )
+
+
+def _why_not(row: Any, unit: Unit) -> str:
+    """What keeps the largest estimate from being named."""
+    if row.verdict == "no inference (one seed)":
+        return "One seed shows nothing about the next one: no inference. 3 seeds give intervals, 10 are the standard."
+    if row.verdict in ("exploratory", "cannot reach significance"):
+        chosen_after_data = "Its changes were chosen after seeing data, so this is exploratory."
+        return refusal(row.n, row.alpha, row.m) or chosen_after_data
+    if row.verdict == "equivalent":
+        return (
+            f"It is equivalent to {row.reference} within {format_difference(row.delta, row.metric, unit).lstrip('+')}"
+            f" (p {format_p(row.p_equivalence_holm)} after Holm)."
+        )
+    if row.verdict == "hurts":
+        return f"It is worse than {row.reference}: p {format_p(row.p_holm)} after Holm over {_changes(row)}."
+    detectable = format_difference(row.detectable, row.metric, unit).lstrip("+")
+    shown = f"; these seeds show an effect of {detectable} with power 0.8" if row.detectable > 0 else ""
+    note = f" ({row.note})" if row.note else ""
+    return f"p {format_p(row.p)} raw, {format_p(row.p_holm)} after Holm over {_changes(row)}{note}{shown}."
+
+
+def _luck(row: Any) -> str:
+    """The largest of several estimates is too high on average; rule 8 asks for fresh seeds."""
+    confirm = "confirm it on fresh seeds (`harness confirm`)."
+    if row.m == 1:
+        return f"Before you rely on it, {confirm}"
+    return (
+        f"It is the largest of {row.m} noisy estimates, hence probably too high (the best of {row.m} useless changes"
+        f" shows +{expected_luck(row.m):.2f} standard errors by luck alone): {confirm}"
+    )
+
+
+def _rivals(row: Any, order: list[str], measured: dict[str, Any], unit: Unit) -> list[str]:
+    """A larger estimate that is not supported, and the next one where the intervals overlap: the rank is open."""
+    texts = []
+    before = [measured[name] for name in order[: order.index(row.variant)]]
+    if before:
+        estimate = _estimate(before[0], unit)
+        texts.append(f"{before[0].variant} ranks before it, at {estimate}, but that is not supported.")
+    after = [measured[name] for name in order[order.index(row.variant) + 1 :]]
+    if after and after[0].improvement > 0 and not (after[0].high < row.low or after[0].low > row.high):
+        texts.append(
+            f"Next is {after[0].variant}, {_estimate(after[0], unit)}; the intervals overlap, so which of the two is"
+            " bigger is open."
+        )
+    return texts
+
+
+def _missing(row: Any) -> str:
+    """Rule 9: computed on the complete pairs only, and said so."""
+    if not row.missing:
+        return ""
+    return (
+        f"Only the complete pairs count ({row.missing}); where seeds are missing because the change made them fail, it"
+        " looks better than it is."
+    )
+
+
+def _nothing_yet(family: pd.DataFrame) -> str:
+    if family.empty:
+        return "There is nothing to compare: these results hold only the reference."
+    where = f" ({family['missing'].iloc[0]})" if family["missing"].iloc[0] else ""
+    return (
+        f"No improvement can be named: no seed has finished for both {family['reference'].iloc[0]} and a"
+        f" change{where}. Run the study again."
+    )
+
+
+def _changes(row: Any) -> str:
+    return "1 change" if row.m == 1 else f"{row.m} changes"

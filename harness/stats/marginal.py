@@ -1,0 +1,203 @@
+"""Effects averaged over whatever combinations were trained, and the simplest combination that is good enough.
+
+For results of a search or of several designs together, where no complete factorial exists. The averages of a complete
+factorial are in `combinations.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from harness.errors import ResultsError
+from harness.stats.intervals import mean_and_sd
+from harness.stats.significance import holm
+from harness.stats.values import FloatArray, Values, metric_values
+from harness.stats.wording import describe_cells
+
+MARGINAL_COLUMNS: tuple[str, ...] = (
+    "change", "mean", "se", "low", "high", "p", "p_holm", "m", "cells_with", "cells_without", "n", "n_planned", "note",
+)  # fmt: skip
+
+
+def marginal_effects(
+    table: pd.DataFrame,
+    changes: Sequence[str] | None = None,
+    *,
+    metric: str = "test_accuracy",
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Each change's effect averaged over the combinations seen: a linear model with a block for each seed.
+
+    y(cell) = block(seed) + sum of the effects of the cell's changes + noise, by least squares; t intervals with the
+    residual degrees of freedom. Assumes that changes add up: interactions end up in the residual, which widens the
+    intervals, and in the estimates where the combinations are unbalanced. Combinations picked by a search are not a
+    sample: the label is exploratory.
+
+    Args:
+        changes: the columns of the model; by default all that the table names. Cells with other changes are not used.
+
+    Returns:
+        MARGINAL_COLUMNS, a row per change by name. `n` of `n_planned` cells had the metric. An effect that these
+        combinations cannot separate is NaN and `note` says from what. `m` is the number of changes; a change that
+        cannot be separated still counts.
+
+    Raises:
+        ResultsError: no change to estimate; unknown metric; no finished cell among these combinations.
+    """
+    values = metric_values(table, metric)
+    named = sorted(set(changes) if changes is not None else frozenset[str]().union(*values.changes))
+    if not named:
+        raise ResultsError("these results hold no changes, only the baseline; there is no effect to estimate.")
+    design, response, block, num_planned = _cells(values, named)
+    if not response.size:
+        raise ResultsError(f"no finished cell has only the changes {', '.join(named)}; nothing can be estimated.")
+    inseparable = _inseparable(_within(design, block))
+    estimate, se, degrees = _least_squares(_within(design, block), _within(response[:, None], block)[:, 0], block)
+    alone = [not others.any() for others in inseparable]
+    estimate, se = np.where(alone, estimate, np.nan), np.where(alone, se, np.nan)
+    half = stdtrit(degrees, 1 - alpha / 2) * se if degrees > 0 else np.full_like(se, np.nan)
+    p = 2 * stdtr(max(degrees, 1), -np.abs(estimate) / np.where(se > 0, se, np.nan))
+    frame = pd.DataFrame(
+        {
+            "change": named,
+            "mean": estimate,
+            "se": se,
+            "low": estimate - half,
+            "high": estimate + half,
+            "p": p,
+            "p_holm": holm(p),
+            "m": len(named),
+            "cells_with": design.sum(axis=0).astype(int),
+            "cells_without": (1 - design).sum(axis=0).astype(int),
+            "n": response.size,
+            "n_planned": num_planned,
+            "note": [_note(j, others, named) for j, others in enumerate(inseparable)],
+        }
+    )
+    return frame[list(MARGINAL_COLUMNS)]
+
+
+@dataclass(frozen=True, slots=True)
+class SimplestChoice:
+    """The best combination, and the simplest one that cannot be told from it.
+
+    Attributes:
+        gap: mean difference best minus simplest over their common seeds. standard_error: of the best's mean.
+        left_out: variants with fewer than two finished seeds, which cannot be compared.
+    """
+
+    best: str
+    simplest: str
+    metric: str
+    best_mean: float
+    simplest_mean: float
+    gap: float
+    standard_error: float
+    left_out: tuple[str, ...]
+
+
+def simplest_within_one_se(
+    table: pd.DataFrame, *, metric: str = "val_accuracy", variants: Sequence[str] | None = None
+) -> SimplestChoice:
+    """The one-standard-error rule (Breiman et al. 1984): of the variants not more than one standard error of the best's
+    mean behind the best, the one with the fewest changes; then with the fewest parameters, the best mean, the first
+    name.
+
+    The gap is taken over the seeds that both have. Selection looks at validation, hence the default metric. A variant
+    with
+    one seed takes no part: the best of many such would be the luckiest.
+
+    Raises:
+        ResultsError: no variant has two finished seeds; unknown variant or metric.
+    """
+    values = metric_values(table, metric)
+    sign = 1.0 if values.higher_is_better else -1.0
+    asked = [values.require(name) for name in (variants if variants is not None else values.variants)]
+    rows = [row for row in asked if np.isfinite(values.numbers[row]).sum() > 1]
+    if not rows:
+        raise ResultsError(f"no variant has {metric} on two seeds, so no standard error is known; run at least two.")
+    best = min(rows, key=lambda row: (-sign * np.nanmean(values.numbers[row]), values.variants[row]))
+    numbers = values.numbers[best][np.isfinite(values.numbers[best])]
+    standard_error = float(mean_and_sd(numbers)[1]) / np.sqrt(numbers.size)
+
+    def gap(row: int) -> float:
+        both = np.isfinite(values.numbers[best]) & np.isfinite(values.numbers[row])
+        return float((values.numbers[best] - values.numbers[row])[both].mean()) if both.any() else np.nan
+
+    near = [row for row in rows if sign * gap(row) <= standard_error]
+    simplest = min(
+        near,
+        key=lambda row: (
+            len(values.changes[row]),
+            values.parameters[row],
+            -sign * np.nanmean(values.numbers[row]),
+            values.variants[row],
+        ),
+    )
+    return SimplestChoice(
+        best=values.variants[best],
+        simplest=values.variants[simplest],
+        metric=metric,
+        best_mean=float(numbers.mean()),
+        simplest_mean=float(np.nanmean(values.numbers[simplest])),
+        gap=gap(simplest),
+        standard_error=standard_error,
+        left_out=tuple(sorted(values.variants[row] for row in asked if row not in rows)),
+    )
+
+
+def _cells(values: Values, named: Sequence[str]) -> tuple[FloatArray, FloatArray, NDArray[np.intp], int]:
+    """Design (cell, change) of 0 and 1, response (cell,), seed index (cell,), and how many cells were planned."""
+    sets = [held for held in sorted(values.variant_of, key=sorted) if held <= set(named)]
+    rows = [values.require(values.variant_of[held]) for held in sets]
+    numbers = values.numbers[rows]
+    indicator = np.array([[change in held for change in named] for held in sets], dtype=np.float64)
+    combination, seed = np.nonzero(np.isfinite(numbers))
+    num_planned = int((values.statuses[rows] != "").sum())
+    return indicator[combination], numbers[combination, seed], seed, num_planned
+
+
+def _within(columns: FloatArray, block: NDArray[np.intp]) -> FloatArray:
+    """Each column minus its mean within the block: least squares with block effects, without fitting them."""
+    counts = np.bincount(block)
+    sums = np.zeros((len(counts), columns.shape[1]))
+    np.add.at(sums, block, columns)
+    return columns - (sums / np.maximum(counts, 1)[:, None])[block]
+
+
+def _least_squares(
+    design: FloatArray, response: FloatArray, block: NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray, int]:
+    """Estimates, standard errors (NaN without residual degrees of freedom), and those degrees of freedom."""
+    solution, _, rank, _ = np.linalg.lstsq(design, response, rcond=1e-10)
+    estimate: FloatArray = np.asarray(solution, dtype=np.float64)
+    degrees = len(response) - len(np.unique(block)) - int(rank)
+    if degrees < 1:
+        return estimate, np.full(len(estimate), np.nan), degrees
+    residual = response - design @ estimate
+    covariance = np.linalg.pinv(design.T @ design, rcond=1e-10, hermitian=True) * (residual @ residual) / degrees
+    return estimate, np.sqrt(np.diag(covariance)), degrees
+
+
+def _inseparable(design: FloatArray) -> list[NDArray[np.bool_]]:
+    """For each change, which changes move with it in some direction that leaves every fitted value as it is.
+
+    From the projection on the null space, which has no such choice of basis as the null vectors themselves: two
+    separate confusions stay separate. A change that can be estimated has no True, not even its own.
+    """
+    eigenvalues, directions = np.linalg.eigh(design.T @ design)
+    null = directions[:, eigenvalues <= 1e-10 * max(eigenvalues.max(), 1.0)]
+    return list(np.abs(null @ null.T) > 1e-9)
+
+
+def _note(change: int, others: NDArray[np.bool_], named: Sequence[str]) -> str:
+    if not others.any():
+        return ""
+    partners = [name for j, name in enumerate(named) if others[j] and j != change]
+    if not partners:
+        return "in every cell of a seed or in none, so that its effect cannot be told from the seed's"
+    return f"cannot be told apart from {describe_cells(partners)} with these combinations"

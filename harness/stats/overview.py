@@ -1,0 +1,106 @@
+"""What the cells of a study say before anything is compared, and whether they may be compared at all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from harness.stats.effect import Contrast
+from harness.stats.intervals import mean_and_sd
+from harness.stats.paired import measure
+from harness.stats.values import NOT_PLANNED, metric_values
+from harness.stats.wording import describe_cells
+
+# What may change a number though no change names it; in words, for the sentence.
+PROVENANCE = {
+    "device": "devices",
+    "precision": "precisions",
+    "threads": "thread counts",
+    "versions": "library versions",
+    "commit": "code versions",
+    "dirty": "states of the checkout (clean and with uncommitted edits)",
+    "data_fingerprint": "data sets",
+}
+
+
+def summary(table: pd.DataFrame, *, metric: str = "test_accuracy") -> pd.DataFrame:
+    """One row per variant, by name: n_ok of n planned cells, mean and sd of the metric, cost.
+
+    Returns:
+        variant, changes, n_ok, n, outcomes (what became of the other cells, in words), mean, sd, seconds (mean training
+        time of a finished cell), parameters. `sd` is NaN with one seed.
+    """
+    values = metric_values(table, metric)
+    rows = []
+    for index, variant in enumerate(values.variants):
+        numbers, seconds, statuses = values.numbers[index], values.seconds[index], values.statuses[index]
+        has = np.isfinite(numbers)
+        mean, sd = mean_and_sd(numbers[has])
+        others, counts = np.unique(statuses[~has & (statuses != NOT_PLANNED)], return_counts=True)
+        rows.append(
+            {
+                "variant": variant,
+                "changes": "+".join(sorted(values.changes[index])),
+                "n_ok": int(has.sum()),
+                "n": int((statuses != NOT_PLANNED).sum()),
+                "outcomes": ", ".join(f"{count} {status}" for status, count in zip(others, counts, strict=True)),
+                "mean": float(mean),
+                "sd": float(sd),
+                "seconds": float(seconds[has].mean()) if has.any() else np.nan,
+                "parameters": float(values.parameters[index]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def paired_differences(
+    table: pd.DataFrame,
+    *,
+    reference: str = "baseline",
+    variants: Sequence[str] | None = None,
+    metric: str = "test_accuracy",
+) -> pd.DataFrame:
+    """Every seed's difference, for figures that draw each seed as a point.
+
+    Returns:
+        variant, seed, difference; a row for each seed that both sides have, by variant (as given, or by name) and seed.
+    """
+    values = metric_values(table, metric)
+    values.require(reference)
+    names = [name for name in values.variants if name != reference] if variants is None else variants
+    rows: list[tuple[str, int, float]] = []
+    for name in names:
+        values.require(name)
+        effect = measure(values, Contrast.pair(name, reference))
+        rows += [(name, seed, difference) for seed, difference in zip(effect.seeds, effect.differences, strict=True)]
+    return pd.DataFrame(rows, columns=["variant", "seed", "difference"])
+
+
+def comparability_problems(table: pd.DataFrame, variants: Sequence[str] | None = None) -> list[str]:
+    """One sentence for each thing beside the changes in which the compared cells differ; empty where none does.
+
+    Looks at the finished cells of `variants` (default: all): device, precision, threads, library versions, commit,
+    whether the checkout was clean, data fingerprint. A value that was not recorded counts as one of its own.
+    """
+    cells = table[table["status"] == "finished"]
+    if variants is not None:
+        cells = cells[cells["variant"].isin(variants)]
+    problems = []
+    for column, plural in PROVENANCE.items():
+        recorded = (
+            cells[column].astype(str).replace({"": "not recorded", "nan": "not recorded", "None": "not recorded"})
+        )
+        if recorded.nunique() > 1:
+            problems.append(_problem(cells["variant"], recorded, plural))
+    return problems
+
+
+def _problem(variants: "pd.Series[str]", recorded: "pd.Series[str]", plural: str) -> str:
+    groups = []
+    for value, members in variants.groupby(recorded, sort=True):
+        count = f"{len(members)} cell" + ("s" if len(members) > 1 else "")
+        groups.append(f"{value} ({count}: {describe_cells(sorted(members.unique()), limit=3)})")
+    return (
+        f"{recorded.nunique()} {plural} in one comparison: {'; '.join(groups)}. A difference between them may be"
+        " taken for an effect; train the smaller group again under the conditions of the other."
+    )

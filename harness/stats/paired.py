@@ -1,0 +1,172 @@
+"""One effect: a weighted sum of variants taken within each seed, and everything said about it.
+
+A paired effect is the sum +1 variant, -1 reference; an interaction, a step of a path and a Shapley value are sums with
+other weights, so all of them get the same interval, test and honesty about missing seeds. What an effect holds is in
+`effect.py`; families of effects, with their correction and verdicts, are in `family.py`.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.errors import UnpairedSeedsError
+from harness.stats.effect import Contrast, Effect, MissingCell
+from harness.stats.intervals import bca_interval, clopper_pearson, mean_and_sd, t_interval
+from harness.stats.significance import equivalence_p, sign_flip_p, smallest_sign_flip_p, t_p_value
+from harness.stats.values import NOT_PLANNED, FloatArray, Values, metric_values
+from harness.stats.wording import describe_cells
+
+ROPE_SD = 0.1  # half-width of the region of practical equivalence, in sd of the reference (Kruschke 2018)
+# 0.72 - 0.71 and 0.71 - 0.70 differ in the 17th digit, though both are 100 images of 10,000; they must tie.
+DECIMALS = 12
+
+
+def paired_effect(
+    table: pd.DataFrame,
+    variant: str,
+    *,
+    reference: str = "baseline",
+    metric: str = "test_accuracy",
+    confidence: float = 0.95,
+    delta: float = 0.0,
+    strict: bool = False,
+) -> Effect:
+    """Mean difference between a variant and a reference, paired by seed, with its interval and its tests.
+
+    d_s = variant_s - reference_s. Pairing is a property of the design; whether it reduced noise is reported
+    (`correlation`, `variance_ratio`), not assumed. With one seed everything but the mean is NaN.
+
+    Args:
+        table: one row per cell, columns RESULT_COLUMNS; accuracy is a fraction in [0, 1].
+        confidence: coverage of the intervals, in (0, 1).
+        delta: differences below it do not matter to the user, in the metric's unit; the region of practical equivalence
+            is at least 0.1 sd of the reference between seeds.
+        strict: refuse where a seed lacks a side, instead of saying so in `missing`.
+
+    Raises:
+        ResultsError: unknown variant, reference or metric; both are the same; a seed with two different cells.
+        UnpairedSeedsError: `strict`, and a planned seed has no number on one side; the message lists each.
+    """
+    values = metric_values(table, metric)
+    values.require(variant)
+    values.require(reference)
+    effect = measure(values, Contrast.pair(variant, reference), confidence=confidence, delta=delta)
+    if strict and effect.missing:
+        raise UnpairedSeedsError(
+            f"{variant} against {reference}: {effect.n} of {effect.n_planned} planned seeds have {metric} on both"
+            f" sides; {describe_cells(effect.missing)}. Run the study again to fill them, or compare without"
+            " `strict`."
+        )
+    return effect
+
+
+def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, delta: float = 0.0) -> Effect:
+    """The effect that a contrast defines, over the seeds that all of its variants have."""
+    names = sorted(contrast.weights)
+    weights = np.array([contrast.weights[name] for name in names])
+    numbers, statuses, seconds, parameters = _sides(values, names)
+    planned = (statuses != NOT_PLANNED).any(axis=0)
+    complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
+    sides = numbers[:, complete]
+    differences = np.round(weights @ sides, DECIMALS) + 0.0  # -0.0 would print as a loss
+    n = differences.size
+    mean, sd = (float(x) for x in mean_and_sd(differences))
+    low, high = (float(x) for x in t_interval(differences, confidence))
+    bca_low, bca_high = bca_interval(differences, confidence)
+    improved = differences if values.higher_is_better else -differences
+    wins, ties = int((improved > 0).sum()), int((improved == 0).sum())
+    p_improve_low, p_improve_high = clopper_pearson(wins + ties / 2, n, confidence) if n > 1 else (np.nan, np.nan)
+    is_pair = sorted(contrast.weights.values()) == [-1.0, 1.0]
+    variant_mean, reference_mean = _means_of_pair(sides, weights) if is_pair and n else (np.nan, np.nan)
+    delta = max(delta, ROPE_SD * _sd_of(sides, names, contrast.yardstick))
+    return Effect(
+        variant=contrast.name,
+        reference=contrast.reference,
+        metric=values.metric,
+        higher_is_better=values.higher_is_better,
+        confidence=confidence,
+        seeds=tuple(values.seeds[s] for s in np.flatnonzero(complete)),
+        differences=tuple(map(float, differences)),
+        missing=_missing(values.seeds, names, numbers, statuses, planned),
+        n_planned=int(planned.sum()),
+        variant_mean=variant_mean,
+        reference_mean=reference_mean,
+        mean=mean,
+        sd=sd,
+        dz=mean / sd if sd > 0 else np.nan,
+        low=low,
+        high=high,
+        bca_low=bca_low,
+        bca_high=bca_high,
+        p=float(sign_flip_p(differences)),
+        smallest_p=smallest_sign_flip_p(n) if n > 1 else np.nan,
+        p_t=float(t_p_value(differences)),
+        wins=wins,
+        ties=ties,
+        p_improve=(wins + ties / 2) / n if n else np.nan,
+        p_improve_low=p_improve_low,
+        p_improve_high=p_improve_high,
+        correlation=_correlation(sides) if is_pair else np.nan,
+        variance_ratio=_variance_ratio(sides, weights, sd),
+        delta=delta,
+        p_equivalence=float(equivalence_p(differences, delta)),
+        extra_seconds=float((weights @ seconds[:, complete]).mean()) if n else np.nan,
+        extra_parameters=float(weights @ parameters),
+        note=_note(differences, is_pair),
+    )
+
+
+def _sides(values: Values, names: list[str]) -> tuple[FloatArray, NDArray[np.str_], FloatArray, FloatArray]:
+    """Numbers, statuses and seconds (variant, seed) and parameters (variant,) of the named variants, in this order."""
+    rows = [values.row(name) for name in names]
+    known = [row is not None for row in rows]
+    at = [row or 0 for row in rows]
+    return (
+        np.where(np.array(known)[:, None], values.numbers[at], np.nan),
+        np.where(np.array(known)[:, None], values.statuses[at], NOT_PLANNED),
+        values.seconds[at],
+        np.where(known, values.parameters[at], np.nan),
+    )
+
+
+def _missing(
+    seeds: tuple[int, ...],
+    names: list[str],
+    numbers: FloatArray,
+    statuses: NDArray[np.str_],
+    planned: NDArray[np.bool_],
+) -> tuple[MissingCell, ...]:
+    lacking = np.argwhere((np.isnan(numbers) & planned).T)
+    return tuple(MissingCell(seeds[s], names[v], str(statuses[v, s])) for s, v in lacking)
+
+
+def _means_of_pair(sides: FloatArray, weights: FloatArray) -> tuple[float, float]:
+    return float(sides[np.argmax(weights)].mean()), float(sides[np.argmin(weights)].mean())
+
+
+def _sd_of(sides: FloatArray, names: list[str], yardstick: str) -> float:
+    """Seed-to-seed sd of the yardstick; 0 where one seed cannot tell, or where it is no part of the contrast."""
+    if yardstick not in names or sides.shape[1] < 2:
+        return 0.0
+    return float(mean_and_sd(sides[names.index(yardstick)])[1])
+
+
+def _correlation(sides: FloatArray) -> float:
+    if sides.shape[1] < 2 or (np.ptp(sides, axis=1) == 0).any():
+        return np.nan
+    return float(np.corrcoef(sides[0], sides[1])[0, 1])
+
+
+def _variance_ratio(sides: FloatArray, weights: FloatArray, sd: float) -> float:
+    if sides.shape[1] < 2:
+        return np.nan
+    independent = float(weights**2 @ sides.var(axis=1, ddof=1))
+    return sd**2 / independent if independent > 0 else np.nan
+
+
+def _note(differences: FloatArray, is_pair: bool) -> str:
+    if differences.size < 2 or np.ptp(differences) > 0:
+        return ""
+    if is_pair and differences[0] == 0:
+        return f"identical in all {differences.size} seeds: check that the change reaches the model"
+    return "the same difference in every seed: its spread cannot be estimated, so there is no t interval"

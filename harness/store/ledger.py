@@ -1,0 +1,139 @@
+"""What has been delivered to which run: a small SQLite file, so that nothing is sent twice and little is looked up.
+
+It is a cache. Where it is lost or damaged, `tracking.py` reads from the server what is there and writes it again; where
+an entry is not `settled`, a delivery was under way when its process died, and the server is asked before more is sent.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from harness.errors import StoreError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    target TEXT, key TEXT, study_id TEXT, cell_key TEXT, run_id TEXT, entry TEXT, PRIMARY KEY (target, key)
+);
+CREATE INDEX IF NOT EXISTS by_study ON runs (target, study_id);
+CREATE INDEX IF NOT EXISTS by_cell ON runs (target, cell_key);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One run and what it has got.
+
+    Attributes:
+        key: identity of the run (`RunImage.key`).
+        run_id, experiment: MLflow's ids.
+        settled: False while a delivery is under way.
+        state: of the image that was delivered last.
+        start_ms, end_ms: of a cell's image that was delivered last; 0 for variants and studies.
+        journal_bytes, num_events: how much of the cell's journal the delivery covered.
+        num_points, digest: how many metric points, and a hash over them (`RunImage.digest`).
+        status: MLflow's.
+        tags: as delivered.
+        artifacts: version by name.
+    """
+
+    key: str
+    study_id: str
+    cell_key: str = ""
+    run_id: str = ""
+    experiment: str = ""
+    artifact_uri: str = ""
+    settled: bool = False
+    state: str = ""
+    start_ms: int = 0
+    end_ms: int = 0
+    journal_bytes: int = 0
+    num_events: int = 0
+    num_points: int = 0
+    digest: str = ""
+    has_params: bool = False
+    has_dataset: bool = False
+    status: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """The entries of one target (a tracking URI). Open while it is used, by `open_ledger`; each write is durable."""
+
+    def __init__(self, connection: sqlite3.Connection, target: str) -> None:
+        self._connection, self._target = connection, target
+
+    def get(self, key: str) -> Entry | None:
+        return next(self._select("key = ?", key), None)
+
+    def of_study(self, study_id: str) -> dict[str, Entry]:
+        return {entry.key: entry for entry in self._select("study_id = ?", study_id)}
+
+    def of_cell(self, cell_key: str) -> list[Entry]:
+        """The runs of one cell in every study, in the order in which they were entered."""
+        return list(self._select("cell_key = ?", cell_key))
+
+    def put(self, entry: Entry) -> Entry:
+        values = (self._target, entry.key, entry.study_id, entry.cell_key, entry.run_id, json.dumps(asdict(entry)))
+        self._connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET run_id = excluded.run_id, "
+            "entry = excluded.entry",
+            values,
+        )
+        return entry
+
+    def unsettle(self, entry: Entry) -> Entry:
+        """To be called before anything is sent: a death from here on makes the next process ask the server."""
+        return self.put(replace(entry, settled=False))
+
+    def drop(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._connection.execute("DELETE FROM runs WHERE target = ? AND key = ?", (self._target, key))
+
+    def _select(self, condition: str, value: str) -> Iterator[Entry]:
+        rows = self._connection.execute(
+            f"SELECT entry FROM runs WHERE target = ? AND {condition} ORDER BY rowid", (self._target, value)
+        )
+        return (Entry(**json.loads(text)) for (text,) in rows)
+
+
+@contextmanager
+def open_ledger(path: Path, target: str) -> Iterator[Ledger]:
+    """The ledger in this file, made if need be; one that is no database any more is replaced by an empty one.
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    try:
+        with closing(_connect(path)) as connection:
+            yield Ledger(connection, target)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"{path}: cannot be used ({error}). Delete it: it is made again from MLflow's runs."
+        ) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _prepared(path)
+    except sqlite3.OperationalError:  # locked, read-only, disk full: not damage
+        raise
+    except sqlite3.DatabaseError:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return _prepared(path)
+
+
+def _prepared(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=20.0, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.executescript(SCHEMA)
+    except Exception:
+        connection.close()
+        raise
+    return connection
