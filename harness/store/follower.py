@@ -117,6 +117,8 @@ class Follower:
                 if self._is_abandoned:
                     return False
         except Exception as error:  # tracking must not stop training, whatever goes wrong in it
+            if self._is_abandoned:
+                return False
             if not isinstance(error, HarnessError):
                 log.exception("a delivery to MLflow failed")
             if not self._problem:

@@ -1,0 +1,469 @@
+"""MLflow as a projection of the folder of cells: complete, repeatable, true after any death."""
+
+import multiprocessing
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from tracked import (
+    a_manifest,
+    a_store,
+    cells_of,
+    finish,
+    history,
+    mlflow_runs,
+    start,
+    train,
+    validate,
+)
+
+from harness.cells import Cells
+from harness.errors import StoreError, TrackingError
+from harness.store import Tracking, sync
+from harness.store.lock import locked
+from harness.store.server import Server
+
+BASELINE, NORMED = cells_of(), cells_of({"model.batch_norm": True})
+MANIFEST = a_manifest({"baseline": BASELINE, "batch-norm": NORMED})
+CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+@pytest.fixture
+def store(tmp_path) -> tuple[str, Cells]:
+    uri, cells = a_store(tmp_path)
+    cells.write_manifest(MANIFEST["id"], MANIFEST)
+    return uri, cells
+
+
+def project(store: tuple[str, Cells], manifest: dict[str, Any] = MANIFEST) -> int:
+    """As a new process would."""
+    uri, cells = store
+    return Tracking(uri, cells.root).project(manifest, cells).delivered
+
+
+def runs(store: tuple[str, Cells], kind: str = "cell", study: str = "task3") -> list[Any]:
+    uri, cells = store
+    return mlflow_runs(uri, cells.root, study)[kind]
+
+
+def everything(store: tuple[str, Cells]) -> list[Any]:
+    """What MLflow holds, without ids and times: equal for two projections that say the same."""
+    uri, cells = store
+    found = []
+    tree = mlflow_runs(uri, cells.root)
+    names = {run.info.run_id: run.info.run_name for of_kind in tree.values() for run in of_kind}
+    for kind, of_kind in tree.items():
+        for run in of_kind:
+            histories = {key: history(uri, run.info.run_id, key) for key in run.data.metrics}
+            tags = {**run.data.tags, "mlflow.parentRunId": names.get(run.data.tags.get("mlflow.parentRunId"))}
+            files = sorted(file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id))
+            inputs = [it.dataset.digest for it in run.inputs.dataset_inputs]
+            found.append((kind, run.info.run_name, run.info.status, run.data.params, tags, histories, files, inputs))
+    return found
+
+
+def test_a_study_is_a_tree_of_study_variants_and_cells(store):
+    train(store[1], BASELINE[0])
+    train(store[1], NORMED[1])
+    project(store)
+    tree = mlflow_runs(store[0], store[1].root)
+    (study,) = tree["study"]
+    assert [run.info.run_name for run in tree["variant"]] == ["baseline", "batch-norm"]
+    assert [run.info.run_name for run in tree["cell"]] == ["baseline seed 0", "batch-norm seed 1"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in tree["variant"]} == {study.info.run_id}
+    parents = [run.data.tags["mlflow.parentRunId"] for run in tree["cell"]]
+    assert parents == [run.info.run_id for run in tree["variant"]]
+
+
+def test_tags_find_a_cell_without_the_tree(store):
+    train(store[1], BASELINE[0])
+    train(store[1], NORMED[1])
+    project(store)
+    client = MlflowClient(tracking_uri=store[0])
+    experiment = client.get_experiment_by_name("task3").experiment_id
+    found = client.search_runs(
+        [experiment],
+        "tags.`harness.kind` = 'cell' and tags.`harness.changes` = 'batch-norm' and tags.`harness.seed` = '1' and "
+        "tags.`harness.profile` = 'quick' and metrics.`test/accuracy:best-val` > 0.4",
+    )
+    assert [run.data.tags["harness.cell_key"] for run in found] == [NORMED[1].key]
+
+
+def test_a_run_holds_settings_data_weights_and_where_it_came_from(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    (run,) = runs(store)
+    assert run.data.params["optimizer.learning_rate"] == "0.05"
+    assert run.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert [(it.dataset.name, it.dataset.digest) for it in run.inputs.dataset_inputs] == [("shapes", "abc" * 12)]
+    files = {file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(run.info.run_id)}
+    assert files == {"settings.json", "uncommitted.diff", "best.safetensors"}
+    assert (run.info.start_time, run.info.end_time) < (run.info.end_time + 1, run.info.end_time + 1)
+
+
+def test_artifacts_lie_below_the_store_wherever_we_run_and_weights_once_on_the_disk(store, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    train(store[1], BASELINE[0])
+    project(store)
+    (linked,) = (store[1].root / "artifacts").rglob("best.safetensors")
+    assert linked.stat().st_ino == (store[1].folder(BASELINE[0].key) / "best.safetensors").stat().st_ino
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_second_projection_sends_nothing(store):
+    train(store[1], BASELINE[0])
+    start(store[1], BASELINE[1])
+    assert project(store) == 5
+    before = everything(store)
+    assert project(store) == 0
+    assert everything(store) == before
+
+
+def test_a_cell_that_goes_on_adds_its_new_points_in_order(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    for step in (100, 200, 300):
+        validate(cells, BASELINE[0], step)
+        project(store)
+    start(cells, BASELINE[0], "resumed")
+    validate(cells, BASELINE[0], 300)
+    validate(cells, BASELINE[0], 400)
+    finish(cells, BASELINE[0], num_steps=400)
+    project(store)
+    (run,) = runs(store)
+    for key in CURVES:
+        assert [step for step, _ in history(uri, run.info.run_id, key)] == [100, 200, 300, 400]
+    assert run.info.status == "FINISHED"
+
+
+class Dying(Server):
+    """A server whose client dies just after (or just before) its n-th call that alters something."""
+
+    calls, dies_at, dies_before = 0, 0, False
+
+    def _die(self, method: str, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.dies_at and self.dies_before:
+            raise KeyboardInterrupt
+        answer = getattr(super(), method)(*arguments)
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        return answer
+
+    def create_run(self, *arguments):
+        return self._die("create_run", *arguments)
+
+    def send(self, *arguments):
+        return self._die("send", *arguments)
+
+    def log_dataset(self, *arguments):
+        return self._die("log_dataset", *arguments)
+
+    def put(self, *arguments):
+        return self._die("put", *arguments)
+
+    def set_status(self, *arguments):
+        return self._die("set_status", *arguments)
+
+
+@pytest.mark.parametrize("dies_before", [False, True])
+def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_path, dies_before):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    start(cells, BASELINE[1])
+    validate(cells, BASELINE[1], 100)
+    deaths = 0
+    for dies_at in range(1, 100):  # each process comes a call further than the one before it
+        tracking = Tracking(uri, cells.root)
+        tracking._server = dying = Dying(uri, cells.root)
+        dying.dies_at, dying.dies_before = dies_at, dies_before
+        try:
+            tracking.project(MANIFEST, cells)
+        except KeyboardInterrupt:
+            deaths += 1
+            continue
+        break
+    assert 5 < deaths < 99
+    undisturbed = a_store(tmp_path / "undisturbed")
+    shutil.copytree(cells.root / "cells", undisturbed[1].root / "cells")
+    shutil.copy(cells.root / "store-id", undisturbed[1].root / "store-id")
+    project(undisturbed)
+    assert everything(store) == everything(undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["lost", "damaged", "of an older day"])
+def test_a_ledger_that_is_lost_or_wrong_costs_nothing(store, damage):
+    _, cells = store
+    ledger = cells.root / "tracking" / "ledger.db"
+    start(cells, BASELINE[1])
+    project(store)
+    shutil.copy(ledger, cells.root / "older.db")
+    train(cells, BASELINE[0])
+    validate(cells, BASELINE[1], 100)
+    project(store)
+    before = everything(store)
+    for file in ledger.parent.glob("ledger.db*"):
+        file.unlink()
+    if damage == "damaged":
+        ledger.write_bytes(b"no database at all" * 1000)
+    if damage == "of an older day":
+        shutil.copy(cells.root / "older.db", ledger)
+    project(store)
+    assert [run.info.run_name for run in runs(store)] == ["baseline seed 0", "baseline seed 1"]
+    assert everything(store) == before
+
+
+def test_a_database_that_is_gone_is_made_again_from_the_cells(store):
+    _, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    before = everything(store)
+    for file in cells.root.glob("mlflow.db*"):
+        file.unlink()
+    a_store(cells.root)  # another, empty one in its place
+    project(store)
+    assert everything(store) == before
+
+
+def test_twins_that_a_repeated_request_made_are_noticed(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    (run,) = runs(store)
+    client = MlflowClient(tracking_uri=uri)
+    client.create_run(
+        run.info.experiment_id, tags=run.data.tags, run_name=run.info.run_name, start_time=run.info.start_time + 1
+    )
+    shutil.rmtree(cells.root / "tracking")  # the process died before it noted which run it had made
+    project(store)
+    assert [it.info.run_id for it in runs(store)] == [run.info.run_id]
+
+
+def test_a_run_that_someone_deleted_comes_back_whole_when_its_cell_goes_on(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    validate(cells, BASELINE[0], 100)
+    project(store)
+    (run,) = runs(store)
+    MlflowClient(tracking_uri=uri).delete_run(run.info.run_id)
+    validate(cells, BASELINE[0], 200)
+    project(store)
+    (again,) = runs(store)
+    assert again.info.run_id != run.info.run_id
+    assert [step for step, _ in history(uri, again.info.run_id, "val/loss")] == [100, 200]
+
+
+def test_a_cell_that_is_trained_again_with_the_same_numbers_keeps_its_run(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    validate(cells, BASELINE[0], 100)
+    validate(cells, BASELINE[0], 200)
+    project(store)
+    (first,) = runs(store)
+    start(cells, BASELINE[0], "restarted")
+    project(store)
+    validate(cells, BASELINE[0], 100)
+    project(store)
+    validate(cells, BASELINE[0], 200)
+    finish(cells, BASELINE[0])
+    project(store)
+    (second,) = runs(store)
+    assert second.info.run_id == first.info.run_id
+    assert [step for step, _ in history(uri, second.info.run_id, "val/loss")] == [100, 200]
+    assert second.info.status == "FINISHED"
+
+
+def test_a_cell_that_is_trained_again_with_other_numbers_gets_another_run(store):
+    uri, cells = store
+    train(cells, BASELINE[0], status="failed", reason="lost the disk")
+    project(store)
+    cells.forget_result(BASELINE[0].key)
+    start(cells, BASELINE[0])
+    validate(cells, BASELINE[0], 100, val_loss=7.0)
+    finish(cells, BASELINE[0], seconds=33.0, num_steps=100)
+    project(store)
+    (run,) = runs(store)
+    assert history(uri, run.info.run_id, "val/loss") == [(100, 7.0)]
+    assert history(uri, run.info.run_id, "seconds") == [(100, 33.0)]
+    assert run.info.status == "FINISHED"
+    assert "harness.reason" not in run.data.tags
+
+
+def test_a_cell_of_another_study_is_shown_as_a_copy_that_names_its_origin(store):
+    other = a_manifest({"baseline": BASELINE}, study="task4")
+    train(store[1], BASELINE[0])
+    project(store)
+    project(store, other)
+    (origin,), (copy,) = runs(store), runs(store, study="task4")
+    assert copy.data.tags["harness.copied_from"] == origin.info.run_id
+    assert "harness.copied_from" not in origin.data.tags
+    assert copy.data.metrics == origin.data.metrics
+    assert runs(store, "study", "task4")[0].info.status == "KILLED"  # its other seed has not been trained
+
+
+def test_a_run_is_running_only_while_a_process_lives(store):
+    _, cells = store
+    with cells.claim(BASELINE[0]):
+        start(cells, BASELINE[0])
+        project(store)
+        assert [runs(store, kind)[0].info.status for kind in ("study", "variant", "cell")] == ["RUNNING"] * 3
+    project(store)  # the process died: nothing was written
+    assert [runs(store, kind)[0].info.status for kind in ("study", "variant", "cell")] == ["KILLED"] * 3
+
+
+def test_a_study_is_running_between_its_cells_while_a_process_works_on_it(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    with locked(Tracking(uri, cells.root).live_lock(MANIFEST["id"]), shared=True):
+        project(store)
+        assert [runs(store, kind)[0].info.status for kind in ("study", "variant")] == ["RUNNING"] * 2
+    project(store)
+    assert [runs(store, kind)[0].info.status for kind in ("study", "variant")] == ["KILLED"] * 2
+
+
+def test_a_study_ends_as_its_command_does(store):
+    for cell in (*BASELINE, *NORMED[:1]):
+        train(store[1], cell)
+    train(store[1], NORMED[1], status="diverged", reason="loss is not finite")
+    project(store)
+    assert runs(store, "study")[0].info.status == "FAILED"
+    assert [run.info.status for run in runs(store, "variant")] == ["FINISHED", "FAILED"]
+
+
+def test_the_first_delivery_tells_the_truth_about_dead_study_runs_of_the_experiment(store):
+    _, cells = store
+    dead = a_manifest({"baseline": cells_of(seeds=[7])}, profile="standard")
+    lost = a_manifest({"baseline": cells_of(seeds=[8])}, profile="lost")
+    cells.write_manifest(dead["id"], dead)
+    seven, eight = cells_of(seeds=[7, 8])
+    with cells.claim(seven), cells.claim(eight):
+        start(cells, seven)
+        start(cells, eight)
+        project(store, dead)
+        project(store, lost)  # which never wrote its manifest
+        assert {run.info.status for run in runs(store)} == {"RUNNING"}
+    project(store)
+    assert {run.info.status for run in runs(store)} == {"KILLED"}
+    assert {run.info.status for run in runs(store, "study")} == {"KILLED"}
+
+
+def test_more_seeds_extend_the_same_study_run(store):
+    train(store[1], BASELINE[0])
+    project(store)
+    (extra,) = cells_of(seeds=[2])
+    train(store[1], extra)
+    project(store, a_manifest({"baseline": [*BASELINE, extra]}))
+    assert len(runs(store, "study")) == 1
+    assert [run.info.run_name for run in runs(store)] == ["baseline seed 0", "baseline seed 2"]
+
+
+def test_only_the_cells_that_are_asked_for_are_delivered(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    train(cells, BASELINE[1])
+    tracking = Tracking(uri, cells.root)
+    assert tracking.project(MANIFEST, cells, {BASELINE[1].key}).delivered == 4
+    assert [run.info.run_name for run in runs(store)] == ["baseline seed 1"]
+    assert tracking.pending(MANIFEST, cells) == 4
+
+
+def test_pending_counts_what_has_not_been_delivered(store):
+    uri, cells = store
+    tracking = Tracking(uri, cells.root)
+    assert tracking.pending(MANIFEST, cells) == 0
+    train(cells, BASELINE[0])
+    assert tracking.pending(MANIFEST, cells) == 4
+    tracking.project(MANIFEST, cells)
+    start(cells, BASELINE[1])
+    assert tracking.pending(MANIFEST, cells) == 1
+
+
+def test_effects_become_metrics_of_the_variants_and_files_artifacts_of_the_study(store, tmp_path):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    train(cells, NORMED[0])
+    report = tmp_path / "table.md"
+    report.write_text("| change | effect |")
+    tracking = Tracking(uri, cells.root)
+    rows = [{"variant": "batch-norm", "n": 1, "mean": 0.41, "effect": 0.01, "low": float("nan")}]
+    tracking.log_summary(MANIFEST, rows, [report])
+    tracking.project(MANIFEST, cells)
+    tracking.log_summary(MANIFEST, [{**rows[0], "effect": 0.02}], [report])
+    tracking.project(MANIFEST, cells)
+    run = runs(store, "variant")[1]
+    assert history(uri, run.info.run_id, "test/accuracy:best-val/effect") == [(0, 0.01), (1, 0.02)]
+    assert "test/accuracy:best-val/low" not in run.data.metrics
+    assert run.data.params["model.batch_norm"] == "true"
+    (study,) = runs(store, "study")
+    files = {file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(study.info.run_id)}
+    assert files == {"manifest.json", "table.md"}
+
+
+def test_sync_delivers_every_study_of_a_store(store):
+    uri, cells = store
+    other = a_manifest({"baseline": BASELINE}, study="task4")
+    cells.write_manifest(other["id"], other)
+    train(cells, BASELINE[0])
+    assert sync(uri, cells.root).delivered == 8
+    assert len(runs(store)) == len(runs(store, study="task4")) == 1
+    assert sync(uri, cells.root).delivered == 0
+
+
+def test_a_run_can_be_found_from_the_command_line(store):
+    uri, cells = store
+    tracking = Tracking(uri, cells.root)
+    assert tracking.run_link(MANIFEST) is None
+    train(cells, BASELINE[0])
+    tracking.project(MANIFEST, cells)
+    (study,), (cell,) = runs(store, "study"), runs(store)
+    link, cell_link = tracking.run_link(MANIFEST), tracking.run_link(MANIFEST, BASELINE[0].key)
+    assert (link.run_id, link.url) == (study.info.run_id, "")
+    assert cell_link.run_id == cell.info.run_id
+
+
+def test_an_experiment_that_was_deleted_says_how_to_restore_it(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("task3").experiment_id
+    client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match=f"mlflow experiments restore --experiment-id {experiment}"):
+        project(store)
+
+
+def _project_at_once(uri: str, root: Path, start: Any) -> None:
+    start.wait()
+    Tracking(uri, root).project(MANIFEST, Cells(root))
+
+
+def test_two_processes_that_deliver_the_same_study_make_each_run_once(store):
+    uri, cells = store
+    for cell in (*BASELINE, *NORMED):
+        train(cells, cell)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store"])
+    start_both = context.Barrier(2)
+    workers = [context.Process(target=_project_at_once, args=(uri, cells.root, start_both)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    tree = mlflow_runs(uri, cells.root)
+    assert [len(tree[kind]) for kind in ("study", "variant", "cell")] == [1, 2, 4]
+    for run in tree["cell"]:
+        assert [step for step, _ in history(uri, run.info.run_id, "val/loss")] == [100, 200]
+
+
+def test_a_store_that_cannot_be_written_is_named(store):
+    _, cells = store
+    train(cells, BASELINE[0])
+    (cells.root / "tracking").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match=f"^{cells.root}/tracking: cannot be"):
+        project(store)

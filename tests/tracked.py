@@ -1,0 +1,131 @@
+"""Stores with hand-written journals, and an MLflow database beside them, for the tests of `harness.store`."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.cell import Cell, make_cells
+from harness.cells import Cells
+from harness.results import Result
+from harness.settings import Settings, with_overrides
+from harness.store import init, resolve_uri
+from harness.store.server import Server
+
+PROVENANCE = {
+    "commit": "c0ffee",
+    "dirty": True,
+    "diff": "--- a\n+++ b\n",
+    "versions": {"python": "3.11.9", "torch": "2.15.0"},
+    "host": "bench",
+    "command": "harness ablate --study task3",
+}
+BASELINE = with_overrides(Settings(), {"training.precision": "float32", "data.kind": "shapes"})
+
+
+@functools.cache
+def template() -> Path:
+    """An empty MLflow database: making one takes seconds, copying it does not."""
+    folder = Path(tempfile.mkdtemp(prefix="harness-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    init(f"sqlite:///{folder / 'mlflow.db'}", folder)
+    return folder / "mlflow.db"
+
+
+def a_store(root: Path) -> tuple[str, Cells]:
+    """A fresh store with a database that is ready."""
+    root.mkdir(exist_ok=True)
+    shutil.copy(template(), root / "mlflow.db")
+    return resolve_uri(f"sqlite:///{root / 'mlflow.db'}", root), Cells(root)
+
+
+def cells_of(overrides: Mapping[str, Any] | None = None, seeds: Sequence[int] = (0, 1)) -> list[Cell]:
+    return make_cells(with_overrides(BASELINE, overrides or {}), seeds, {"data": "abc" * 20})
+
+
+def a_manifest(
+    variants: Mapping[str, Sequence[Cell]], *, study: str = "task3", profile: str = "quick"
+) -> dict[str, Any]:
+    return {
+        "id": f"{study}-{profile}-1a2b3c4d",
+        "study": study,
+        "title": "Which change helps?",
+        "profile": profile,
+        "exploratory": True,
+        "fingerprints": {"data": "abc" * 20},
+        "baseline": BASELINE.model_dump(mode="json"),
+        "variants": [
+            {
+                "name": name,
+                "changes": [] if name == "baseline" else name.split("+"),
+                "summary": f"About {name}.",
+                "cells": {str(cell.seed): cell.key for cell in cells},
+            }
+            for name, cells in variants.items()
+        ],
+        "comparisons": [],
+        "command": "harness ablate --study task3",
+    }
+
+
+def start(cells: Cells, cell: Cell, event: str = "started") -> None:
+    cells.open(cell)
+    cells.append(cell.key, {"event": event, "provenance": PROVENANCE})
+
+
+def validate(cells: Cells, cell: Cell, step: int, **numbers: float) -> None:
+    """A validation with numbers that differ by seed and step."""
+    known = {"train_loss": 2.0 - step / 1000, "train_accuracy": step / 1000, "val_loss": 2.1 - step / 1000}
+    known |= {"val_accuracy": step / 1000 + cell.seed / 100, "epoch": step / 200, "seconds": step / 10}
+    cells.append(cell.key, {"event": "validation", "step": step, **known, **numbers})
+
+
+def a_result(cell: Cell, **numbers: Any) -> Result:
+    known: dict[str, Any] = {
+        "key": cell.key,
+        "seed": cell.seed,
+        "status": "finished",
+        "seconds": 20.0,
+        "num_steps": 200,
+    }
+    if numbers.get("status", "finished") == "finished":
+        known |= {"train_loss": 1.5, "train_accuracy": 0.5, "val_loss": 1.6, "val_accuracy": 0.45, "test_loss": 1.7}
+        known |= {"test_accuracy": 0.4 + cell.seed / 100, "best_step": 100, "best_epoch": 0.5, "parameters": 1000}
+    return Result(**(known | numbers))
+
+
+def finish(cells: Cells, cell: Cell, **numbers: Any) -> None:
+    (cells.folder(cell.key) / "best.safetensors").write_bytes(b"weights of " + cell.key.encode())
+    cells.write_result(a_result(cell, **numbers))
+
+
+def train(cells: Cells, cell: Cell, **numbers: Any) -> None:
+    """A whole cell: two validations, a result."""
+    start(cells, cell)
+    validate(cells, cell, 100)
+    validate(cells, cell, 200)
+    finish(cells, cell, **numbers)
+
+
+def mlflow_runs(uri: str, root: Path, study: str = "task3") -> dict[str, list[Any]]:
+    """MLflow's own runs of an experiment by kind (study, variant, cell), in the order of their names."""
+    from mlflow import MlflowClient
+
+    Server(uri, root)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(study)
+    runs = client.search_runs([experiment.experiment_id], max_results=1000) if experiment else []
+    by_kind: dict[str, list[Any]] = {"study": [], "variant": [], "cell": []}
+    for run in sorted(runs, key=lambda run: run.info.run_name):
+        by_kind[run.data.tags["harness.kind"]].append(run)
+    return by_kind
+
+
+def history(uri: str, run_id: str, key: str) -> list[tuple[int, float]]:
+    """(step, value) in the order in which MLflow gives them."""
+    from mlflow import MlflowClient
+
+    return [(point.step, point.value) for point in MlflowClient(tracking_uri=uri).get_metric_history(run_id, key)]
