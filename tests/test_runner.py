@@ -90,23 +90,27 @@ def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):
 
 def test_a_cell_that_another_process_trains_is_waited_for_not_trained(tmp_path):
     cells, todo = Cells(tmp_path), cells_for(2)
-    seen: list[Progress] = []
+    is_held, was_seen = threading.Event(), threading.Event()
 
     def holder():
         with cells.claim(todo[0]) as mine:
             assert mine
-            time.sleep(1.5)
+            is_held.set()
+            assert was_seen.wait(60)
             cells.write_result(fakes.result_of(todo[0], 0.99))
+
+    def look(progress: Progress):
+        if progress.kind == "elsewhere":
+            was_seen.set()
 
     thread = threading.Thread(target=holder)
     thread.start()
-    time.sleep(0.2)
-    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, on_progress=seen.append)
+    assert is_held.wait(10)
+    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, on_progress=look)
     thread.join()
 
     assert cells.result(todo[0].key).test_accuracy == 0.99
     assert not (cells.folder(todo[0].key) / "calls").exists()
-    assert "elsewhere" in [progress.kind for progress in seen]
 
 
 def test_progress_tells_events_and_results_of_every_cell(tmp_path, in_process):
@@ -182,3 +186,71 @@ def test_an_interrupt_stops_the_workers_and_is_journalled(tmp_path):
 
     wait_until_dead(pids)
     assert [cells.events(cell.key)[-1]["event"] for cell in cells_for(2)] == ["interrupted", "interrupted"]
+
+
+def test_cells_are_taken_as_workers_get_free(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(6)
+    unfinished = []
+
+    def source():
+        for taken, cell in enumerate(todo):
+            unfinished.append(taken - sum(cells.result(it.key) is not None for it in todo))
+            yield cell
+
+    run(source(), cells, fakes.train, devices=TWO, provenance={}, in_process=in_process)
+
+    assert len(unfinished) == 6
+    assert max(unfinished) <= (0 if in_process else 1)  # the other worker's cell
+
+
+def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_path, in_process):
+    cells, todo = Cells(tmp_path), cells_for(2)
+
+    run(
+        iter([None, todo[0], None, None, todo[1]]),
+        cells,
+        fakes.train,
+        devices=TWO,
+        provenance={},
+        in_process=in_process,
+    )
+
+    assert all(cells.result(cell.key) for cell in todo)
+
+
+def test_a_stopped_cell_keeps_its_place_and_continues_there(tmp_path, in_process):
+    cells, todo, seen = Cells(tmp_path), cells_for(2), []
+    begin = {"devices": ["cpu"], "provenance": {}, "in_process": in_process}
+
+    def is_far_enough(cell):
+        return cell == todo[0] and len(cells.epochs(cell.key)) >= 3
+
+    run(todo, cells, fakes.train_step_by_step, on_progress=seen.append, should_stop=is_far_enough, **begin)
+
+    assert cells.result(todo[0].key) is None
+    assert cells.result(todo[1].key).is_finished, "the others go on"
+    assert cells.events(todo[0].key)[-1]["event"] == "interrupted"
+    assert [(it.kind, it.cell) for it in seen if it.kind != "event"] == [("stopped", todo[0]), ("ended", todo[1])]
+
+    run(todo, cells, fakes.train_step_by_step, **begin)
+
+    assert cells.result(todo[0].key).is_finished
+    assert "resumed" in [event["event"] for event in cells.events(todo[0].key)]
+    assert (cells.folder(todo[0].key) / "steps").read_text().split() == [str(step) for step in range(1, 21)]
+
+
+def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process):
+    cells, (cell,) = Cells(tmp_path), cells_for(1)
+
+    with cells.claim(cell):
+        run(
+            [cell],
+            cells,
+            fakes.train,
+            devices=TWO,
+            provenance={},
+            should_stop=lambda cell: True,
+            in_process=in_process,
+        )
+
+    assert cells.result(cell.key) is None
