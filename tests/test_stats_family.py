@@ -1,0 +1,209 @@
+"""Families: the correction reaches the right change, each verdict has its case, designs differ in contrasts only."""
+
+import io
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from stats_tables import make_table, noisy
+from statsmodels.stats.multitest import multipletests
+
+from harness.errors import ResultsError
+from harness.stats import EFFECT_COLUMNS, VERDICTS, effects, leave_one_out_effects, paired_effect, path_effects
+
+BASELINE = noisy(0.74, 10, 0)
+
+
+def shifted(by: float, seed: int, n: int = 10, sd: float = 0.003) -> list[float]:
+    """The baseline's first n accuracies plus an effect with its own noise."""
+    noise = np.random.default_rng(seed).normal(by, sd, n)
+    return [round(base + float(extra), 4) for base, extra in zip(BASELINE, noise, strict=False)]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return make_table(
+        {
+            "kernel-7": shifted(-0.04, 1),
+            "baseline": BASELINE,
+            "batch-norm": shifted(0.02, 2),
+            "average-pooling": shifted(0.0005, 3),
+            "dropout-0.2": shifted(0.003, 4),
+        }
+    )
+
+
+def test_every_p_is_adjusted_in_its_own_row(table: pd.DataFrame) -> None:
+    family = effects(table)
+    raw = [paired_effect(table, variant).p for variant in family["variant"]]
+    assert family["p"].tolist() == raw
+    assert sorted(raw) != raw  # the input of the correction was unsorted
+    assert family["p_holm"].to_numpy() == pytest.approx(multipletests(raw, method="holm")[1], abs=1e-12)
+    assert family.set_index("variant").loc["batch-norm", "p_holm"] == pytest.approx(4 * 2 / 2**10)
+    assert (family["m"] == 4).all()
+
+
+def test_neither_the_order_of_rows_nor_that_of_names_matters(table: pd.DataFrame) -> None:
+    expected = effects(table)
+    for seed in range(3):
+        pd.testing.assert_frame_equal(effects(table.sample(frac=1, random_state=seed)), expected)
+    names = ["batch-norm", "kernel-7", "dropout-0.2", "average-pooling"]
+    pd.testing.assert_frame_equal(effects(table, variants=names), effects(table, variants=names[::-1]))
+    renamed = table.assign(variant=table["variant"].replace({"kernel-7": "a", "batch-norm": "z"}))
+    numbers = expected.drop(columns="variant")
+    pd.testing.assert_frame_equal(effects(renamed).drop(columns="variant"), numbers)
+
+
+def test_the_table_of_effects_has_its_columns_and_the_best_first(table: pd.DataFrame) -> None:
+    family = effects(table)
+    assert tuple(family.columns) == EFFECT_COLUMNS
+    assert family["variant"].tolist() == ["batch-norm", "dropout-0.2", "average-pooling", "kernel-7"]
+    by_loss = effects(table, metric="test_loss")
+    assert by_loss["variant"].tolist() == family["variant"].tolist()
+    assert (np.sign(by_loss["mean"]) == -np.sign(family["mean"])).all()
+
+
+def test_the_table_of_effects_goes_through_parquet(table: pd.DataFrame) -> None:
+    family, file = effects(table), io.BytesIO()
+    family.to_parquet(file)
+    pd.testing.assert_frame_equal(pd.read_parquet(file), family)
+
+
+def test_the_family_is_the_variants_named(table: pd.DataFrame) -> None:
+    few = effects(table, variants=["batch-norm", "kernel-7", "batch-norm"])
+    assert few["variant"].tolist() == ["batch-norm", "kernel-7"]
+    assert (few["m"] == 2).all()
+    assert few["p_holm"].tolist() == pytest.approx([2 * 2 / 2**10] * 2)
+
+
+def test_a_change_without_results_still_counts_in_the_family(table: pd.DataFrame) -> None:
+    nothing = make_table({"adamax": ["failed"] * 10})
+    family = effects(pd.concat([nothing, table])).set_index("variant")
+    assert family.index[-1] == "adamax"
+    assert family.loc["adamax", "verdict"] == "no results"
+    assert (family["m"] == 5).all()
+    assert family.loc["batch-norm", "p_holm"] == pytest.approx(5 * 2 / 2**10)
+
+
+def test_missing_seeds_stand_in_the_table_of_effects(table: pd.DataFrame) -> None:
+    lost = (table["variant"] == "batch-norm") & (table["seed"] == 4)
+    table.loc[lost, ["status", "test_accuracy"]] = ["diverged", np.nan]
+    row = effects(table).set_index("variant").loc["batch-norm"]
+    assert (row["n"], row["n_planned"]) == (9, 10)
+    assert row["seeds"] == "0-3, 5-9"
+    assert row["missing"] == "batch-norm seed 4 diverged"
+
+
+# Each verdict, by the smallest case that earns it: seeds, variant's accuracies, size of the family, delta.
+UNANIMOUS = np.linspace(0.008, 0.012, 10)
+VERDICT_CASES = {
+    "improves": (10, UNANIMOUS, 1, 0.0),
+    "hurts": (10, -UNANIMOUS, 1, 0.0),
+    "equivalent": (10, UNANIMOUS, 1, 0.02),  # surely positive, and surely too small to matter
+    "inconclusive": (10, UNANIMOUS * ([1, -1] * 5), 1, 0.0),
+    "exploratory": (5, UNANIMOUS, 1, 0.0),  # 2 / 2^5 > .05
+    "cannot reach significance": (8, UNANIMOUS, 9, 0.0),  # 2 / 2^8 <= .05, but > .05 / 9
+    "no inference (one seed)": (1, UNANIMOUS, 1, 0.0),
+    "no results": (0, UNANIMOUS, 1, 0.0),
+}
+
+
+def test_every_verdict_has_a_case() -> None:
+    assert set(VERDICT_CASES) == set(VERDICTS)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_verdict(verdict: str) -> None:
+    n, by, m, delta = VERDICT_CASES[verdict]
+    by = np.resize(by, 10)
+    cells: dict[str, list[float | str]] = {"baseline": list(BASELINE)}
+    for k in range(m):
+        cells[f"v{k}"] = [base + x if s < n else "failed" for s, (base, x) in enumerate(zip(BASELINE, by, strict=True))]
+    assert effects(make_table(cells), delta=delta)["verdict"].tolist() == [verdict] * m
+
+
+def test_what_was_chosen_after_seeing_data_is_exploratory(table: pd.DataFrame) -> None:
+    assert set(effects(table, exploratory=True)["verdict"]) == {"exploratory"}
+    assert effects(table)["verdict"].iloc[0] == "improves"
+
+
+def test_a_small_alpha_widens_the_intervals(table: pd.DataFrame) -> None:
+    wide, usual = effects(table, alpha=0.01).iloc[0], effects(table).iloc[0]
+    assert wide["confidence"] == 0.99
+    assert wide["low"] < usual["low"] < usual["high"] < wide["high"]
+
+
+def test_the_equivalence_claim_is_corrected_for_the_family_too(table: pd.DataFrame) -> None:
+    family = effects(table, delta=0.01)
+    expected = multipletests(family["p_equivalence"], method="holm")[1]
+    assert family["p_equivalence_holm"].to_numpy() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_reference_cannot_be_a_member(table: pd.DataFrame) -> None:
+    with pytest.raises(ResultsError, match="compared with itself"):
+        effects(table, variants=["baseline", "kernel-7"])
+    with pytest.raises(ResultsError, match="Did you mean 'kernel-7'"):
+        effects(table, variants=["kernel7"])
+
+
+def test_a_table_of_the_reference_alone_has_no_effects() -> None:
+    assert len(effects(make_table({"baseline": BASELINE}))) == 0
+
+
+# --- leave-one-out and path
+
+
+@pytest.fixture
+def built_up() -> pd.DataFrame:
+    """y = 0.70 + 0.02 a + 0.01 b - 0.005 ab, the same noise in every variant of a seed."""
+    noise = np.array([0.001, -0.002, 0.0005])
+    cells = {"baseline": 0.70, "a": 0.72, "b": 0.71, "model-1": 0.725}
+    changes = {"model-1": "b+a"}
+    return make_table({name: list(mean + noise) for name, mean in cells.items()}, changes)
+
+
+def test_leave_one_out_is_full_minus_full_without_the_change(built_up: pd.DataFrame) -> None:
+    family = leave_one_out_effects(built_up, "model-1").set_index("variant")
+    assert family["mean"].to_dict() == pytest.approx({"a": 0.015, "b": 0.005})
+    assert family["reference"].to_dict() == {"a": "b", "b": "a"}  # without a there is b, and the reverse
+
+
+def test_leaving_the_only_change_out_leaves_the_baseline(built_up: pd.DataFrame) -> None:
+    family = leave_one_out_effects(built_up, "a")
+    assert family[["variant", "reference"]].to_numpy().tolist() == [["a", "baseline"]]
+    assert family["mean"].iloc[0] == pytest.approx(0.02)
+
+
+def test_a_leave_one_out_variant_that_was_never_planned_is_a_row_without_results(built_up: pd.DataFrame) -> None:
+    family = leave_one_out_effects(built_up[built_up["variant"] != "b"], "model-1").set_index("variant")
+    assert family.loc["a", "verdict"] == "no results"
+    assert family.loc["a", "missing"] == "b seed 0 not planned, b seed 1 not planned, b seed 2 not planned"
+    assert family.loc["b", "mean"] == pytest.approx(0.005)
+
+
+def test_nothing_can_be_left_out_of_the_baseline(built_up: pd.DataFrame) -> None:
+    with pytest.raises(ResultsError, match="'baseline' has no changes"):
+        leave_one_out_effects(built_up, "baseline")
+
+
+def test_a_path_compares_each_step_with_the_one_before(built_up: pd.DataFrame) -> None:
+    family = path_effects(built_up, ["baseline", "b", "model-1"])
+    assert family[["variant", "reference"]].to_numpy().tolist() == [["b", "baseline"], ["model-1", "b"]]
+    assert family["mean"].tolist() == pytest.approx([0.01, 0.015])
+    assert family["mean"].sum() == pytest.approx(paired_effect(built_up, "model-1").mean)
+
+
+def test_of_two_variants_with_the_same_changes_the_one_with_more_seeds_is_used(built_up: pd.DataFrame) -> None:
+    thin = make_table({"alias": {0: 0.5}}, {"alias": "b"})
+    family = leave_one_out_effects(pd.concat([thin, built_up]), "model-1").set_index("variant")
+    assert family.loc["a", "reference"] == "b"
+
+
+def test_five_thousand_cells_take_less_than_three_seconds() -> None:
+    cells = {f"v{k}": noisy(0.74, 10, k + 1) for k in range(499)}
+    table = make_table({"baseline": BASELINE, **cells})
+    started = time.process_time()  # of this process: others may be busy
+    family = effects(table)
+    assert time.process_time() - started < 3
+    assert len(family) == 499
