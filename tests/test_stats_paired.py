@@ -13,7 +13,7 @@ from scipy import stats
 from stats_tables import make_table, noisy
 
 from harness.errors import ResultsError, UnpairedSeedsError
-from harness.stats import METRICS, Effect, paired_effect
+from harness.stats import METRICS, Contrast, Effect, measure, metric_values, paired_effect
 from harness.stats.intervals import clopper_pearson
 
 AGREE = {"rel": 1e-9, "abs": 1e-12}
@@ -154,6 +154,12 @@ def test_a_finished_cell_without_the_metric_is_missing() -> None:
     table = make_table({"baseline": [0.7, 0.7], "a": [0.71, 0.72]})
     table.loc[(table["variant"] == "a") & (table["seed"] == 1), "test_accuracy"] = np.nan
     assert [str(cell) for cell in paired_effect(table, "a").missing] == ["a seed 1 without this metric"]
+
+
+def test_a_variant_that_cancels_out_of_a_contrast_is_not_needed(holes: pd.DataFrame) -> None:
+    # (a - b) - (baseline - b): b, of which there is no cell, drops out.
+    contrast = Contrast("a", "baseline", {"a": 1.0, "baseline": -1.0, "b": 0.0}, "baseline")
+    assert same(measure(metric_values(holes, "test_accuracy"), contrast), paired_effect(holes, "a"))
 
 
 # --- ties and equal differences

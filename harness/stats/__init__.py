@@ -38,20 +38,21 @@ The rules it keeps, and where:
 """
 
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
-from harness.stats.effect import Effect, MissingCell
+from harness.stats.effect import Contrast, Effect, MissingCell
 from harness.stats.family import (
     EFFECT_COLUMNS,
     VERDICTS,
     Verdict,
     effects,
     leave_one_out_effects,
+    measure_family,
     path_effects,
 )
 from harness.stats.headline import Headline, biggest_improvement, refusal
 from harness.stats.marginal import MARGINAL_COLUMNS, SimplestChoice, marginal_effects, simplest_within_one_se
 from harness.stats.noise import NoiseFloor, aa_noise_floor
 from harness.stats.overview import comparability_problems, paired_differences, summary
-from harness.stats.paired import paired_effect
+from harness.stats.paired import measure, paired_effect
 from harness.stats.power import (
     difference_sd,
     noether_seeds,
@@ -64,7 +65,7 @@ from harness.stats.power import (
 from harness.stats.published import PublishedComparison, compare_published
 from harness.stats.sentences import confirmation_line, noise_floor_line, published_line, report_line
 from harness.stats.significance import expected_luck, holm, seeds_to_reach, sign_flip_p, smallest_sign_flip_p
-from harness.stats.values import METRICS
+from harness.stats.values import METRICS, metric_values
 from harness.stats.wording import Unit, describe_seeds, format_difference, format_interval, format_p, format_value
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "MARGINAL_COLUMNS",
     "METRICS",
     "VERDICTS",
+    "Contrast",
     "Effect",
     "Headline",
     "MissingCell",
@@ -98,6 +100,9 @@ __all__ = [
     "interactions",
     "leave_one_out_effects",
     "marginal_effects",
+    "measure",
+    "measure_family",
+    "metric_values",
     "noether_seeds",
     "noise_floor_line",
     "paired_differences",

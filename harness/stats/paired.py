@@ -62,7 +62,8 @@ def paired_effect(
 
 def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, delta: float = 0.0) -> Effect:
     """The effect that a contrast defines, over the seeds that all of its variants have."""
-    names = sorted(contrast.weights)
+    names = sorted(name for name, weight in contrast.weights.items() if weight != 0)  # what cancels need not be there
+    assert names, f"the contrast {contrast.name} weighs nothing"
     weights = np.array([contrast.weights[name] for name in names])
     numbers, statuses, seconds, parameters = _sides(values, names)
     planned = (statuses != NOT_PLANNED).any(axis=0)
@@ -76,7 +77,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     improved = differences if values.higher_is_better else -differences
     wins, ties = int((improved > 0).sum()), int((improved == 0).sum())
     p_improve_low, p_improve_high = clopper_pearson(wins + ties / 2, n, confidence) if n > 1 else (np.nan, np.nan)
-    is_pair = sorted(contrast.weights.values()) == [-1.0, 1.0]
+    is_pair = sorted(weights) == [-1.0, 1.0]
     variant_mean, reference_mean = _means_of_pair(sides, weights) if is_pair and n else (np.nan, np.nan)
     delta = max(delta, ROPE_SD * _sd_of(sides, names, contrast.yardstick))
     return Effect(
