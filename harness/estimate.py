@@ -13,13 +13,15 @@ from statistics import mean, median
 
 from harness.cell import Cell
 from harness.cells import Cells
-from harness.layers import Layer, convnet_layers, layer_table
-from harness.settings import Cifar10, Cifar100, ConvNet, ResNet18, Settings, Shapes
+from harness.layers import LayerRow, convnet_layers, layer_table
+from harness.settings import ConvNet, ImageFolder, ResNet18, Settings, Shapes
 
 # Multiply-accumulates a second that one worker makes of these models, before anything was measured. CPU: one core of
 # an EPYC with AVX512-BF16, baseline, 1,100 images/s (benchmarks/). CUDA: a guess.
 GUESSED_RATE = {"bfloat16": 9e10, "float32": 5e10, "cuda": 5e12}
 RESNET18_MACS = 1.814e9  # one image of 224x224, forward; He et al. 2015, table 1
+STEP_SECONDS = 2e-3  # of one optimizer step besides its arithmetic: indexing, dispatch, the optimizer
+CELL_SECONDS = 1.0  # of one cell besides its steps: images, checkpoints, the journal
 CHECKPOINT_COPIES = 4  # weights, best weights, and two moments of the optimizer, in float32
 
 
@@ -39,21 +41,22 @@ def estimate(todo: Sequence[Cell], ended: Iterable[Cell], cells: Cells, *, devic
         ended: cells whose results tell how fast this machine is; those of other devices are left out.
     """
     by_settings: defaultdict[str, list[float]] = defaultdict(list)
-    rates = []
+    slowness = []  # measured over modelled seconds
+    kind = device.partition(":")[0]
     for cell in ended:
         result = cells.result(cell.key)
-        if result and result.is_finished and result.device.startswith(device.partition(":")[0]) and result.seconds > 0:
+        if result and result.is_finished and result.device.startswith(kind) and result.seconds > 0:
             by_settings[_identity(cell.settings)].append(result.seconds)
-            share = result.num_epochs / cell.settings.training.max_epochs  # early stopping
-            rates.append(cell_macs(cell.settings) * share / result.seconds)
-    guess = GUESSED_RATE["cuda" if device.startswith("cuda") else todo[0].settings.training.precision] if todo else 1.0
-    rate = median(rates) if rates else guess
+            slowness.append(result.seconds / modelled_seconds(cell.settings, kind, result.num_epochs))
+    factor = median(slowness) if slowness else 1.0
     seconds = [
-        mean(known) if (known := by_settings.get(_identity(cell.settings))) else cell_macs(cell.settings) / rate
+        mean(known)
+        if (known := by_settings.get(_identity(cell.settings)))
+        else factor * modelled_seconds(cell.settings, kind, cell.settings.training.max_epochs)
         for cell in todo
     ]
     disk = sum(CHECKPOINT_COPIES * 4 * _num_parameters(cell.settings) for cell in todo)
-    return Estimate(makespan(seconds, workers), disk, len(rates))
+    return Estimate(makespan(seconds, workers), disk, len(slowness))
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:
@@ -64,41 +67,47 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
     return max(loads)
 
 
-def cell_macs(settings: Settings) -> float:
-    """Multiply-accumulates of one cell: forward and twice that backward in training, forward in evaluation."""
+def modelled_seconds(settings: Settings, device: str, num_epochs: float) -> float:
+    """What a cell of so many epochs takes by its arithmetic alone, at the guessed rate of the device.
+
+    Multiply-accumulates forward, twice that backward in training, and forward in evaluation, which is cheaper a pass.
+    """
     train, test = _num_images(settings)
     held_out = train * settings.training.validation_fraction
-    epochs, validations = settings.training.max_epochs, settings.training.validations_per_epoch
-    passes = 3 * epochs * (train - held_out) + epochs * validations * held_out + train + test
-    return passes * _macs(settings)
+    validations = num_epochs * settings.training.validations_per_epoch
+    passes = 3 * num_epochs * (train - held_out) + validations * held_out + train + test
+    rate = GUESSED_RATE["cuda" if device == "cuda" else settings.training.precision]
+    steps = num_epochs * (train - held_out) / settings.training.batch_size
+    return CELL_SECONDS + STEP_SECONDS * steps + passes * _macs(settings) / rate
 
 
 def _macs(settings: Settings) -> float:
-    size = settings.preprocessing.resize or getattr(settings.data, "image_size", 32)
     if isinstance(settings.model, ConvNet):
-        return float(sum(row.macs for row in layer_table(_layers(settings.model, size), (3, size, size))))
-    return RESNET18_MACS * (size / 224) ** 2
+        return float(sum(row.macs for row in _rows(settings.model, _side(settings))))
+    return RESNET18_MACS * (_side(settings) / 224) ** 2
 
 
 def _num_parameters(settings: Settings) -> int:
     if isinstance(settings.model, ConvNet):
-        size = settings.preprocessing.resize or getattr(settings.data, "image_size", 32)
-        return sum(row.parameters for row in layer_table(_layers(settings.model, size), (3, size, size)))
+        return sum(row.parameters for row in _rows(settings.model, _side(settings)))
     return 11_700_000 if isinstance(settings.model, ResNet18) else 1_000_000
 
 
-def _layers(model: ConvNet, size: int) -> tuple[Layer, ...]:
-    return convnet_layers(**model.model_dump(exclude={"kind"}), image_size=size)
+def _rows(model: ConvNet, side: int) -> tuple[LayerRow, ...]:
+    layers = convnet_layers(**model.model_dump(exclude={"kind"}), image_size=side)
+    return layer_table(layers, (3, side, side))
+
+
+def _side(settings: Settings) -> int:
+    stored = settings.data.image_size if isinstance(settings.data, ImageFolder) else 32
+    return settings.preprocessing.resize or stored
 
 
 def _num_images(settings: Settings) -> tuple[int, int]:
-    match settings.data:
-        case Shapes() as shapes:
-            return shapes.train_images, shapes.test_images
-        case Cifar10() | Cifar100():
-            return 50_000, 10_000
-        case _:
-            return 50_000, 10_000  # a folder is counted when it is decoded; until then, as large as CIFAR
+    """Training (validation included) and test images."""
+    if isinstance(settings.data, Shapes):
+        return settings.data.train_images, settings.data.test_images
+    return 50_000, 10_000  # CIFAR; a folder is taken to be as large, until its cells have been measured
 
 
 def _identity(settings: Settings) -> str:

@@ -72,7 +72,8 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[
     manifests = cells.manifests()
     if study in manifests:
         return manifests[study]
-    fitting = [it for it in manifests.values() if it["study"] == study and profile in (None, it["profile"])]
+    runs = (it for it in manifests.values() if "confirms" not in it)  # a confirmation is asked for by its id
+    fitting = [it for it in runs if it["study"] == study and profile in (None, it["profile"])]
     if fitting:
         return fitting[-1]
     names = sorted({it["study"] for it in manifests.values()})

@@ -14,13 +14,21 @@ from harness.errors import HarnessError
 # Command -> (module:attribute, one line for --help). The lines stand here so that --help loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("harness.cli.ablate:ablate", "Train what a study needs and print the table of effects."),
+    "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
+    "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
     "validate": ("harness.cli.studies:validate", "Check a study file; everything wrong at once."),
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
+    "report": ("harness.cli.report:report", "Write one HTML page with tables and figures, and the files beside it."),
+    "claims": ("harness.cli.claims:claims", "Recompute the report's claims: confirmed, corrected, not reproduced."),
+    "summary": ("harness.cli.summary:summary", "Print a model's layers: shapes, parameters, multiply-accumulates."),
+    "visualize": ("harness.cli.visualize:visualize", "Draw first-layer filters or a layer's activations as a PNG."),
     "conv": ("harness.cli.conv:conv", "Arithmetic of convolutions: results, sizes, padding, receptive fields."),
+    "ui": ("harness.cli.ui:ui", "Show runs and searches in the browser: MLflow and the Optuna dashboard."),
+    "init": ("harness.cli.init:init", "Make the databases of MLflow and Optuna ready, before services use them."),
     "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
     "doctor": ("harness.cli.doctor:doctor", "Say what this machine has: device, precision, versions, data, disk."),
 }

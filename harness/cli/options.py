@@ -15,7 +15,7 @@ from harness.study import load_study, studies
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Names(click.ParamType):
+class Names(click.ParamType[tuple[str, ...]]):
     """Comma-separated names."""
 
     name = "names"

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from harness.cli.options import Planned, json_option, plan_options, planned
 from harness.cli.progress import duration, size
-from harness.estimate import Estimate, estimate
+from harness.cli.training import unfinished
+from harness.estimate import Estimate
 
 
 @click.command()
@@ -19,8 +20,7 @@ from harness.estimate import Estimate, estimate
 def plan(as_json: bool, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
     work = planned(**request)
-    todo = [cell for cell in work.plan.cells if work.cells.result(cell.key) is None]
-    expected = estimate(todo, work.plan.cells, work.cells, device=work.device, workers=len(work.devices))
+    todo, expected = unfinished(work)
     if as_json:
         sys.stdout.write(json.dumps(_as_json(work, len(todo), expected), indent=1) + "\n")
         return

@@ -1,15 +1,18 @@
 """`harness results`: every cell of a study, a row each."""
 
-import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from harness.cells import Cells
 from harness.cli.options import json_option, store_option
+from harness.cli.wide import print_whole
+
+COLUMNS = ("variant", "seed", "status", "train", "val", "test", "test loss", "best epoch", "seconds", "cell")
 
 
 @click.command()
@@ -30,17 +33,26 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
         return
+    click.echo(f"study run {table.attrs['manifest']['id']}, {len(table)} cells")
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("variant", "seed", "status", "train", "val", "test", "test loss", "best epoch", "s", "cell"):
-        shown.add_column(column, justify="left" if column in ("variant", "status", "cell") else "right", no_wrap=True)
-    for row in table.itertuples():
-        accuracies = (row.train_accuracy, row.val_accuracy, row.test_accuracy, row.test_loss)
-        numbers = [f"{value:.4f}" if value == value else "-" for value in accuracies]
-        best = f"{row.best_epoch:.1f}" if row.best_epoch == row.best_epoch else "-"
-        shown.add_row(row.variant, str(row.seed), row.status, *numbers, best, f"{row.seconds:.0f}", row.key)
-    console = Console(highlight=False)
-    console.print(f"study run {table.attrs['manifest']['id']}, {len(table)} cells", style="bold")
-    console.print(shown)
+    for column in COLUMNS:
+        shown.add_column(column, justify="left" if column in ("variant", "status", "cell") else "right")
+    for row in table.to_dict("records"):
+        shown.add_row(*_texts({str(name): value for name, value in row.items()}))
+    print_whole(shown)
+
+
+def _texts(row: dict[str, Any]) -> list[str]:
+    numbers = [row[name] for name in ("train_accuracy", "val_accuracy", "test_accuracy", "test_loss")]
+    return [
+        row["variant"],
+        str(row["seed"]),
+        row["status"],
+        *("-" if math.isnan(number) else f"{number:.4f}" for number in numbers),
+        "-" if math.isnan(row["best_epoch"]) else f"{row['best_epoch']:.1f}",
+        "-" if math.isnan(row["seconds"]) else f"{row['seconds']:.0f}",
+        row["key"],
+    ]
 
 
 def _list_runs(cells: Cells) -> None:
@@ -51,4 +63,4 @@ def _list_runs(cells: Cells) -> None:
         keys = {key for variant in manifest["variants"] for key in variant["cells"].values()}
         ended = sum(cells.result(key) is not None for key in keys)
         click.echo(f"{name}: {len(manifest['variants'])} variants, {ended} of {len(keys)} cells ended")
-        click.echo(json.dumps(manifest["command"])[1:-1])
+        click.echo(f"    {manifest['command']}")
