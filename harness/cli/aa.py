@@ -1,0 +1,36 @@
+"""`harness aa`: the baseline against itself, the noise floor."""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+from rich.console import Console
+
+from harness.cli.options import plan_options, planned
+from harness.cli.training import announce, explain_failures, save_manifest, train_plan, unfinished
+
+
+@click.command()
+@plan_options
+@click.option("--pairs", type=click.IntRange(2), help="Seeds that one comparison has; half of the seeds by default.")
+@click.pass_context
+def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
+    """Compare the baseline with itself on disjoint seeds: what is found there is noise.
+
+    Trains the baseline's seeds that are missing, then prints the spread between seeds, how large a difference luck
+    alone makes, and how often the tests of this pipeline would call it significant.
+    """
+    from harness.load import results_table
+    from harness.stats import aa_noise_floor, noise_floor_line
+
+    console = Console(highlight=False)
+    work = planned(**request)
+    baseline = work.plan.variants[:1]
+    work = work._replace(plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
+    todo, expected = unfinished(work)
+    announce(console, work, todo, expected)
+    train_plan(console, work, todo, save_manifest(work), expected)
+    floor = aa_noise_floor(results_table(work.cells, work.plan.manifest()), num_pairs=pairs)
+    console.print(noise_floor_line(floor, unit="points"), style="bold", soft_wrap=True)
+    if explain_failures(console, work):
+        ctx.exit(1)

@@ -1,0 +1,168 @@
+"""Training from the command line: live progress, MLflow following, a clean stop. What several commands share."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.cell import Cell
+from harness.cells import Cells
+from harness.cli.options import Planned
+from harness.cli.progress import RunProgress, duration, size
+from harness.errors import StoreError
+from harness.estimate import Estimate, estimate
+from harness.plan import extend_manifest
+from harness.provenance import command_line, provenance
+from harness.results import Result
+from harness.runner import Event, run
+
+if TYPE_CHECKING:
+    from harness.store import Tracking
+
+SPARE_BYTES = 500_000_000  # for the tracking database, logs and the image cache
+
+
+def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[Event], None], cache: Path) -> Result:
+    """`harness.train.run_cell`, imported where it runs: in the worker. The command itself never loads torch."""
+    from harness.train import run_cell
+
+    return run_cell(cell, folder, device=device, cache=cache, on_event=on_event)
+
+
+def unfinished(work: Planned) -> tuple[list[Cell], Estimate]:
+    """The cells of a plan that have not ended, and what they will take."""
+    todo = [cell for cell in work.plan.cells if work.cells.result(cell.key) is None]
+    return todo, estimate(todo, work.plan.cells, work.cells, device=work.device, workers=len(work.devices))
+
+
+def announce(console: Console, work: Planned, todo: Sequence[Cell], expected: Estimate) -> None:
+    """Says what a plan is about to train."""
+    plan = work.plan
+    line = f"{plan.study.name} ({plan.profile}): {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
+    line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
+    if todo:
+        basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
+        line += f" on {len(work.devices)} x {work.device}, about {duration(expected.seconds)} ({basis})"
+    console.print(line + ".")
+    for note in plan.notes:
+        console.print(f"note: {note}", style="dim")
+
+
+def save_manifest(work: Planned) -> dict[str, Any]:
+    """Writes the study run's manifest, extended by what this plan adds; returns it."""
+    known = work.cells.manifests().get(work.plan.id)
+    manifest = work.plan.manifest(command_line())
+    if known:
+        manifest = extend_manifest(known, manifest)
+    work.cells.write_manifest(work.plan.id, manifest)
+    return manifest
+
+
+def train_plan(
+    console: Console,
+    work: Planned,
+    todo: Sequence[Cell],
+    manifest: dict[str, Any],
+    expected: Estimate,
+    *,
+    in_process: bool = False,
+) -> None:
+    """Trains the cells of `todo` with live progress, MLflow following from the journals.
+
+    Raises:
+        StoreError: too little disk for these cells; nothing was started.
+        TrackingError: the tracking database cannot be used; a server that is merely down is no error.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; said how to continue.
+    """
+    from harness.store import Tracking, follow, init, resolve_uri
+
+    _check_disk(work, expected)
+    signal.signal(signal.SIGTERM, _interrupt)
+    names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
+    num_cells = len(work.plan.cells)
+    started = time.monotonic()
+    uri = resolve_uri(None, work.cells.root)
+    init(uri, work.cells.root)
+    tracking = Tracking(uri, work.cells.root)
+    try:
+        with follow(
+            tracking, work.cells, manifest, on_problem=lambda text: console.print(text, style="yellow")
+        ) as link:
+            with RunProgress(console, names, num_cells, num_cells - len(todo), expected.seconds) as progress:
+                run(
+                    todo,
+                    work.cells,
+                    partial(train, cache=work.cache),
+                    devices=work.devices,
+                    provenance=provenance(command_line()),
+                    on_progress=progress.update,
+                    in_process=in_process,
+                )
+            if todo:
+                console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
+            _track_summary(tracking, work.cells, manifest)
+    except KeyboardInterrupt:
+        ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
+        console.print(
+            f"\nStopped. {ended} of {num_cells} cells have ended and are saved; the others continue from their last "
+            "checkpoint.\nRun the same command to continue.",
+            style="yellow",
+        )
+        raise
+    if link.delivery.pending:
+        console.print(
+            f"{link.delivery.pending} events wait for the tracking server ({link.delivery.problem}) "
+            "`harness sync` delivers them.",
+            style="yellow",
+        )
+
+
+def explain_failures(console: Console, work: Planned) -> int:
+    """Says which cells of the plan failed and what to do about it; gives their number."""
+    ended = [result for cell in work.plan.cells if (result := work.cells.result(cell.key))]
+    failed = [result for result in ended if not result.is_finished]
+    if failed:
+        names = {cell.key: f"{it.name}, seed {cell.seed}" for it in work.plan.variants for cell in it.cells}
+        first, num_cells = failed[0], len(work.plan.cells)
+        console.print(
+            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. Run the same command "
+            f"with --retry-failed to train them again. First failure: cell {first.key} ({names[first.key]}): "
+            f"{first.reason}",
+            style="red",
+            soft_wrap=True,
+        )
+    return len(failed)
+
+
+def _track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) -> None:
+    """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
+    from harness.load import results_table
+    from harness.stats import effects, summary
+
+    table = results_table(cells, manifest)
+    if not (table["status"] == "finished").any():
+        return
+    means = summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")
+    rows: dict[str, dict[str, Any]] = {row["variant"]: {str(key): it for key, it in row.items()} for row in means}
+    for row in effects(table).itertuples():
+        numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
+        rows[str(row.variant)] |= numbers
+    tracking.log_summary(manifest, rows.values(), [])
+
+
+def _check_disk(work: Planned, expected: Estimate) -> None:
+    free = work.cells.free_bytes()
+    if free < expected.disk_bytes + SPARE_BYTES:
+        needed = size(expected.disk_bytes + SPARE_BYTES)
+        raise StoreError(
+            f"{work.cells.root}: {size(free)} free, but these cells need about {needed}. Make room there, or choose "
+            "another folder with --store; nothing was started."
+        )
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

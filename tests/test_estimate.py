@@ -1,0 +1,75 @@
+"""Estimates: scheduling by the longest first, and scaling from what was measured."""
+
+import fakes
+import pytest
+from fakes import cells_for
+
+from harness.cells import Cells
+from harness.estimate import estimate, makespan, modelled_seconds
+from harness.settings import with_overrides
+
+
+def test_the_longest_cells_go_first():
+    # By hand: 2 workers; 5 | 4 3 -> 5+2=7 | 4+3=7.
+    assert makespan([2, 3, 4, 5], workers=2) == 7
+    assert makespan([], workers=3) == 0
+
+
+def test_a_cell_like_a_measured_one_takes_as_long(tmp_path):
+    cells, (first, *rest) = Cells(tmp_path), cells_for(3)
+    cells.open(first)
+    cells.write_result(fakes.result_of(first, seconds=100.0))
+
+    found = estimate(rest, [first], cells, device="cpu", workers=1)
+
+    assert found.seconds == 200
+    assert found.measured == 1
+
+
+def test_another_cell_is_scaled_by_its_arithmetic(tmp_path):
+    cells, (measured, *_) = Cells(tmp_path), cells_for(1)
+    (wider,) = cells_for(1, model__filters=(64, 128, 256))
+    cells.open(measured)
+    cells.write_result(fakes.result_of(measured, seconds=100.0, num_epochs=10.0))
+
+    found = estimate([wider], [measured], cells, device="cpu", workers=1)
+
+    # Twice the filters: four times the products in all but the first and last layers, a factor of about 3.9 in all.
+    assert 300 < found.seconds < 400
+
+
+def test_an_early_stop_does_not_make_the_machine_look_fast(tmp_path):
+    (cell,) = cells_for(1)
+    (other,) = cells_for(1, model__dropout=0.5)
+    cells = Cells(tmp_path)
+    cells.open(cell)
+    cells.write_result(fakes.result_of(cell, seconds=modelled_seconds(cell.settings, "cpu", 5.0), num_epochs=5.0))
+
+    found = estimate([other], [cell], cells, device="cpu", workers=1)
+
+    assert found.seconds == pytest.approx(modelled_seconds(other.settings, "cpu", 10.0))
+
+
+def test_results_of_another_device_and_failures_do_not_count(tmp_path):
+    cells, (one, two, three) = Cells(tmp_path), cells_for(3)
+    for cell in (one, two):
+        cells.open(cell)
+    cells.write_result(fakes.result_of(one, device="cuda: H", seconds=1.0))
+    cells.write_result(fakes.result_of(two, status="diverged"))
+
+    assert estimate([three], [one, two], cells, device="cpu", workers=1).measured == 0
+
+
+def test_disk_holds_the_weights_several_times(tmp_path):
+    (cell,) = cells_for(1)
+
+    found = estimate([cell], [], Cells(tmp_path), device="cpu", workers=1)
+
+    assert found.disk_bytes == 4 * 4 * 390_410  # four copies of the baseline's parameters in float32
+
+
+def test_bfloat16_is_expected_to_be_faster():
+    slow = cells_for(1)[0].settings
+    fast = with_overrides(slow, {"training.precision": "bfloat16"})
+
+    assert modelled_seconds(fast, "cpu", 10) < 0.7 * modelled_seconds(slow, "cpu", 10)
