@@ -42,8 +42,8 @@ class Replica:
             for weight, copied in zip(master.parameters(), self.network.parameters(), strict=True)
             if weight is not copied
         ]
-        self._trained = [weight for weight, _ in self._pairs if weight.requires_grad]
-        self._copies = [copied for _, copied in self._pairs if copied.requires_grad]
+        self._trained: list[Tensor] = [weight for weight, _ in self._pairs if weight.requires_grad]
+        self._copies: list[Tensor] = [copied for _, copied in self._pairs if copied.requires_grad]
         self._gradients = [torch.zeros_like(weight) for weight in self._trained]
         self.input_dtype = torch.bfloat16 if self.network is not master else torch.float32
 
@@ -59,9 +59,9 @@ class Replica:
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         if self._copies:
-            torch._foreach_copy_(self._gradients, [copied.grad for copied in self._copies])
-            for weight, gradient in zip(self._trained, self._gradients, strict=True):
-                weight.grad = gradient
+            torch._foreach_copy_(self._gradients, [copied.grad for copied in self._copies if copied.grad is not None])
+            for trained, gradient in zip(self._trained, self._gradients, strict=True):
+                trained.grad = gradient
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -96,7 +96,10 @@ def environment(*, threads: int, device: torch.device) -> Iterator[None]:
     """
     _keep_freed_memory()
     before = torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
+    devices = []
+    if device.type == "cuda":
+        devices = [device]
+        torch.cuda.reset_peak_memory_stats(device)  # of the cell before, in the same process
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)

@@ -13,7 +13,7 @@ from harness.settings import Augmentation, Preprocessing, Training
 
 CPU = torch.device("cpu")
 SPLITS = make_splits(planted_images(), fraction=0.2, seed=0, device=CPU)
-PREPROCESS = Preprocess(Preprocessing(), device=CPU, dtype=torch.float32)
+PREPROCESS = Preprocess(Preprocessing(), width=8, device=CPU, dtype=torch.float32)
 
 
 def batches(seed: int = 0, augmentation: Augmentation | None = None, batch_size: int = 15) -> TrainingBatches:
@@ -108,7 +108,7 @@ def test_evaluation_sees_every_image_once_in_order_with_a_short_last_batch():
 def test_preprocessing_takes_its_own_mean_and_deviation_for_each_channel():
     settings = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     pixels = SPLITS.test.images.pixels
-    found = Preprocess(settings, device=CPU, dtype=torch.float32)(pixels)
+    found = Preprocess(settings, width=8, device=CPU, dtype=torch.float32)(pixels)
     expected = (pixels.double() / 255 - torch.tensor(settings.mean).double()) / torch.tensor(settings.std).double()
     # Two float32 operations on values up to 3: errors of 4e-7 at most.
     torch.testing.assert_close(found.double(), expected.permute(0, 3, 1, 2), atol=1e-6, rtol=0)
@@ -116,7 +116,7 @@ def test_preprocessing_takes_its_own_mean_and_deviation_for_each_channel():
 
 def test_inputs_are_channels_last_in_the_network_s_precision():
     for resize in (None, 12):
-        preprocess = Preprocess(Preprocessing(resize=resize), device=CPU, dtype=torch.bfloat16)
+        preprocess = Preprocess(Preprocessing(resize=resize), width=8, device=CPU, dtype=torch.bfloat16)
         inputs = preprocess(SPLITS.test.images.pixels)
         assert inputs.dtype == torch.bfloat16
         assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -127,7 +127,7 @@ def test_resizing_is_torchvision_s_antialiased_bilinear(side):
     from torchvision.transforms.v2 import functional as reference
 
     pixels = SPLITS.test.images.pixels
-    found = Preprocess(Preprocessing(resize=side), device=CPU, dtype=torch.float32)(pixels)
+    found = Preprocess(Preprocessing(resize=side), width=8, device=CPU, dtype=torch.float32)(pixels)
     floats = pixels.permute(0, 3, 1, 2) / 255
     expected = reference.normalize(reference.resize(floats, [side, side], antialias=True), [0.5] * 3, [0.25] * 3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)  # the order of two float32 operations
