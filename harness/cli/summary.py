@@ -1,0 +1,55 @@
+"""`harness summary`: the layers of a variant's model, in numbers."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from harness.cli.options import json_option, study_option
+from harness.study import load_study
+from harness.summary import Summary, summarize_settings, variant_settings
+
+
+@click.command()
+@study_option
+@click.option("--variant", default="baseline", show_default=True, help="A change, a combination, or CHANGE+CHANGE.")
+@click.option("--profile", default="standard", show_default=True, help="A profile of the study.")
+@json_option
+def summary(study: str, variant: str, profile: str, as_json: bool) -> None:
+    """Print the layers of a variant's model: shapes, receptive fields, parameters, multiply-accumulates.
+
+    Multiply-accumulates (MACs) are those of convolutions and fully connected layers, for one image. Stride and
+    receptive field are in pixels of the network's input, total over the layers so far.
+
+    \b
+    harness summary --study task3 --variant model-2
+    """
+    loaded = load_study(study)
+    counted = summarize_settings(variant_settings(loaded, variant, profile=profile))
+    if as_json:
+        click.echo(json.dumps({"study": loaded.name, "variant": variant, "profile": profile, **asdict(counted)}))
+        return
+    _print(f"{loaded.name} ({profile}), {variant}", counted)
+
+
+def _print(title: str, counted: Summary) -> None:
+    from rich.table import Table
+
+    from harness.cli.wide import print_whole
+
+    height, width = counted.image_size
+    table = Table(title=f"{title}, images of {height}x{width}", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "kind", "output", "kernel", "stride", "total stride", "receptive field"):
+        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
+    for column in ("parameters", "MACs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in counted.rows:
+        windows = (row.kernel, row.stride, row.total_stride, row.receptive_field)
+        cells = ["" if it is None else str(it) for it in windows] + [f"{it:,}" for it in (row.parameters, row.macs)]
+        table.add_row(row.layer, row.kind, "x".join(map(str, row.output_shape)), *cells)
+    table.add_section()
+    table.add_row("total", "", "", "", "", "", "", f"{counted.parameters:,}", f"{counted.macs:,}", style="bold")
+    print_whole(table)
+    if counted.trained_parameters < counted.parameters:
+        frozen = counted.parameters - counted.trained_parameters
+        click.echo(f"{counted.trained_parameters:,} parameters train, {frozen:,} are frozen.")
