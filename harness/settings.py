@@ -233,8 +233,8 @@ class Training(_Part):
         validations_per_epoch: evenly, in optimizer steps: one every `steps_per_epoch // validations_per_epoch`.
         patience: stop when, of the last `patience` validation losses, the oldest is the smallest.
         validation_fraction: of the training images, drawn at random with `split_seed` (the same for all seeds).
-        precision: `bfloat16` computes convolutions and matrix products in bfloat16; `auto` is resolved to the
-            hardware's native one before a cell gets its key.
+        precision: `bfloat16` computes convolutions and matrix products in bfloat16, the last layer excepted; `auto` is
+            resolved to the hardware's native one before a cell gets its key.
         threads: CPU threads of one cell; more than one gives other bits, so it is a setting.
     """
 

@@ -22,10 +22,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.streams": frozenset({"torch"}),
     "harness.checkpoint": frozenset({"torch"}),
     "harness.train": frozenset({"torch"}),
+    "harness.trained": frozenset({"torch"}),
+    "harness.module_layers": frozenset({"torch"}),
     "harness.load": frozenset({"pandas"}),
     "harness.stats": FRAMES,
-    "harness.store": frozenset({"mlflow", "pandas", "click", "scipy"}),  # what mlflow itself imports
-    "harness.search": frozenset({"optuna", "pandas", "scipy"}),
+    "harness.store": frozenset(),  # mlflow is imported on first use, after its environment is set
+    "harness.search": FRAMES | {"optuna"},
+    "harness.claims": FRAMES,
     "harness.report": FRAMES,
     "harness.report.figures": FRAMES | {"plotly"},
     "harness.report.html": FRAMES | {"plotly"},

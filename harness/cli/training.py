@@ -1,5 +1,6 @@
 """Training from the command line: live progress, MLflow following, a clean stop. What several commands share."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ def train_plan(
     from harness.store import Tracking, follow, init, resolve_uri
 
     _check_disk(work, expected)
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
     signal.signal(signal.SIGTERM, _interrupt)
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
     num_cells = len(work.plan.cells)

@@ -4,6 +4,10 @@ What is registered is the exported program of the network with its preprocessing
 with values in [0, 1] and gives logits; loading it executes no pickle and needs torch, but not this package.
 """
 
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +65,16 @@ def _register(
 
     from harness.trained import Classifier, load_network
 
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     cell, name = cells.spec(best.key), str(manifest["study"])
+    if _is_champion(client, name, best.key):
+        return f"models:/{name}@{ALIAS}"
     network, _, (height, width) = load_network(cell, cells.folder(best.key) / WEIGHTS, cache=cache)
     model = Classifier(network, cell.settings.preprocessing).eval()
     example = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))  # one image fixes the batch
     with torch.no_grad():
         signature = infer_signature(example.numpy(), model(example).numpy())
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)  # log_model exists in the fluent interface only
-    try:
+    with _fluent(uri):  # log_model exists in the fluent interface only
         mlflow.set_experiment(name)
         logged = mlflow.pytorch.log_model(
             model,
@@ -80,10 +85,31 @@ def _register(
             serialization_format="pt2",
             tags={"harness.cell_key": best.key, "harness.variant": variant, "harness.study_id": manifest["id"]},
         )
-        version = mlflow.register_model(logged.model_uri, name)
-    finally:
-        mlflow.set_tracking_uri(before)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        version = mlflow.register_model(logged.model_uri, name, tags={"harness.cell_key": best.key})
     client.set_registered_model_alias(name, ALIAS, version.version)
     client.update_model_version(name, version.version, description=description)
     return f"models:/{name}@{ALIAS}"
+
+
+def _is_champion(client: Any, name: str, cell_key: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException:  # no such model, or no such alias
+        return False
+    return bool(version.tags.get("harness.cell_key") == cell_key)
+
+
+@contextlib.contextmanager
+def _fluent(uri: str) -> Iterator[None]:
+    """MLflow's fluent interface pointed at `uri`, without its warnings about its own type hints and its chatter."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -1,0 +1,135 @@
+"""Confirmation: fresh seeds, made once, apart from the search; the model that MLflow gives back."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakes import cells_for, result_of
+
+from harness.cells import WEIGHTS, Cells
+from harness.cli import cli
+from harness.confirmation import fresh_seeds
+
+STUDY = """
+name: small
+title: A study of seconds
+baseline:
+  data: {kind: shapes, train_images: 300, test_images: 100}
+  model: {filters: [4, 4, 4]}
+  training: {max_epochs: 1, precision: float32}
+changes:
+  - {name: batch-norm, summary: batch normalization, overrides: {model.batch_norm: true}}
+  - {name: dropout, summary: dropout, overrides: {model.dropout: 0.5}}
+profiles: {standard: {seeds: 2}}
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "small.yaml").write_text(STUDY)
+
+    def call(*arguments: str, exit_code: int = 0) -> str:
+        answer = CliRunner().invoke(cli, list(arguments))
+        assert answer.exit_code == exit_code, answer.output
+        return answer.output
+
+    return call
+
+
+def test_fresh_seeds_lie_above_every_seed_of_every_study_run(tmp_path):
+    cells = Cells(tmp_path)
+    for name, seeds in (("a", ["0", "1"]), ("b", ["10", "2"])):
+        variants = [{"name": "baseline", "cells": dict.fromkeys(seeds, "key")}]
+        cells.write_manifest(name, {"variants": variants})
+
+    assert fresh_seeds(cells, 3) == (11, 12, 13)
+    assert fresh_seeds(Cells(tmp_path / "empty"), 2) == (0, 1)
+
+
+@pytest.mark.slow
+def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(run, tmp_path):
+    run("ablate", "--study", "small.yaml", "--in-process")
+    first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "6")
+    again = run("confirm", "--study", "small.yaml", "--variant", "batch-norm")
+    more = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "8", exit_code=2)
+
+    assert "on seeds 2, 3, 4, 5, 6, 7" in first
+    assert "12 to train" in first
+    assert "12 done, 0 to train" in again
+    headline = next(line for line in first.splitlines() if "6 fresh seeds" in line)
+    assert headline in again
+    assert "would be no confirmation" in more
+    manifests = Cells(tmp_path / "mlruns").manifests().values()
+    confirmations = [it for it in manifests if "confirms" in it]
+    assert [it["headline"] for it in confirmations] == [headline]
+    listed = json.loads(run("results", "--study", "small", "--json"))
+    assert {row["seed"] for row in listed} == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_winner_that_the_study_run_lacks_is_named_with_those_it_has(run):
+    run("ablate", "--study", "small.yaml", "--in-process", "--only", "dropout", "--seeds", "1")
+
+    output = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", exit_code=2)
+
+    assert "no such variant; it has: dropout" in output
+
+
+@pytest.mark.slow
+def test_aa_prints_the_noise_floor_of_the_baseline_alone(run):
+    output = run("aa", "--study", "small.yaml", "--seeds", "4")
+
+    assert "4 cells, 0 done, 4 to train" in output
+    assert "points" in output
+
+
+@pytest.mark.slow
+def test_the_greedy_path_ends_in_comparisons_of_its_own(run, tmp_path):
+    output = run("ablate", "--study", "small.yaml", "--in-process", "--greedy")
+
+    (manifest,) = Cells(tmp_path / "mlruns").manifests().values()
+    steps = [it for it in manifest["comparisons"] if it["design"] == "path:greedy"]
+    assert f"ends after {len(steps)} steps" in output
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of MLflow's own: its type hints, torch's export under it
+def test_the_champion_loads_from_mlflow_and_computes_what_the_network_computes(run, tmp_path):
+    import mlflow
+    import torch
+    from safetensors.torch import save_file
+
+    from harness.models import build_model
+    from harness.store.registry import register_champion
+    from harness.trained import Classifier, load_network
+
+    overrides = {"data": {"kind": "shapes", "train_images": 100, "test_images": 50}, "model__filters": (4, 4, 4)}
+    cell, other = cells_for(2, model__batch_norm=True, **overrides)
+    cells, cache = Cells(tmp_path / "mlruns"), Path("cache")
+    for it, accuracy in ((cell, 0.9), (other, 0.4)):
+        network = build_model(it.settings.model, 10, image_size=(32, 32), seed=it.seed)
+        save_file(network.state_dict(), cells.open(it) / WEIGHTS)
+        cells.write_result(result_of(it, val_accuracy=accuracy))
+    variants = [{"name": "batch-norm", "changes": ["batch-norm"], "cells": {"0": cell.key, "1": other.key}}]
+    manifest = {"id": "small-1-confirm", "study": "small", "variants": variants}
+
+    address = register_champion(cells, manifest, "batch-norm", "Confirmed.", cache=cache)
+
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    loaded = mlflow.pytorch.load_model(address)
+    images = torch.rand(5, 3, 32, 32)  # another batch size than that of the example
+    network, names, size = load_network(cell, cells.folder(cell.key) / WEIGHTS, cache=cache)
+    expected = Classifier(network, cell.settings.preprocessing).eval()(images)
+    assert address == "models:/small@champion"
+    assert (len(names), size) == (10, (32, 32))
+    torch.testing.assert_close(loaded(images), expected)
+    version = mlflow.MlflowClient().get_model_version_by_alias("small", "champion")
+    assert version.description == "Confirmed."
+    register_champion(cells, manifest, "batch-norm", "Confirmed.", cache=cache)
+    assert (
+        len(mlflow.MlflowClient().search_model_versions("name = 'small'")) == 1
+    )  # the same model, not registered twice
