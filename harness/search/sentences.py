@@ -1,0 +1,176 @@
+"""The answer of a search in words, as rows of a table, and as JSON. Differences are in percentage points."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from harness.report.tables import records, rows_of
+from harness.search.answer import METRIC, Answer
+from harness.stats.wording import describe_seeds, format_difference, format_interval, format_value
+
+HEADINGS = ("change", "over the baseline", "out of the best combination", "averaged over all combinations")
+MOST_INTERACTIONS = 3  # in the sentence; the tables hold all
+
+
+def rows(answer: Answer) -> list[tuple[str, ...]]:
+    """A row per change under `HEADINGS` (and `exact Shapley value`, where there is one), the largest average first."""
+    alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
+    averaged = {row.change: row for row in rows_of(answer.averaged)}
+    shapley = _by_name(answer.shapley) if answer.shapley is not None else {}
+
+    def mean(name: str) -> float:
+        row = averaged.get(name)
+        return row.mean if row and math.isfinite(row.mean) else -math.inf
+
+    table = []
+    for name in sorted(averaged, key=lambda name: (-mean(name), name)):
+        cells = [name, _cell(alone.get(name)), _left_out_cell(answer, name, left_out), _cell(averaged[name])]
+        table.append((*cells, *([_cell(shapley[name])] if shapley else [])))
+    return table
+
+
+def headings(answer: Answer) -> tuple[str, ...]:
+    return HEADINGS + ("exact Shapley value",) * (answer.shapley is not None)
+
+
+def sentences(answer: Answer) -> list[str]:
+    """What the table says, and what it does not."""
+    return [_best(answer), _simplest(answer), _biggest(answer), _agreement(answer), _importance(answer)]
+
+
+def to_json(answer: Answer) -> dict[str, Any]:
+    """For programs: fractions, None for no number."""
+    simplest = answer.simplest
+    return {
+        "search": answer.search,
+        "study_run": answer.plan.id,
+        "metric": METRIC,
+        "seeds": list(answer.plan.seeds),
+        "trials": answer.outcomes,
+        "best": {"variant": answer.best.name, "changes": list(answer.best.changes), "mean": answer.best_mean},
+        "simplest": simplest and {"variant": simplest.simplest, "mean": simplest.simplest_mean},
+        "biggest": {name: top and {"change": top[0], "mean": top[1]} for name, top in biggest(answer).items()},
+        "over_the_baseline": records(answer.alone),
+        "out_of_the_best": records(answer.left_out),
+        "averaged": records(answer.averaged),
+        "shapley": None if answer.shapley is None else records(answer.shapley),
+        "alone_minus_left_out": records(answer.gaps),
+        "interactions": records(answer.pairs),
+        "fanova_importance": answer.importance,
+        "sentences": sentences(answer),
+        "notes": list(answer.notes),
+    }
+
+
+def biggest(answer: Answer) -> dict[str, tuple[str, float] | None]:
+    """The change with the largest estimate, three ways; None where there is no estimate."""
+    return {
+        "over_the_baseline": _top((row.variant, row.mean) for row in rows_of(answer.alone)),
+        "out_of_the_best": _top((row.variant, row.mean) for row in rows_of(answer.left_out)),
+        "averaged": _top((row.change, row.mean) for row in rows_of(answer.averaged)),
+    }
+
+
+def _top(estimates: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
+    finite = [(name, mean) for name, mean in estimates if math.isfinite(mean)]
+    return min(finite, key=lambda it: (-it[1], it[0]), default=None)
+
+
+def _best(answer: Answer) -> str:
+    seeds = describe_seeds(answer.plan.seeds)
+    mean = format_value(answer.best_mean, METRIC, "points")
+    return (
+        f"Best of {answer.num_combinations} combinations: {answer.best.name}, {mean} of validation accuracy "
+        f"(seed{'s' * (len(answer.plan.seeds) > 1)} {seeds})."
+    )
+
+
+def _simplest(answer: Answer) -> str:
+    simplest = answer.simplest
+    if simplest is None:
+        return "How simple it may be without loss cannot be said: the standard error takes two seeds at least."
+    error = format_value(simplest.standard_error, METRIC, "points")
+    if simplest.simplest == answer.best.name:
+        return f"None with fewer changes comes within one standard error ({error}) of it."
+    mean = format_value(simplest.simplest_mean, METRIC, "points")
+    return f"The simplest within one standard error ({error}) of it: {simplest.simplest}, {mean}."
+
+
+def _biggest(answer: Answer) -> str:
+    tops = biggest(answer)
+    places = (
+        ("over the baseline", tops["over_the_baseline"], _by_name(answer.alone)),
+        (f"out of {answer.best.name}", tops["out_of_the_best"], _by_name(answer.left_out)),
+        (
+            f"averaged over {answer.num_combinations} combinations",
+            tops["averaged"],
+            {row.change: row for row in rows_of(answer.averaged)},
+        ),
+    )
+    found = [f"{where}, {top[0]} ({_cell(by_name[top[0]])})" for where, top, by_name in places if top]
+    if not found:
+        return "No single improvement can be named yet."
+    return f"The biggest single improvement, in points with 95% intervals: {'; '.join(found)}."
+
+
+def _agreement(answer: Answer) -> str:
+    """Whether the three ways name one change, and which changes are worth something else in company than alone."""
+    named = {top[0] for top in biggest(answer).values() if top}
+    beyond_noise = [row for row in rows_of(answer.gaps) if row.low > 0 or row.high < 0]
+    beyond_noise.sort(key=lambda row: -abs(row.mean))
+    head = f"All name {next(iter(named))}." if len(named) == 1 else "They disagree."
+    if beyond_noise:
+        alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
+        worth = [
+            f"{row.variant} adds {_points(alone[row.variant].mean)} alone and {_points(left_out[row.variant].mean)} in "
+            f"company, difference {_cell(row)}"
+            for row in beyond_noise[:MOST_INTERACTIONS]
+        ]
+        return f"{head} The changes interact: {'; '.join(worth)}.{_pairs(answer)}"
+    if len(named) < 2:
+        return head
+    if answer.gaps.empty or len(answer.plan.seeds) == 1:
+        return f"{head} The changes may interact; these trials cannot tell that from noise."
+    return (
+        f"{head} Either the changes interact, or it is noise: with {len(answer.plan.seeds)} seeds, no change is worth "
+        f"more or less in company than alone by more than its interval.{_pairs(answer)}"
+    )
+
+
+def _pairs(answer: Answer) -> str:
+    sure = [row for row in rows_of(answer.pairs) if row.low > 0 or row.high < 0]
+    sure.sort(key=lambda row: -abs(row.mean))
+    if not sure:
+        return ""
+    return f" Two at a time: {'; '.join(f'{row.variant} {_cell(row)}' for row in sure[:MOST_INTERACTIONS])}."
+
+
+def _importance(answer: Answer) -> str:
+    if not answer.importance:
+        return "Too few trials for fANOVA."
+    shares = sorted(answer.importance.items(), key=lambda it: -it[1])
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005)
+    return f"fANOVA importance (share of the variance between trials, no direction): {said}."
+
+
+def _by_name(frame: pd.DataFrame) -> dict[str, Any]:
+    return {row.variant: row for row in rows_of(frame)}
+
+
+def _left_out_cell(answer: Answer, name: str, left_out: dict[str, Any]) -> str:
+    return _cell(left_out.get(name)) if name in answer.best.changes else "not in it"
+
+
+def _cell(row: Any) -> str:
+    if row is None or row.n == 0:
+        return "not trained"
+    if not math.isfinite(row.mean):
+        return "not separable"
+    interval = format_interval(row.low, row.high, METRIC, "points")
+    return f"{_points(row.mean)} [{interval}]" if interval != "no interval" else _points(row.mean)
+
+
+def _points(difference: float) -> str:
+    return format_difference(difference, METRIC, "points").removesuffix(" points")
