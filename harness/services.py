@@ -4,6 +4,7 @@ What `harness ui` shows: the MLflow server and the Optuna dashboard, both on loo
 there and the dashboard can delete studies. Whole installations for several people are `docker-compose.yml`'s matter.
 """
 
+import json
 import os
 import signal
 import socket
@@ -16,9 +17,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
 
 from harness.errors import TrackingError
 
@@ -170,13 +172,33 @@ class Running:
 
 
 def answers(address: str) -> bool:
-    """Whether a GET gives status 200. Proxies are passed by: the address is this machine's."""
+    """Whether a GET gives status 200."""
+    return fetched(address) is not None
+
+
+def fetched(address: str) -> bytes | None:
+    """What a GET gives, or None where it gives no status 200. Proxies are passed by: the address is this machine's."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(address, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, ValueError):  # refused, reset, timed out, another status, half an answer
-        return False
+            return bytes(response.read()) if response.status == 200 else None
+    except (OSError, HTTPException):  # refused, reset, timed out, another status, half an answer
+        return None
+
+
+def experiment_pages(server: str, count: int) -> list[tuple[str, str]]:
+    """Name and page of the experiments that were last written to, on an MLflow server.
+
+    The direct way to the runs: MLflow 3.17 opens an experiment on its pages for language models, where there are none,
+    until somebody chooses "Model training" there (delete this when it goes by the kind of the experiment again).
+    """
+    query = urlencode({"max_results": count + 1, "order_by": "last_update_time DESC"})
+    answer = json.loads(fetched(f"{server}/api/2.0/mlflow/experiments/search?{query}") or "{}")
+    return [
+        (it["name"], f"{server}/#/experiments/{it['experiment_id']}/runs?workflowType=machine_learning")
+        for it in answer.get("experiments", [])
+        if it["name"] != "Default"
+    ][:count]
 
 
 def _start(service: Service) -> _Started:

@@ -1,0 +1,18 @@
+# One image for everything: the MLflow server, the Optuna dashboard, and the harness itself (with CUDA, for a GPU).
+FROM python:3.11.13-slim-bookworm
+
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY harness harness
+COPY experiments experiments
+RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+
+# A new volume takes its owner from the folder in the image.
+RUN useradd --create-home --uid 1000 harness \
+    && mkdir /store /artifacts /images \
+    && chown harness:harness /store /artifacts /images
+USER harness
+WORKDIR /store
+ENV HARNESS_STORE=/store HARNESS_CACHE=/images
+
+CMD ["harness", "--help"]
