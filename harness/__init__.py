@@ -1,0 +1,49 @@
+"""Harness: which of my changes helped? Ablation studies with paired seeds, intervals and a corrected test.
+
+The public names of the package; everything else may change between versions. Importing it imports no library: each
+name is looked up when it is first used.
+
+    load_study      a declared study, by name or path
+    load_results    every cell of a study run, a row each
+    load_curves     every validation of a study run's cells
+    effects         what each change brings, paired by seed, corrected as one family
+    figures         the figures of a report, for a notebook
+    read_csv        reads an exported table back, types included
+    HarnessError    base of every error that a message lets you fix
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.errors import HarnessError
+    from harness.load import load_curves, load_results
+    from harness.report import figures
+    from harness.report.formats import read_csv
+    from harness.stats import effects
+    from harness.study import load_study
+
+__all__ = ["HarnessError", "effects", "figures", "load_curves", "load_results", "load_study", "read_csv"]
+
+# Public name -> (module, attribute); without an attribute it is the module itself.
+_HOMES = {
+    "HarnessError": ("harness.errors", "HarnessError"),
+    "effects": ("harness.stats", "effects"),
+    "figures": ("harness.report.figures", ""),
+    "load_curves": ("harness.load", "load_curves"),
+    "load_results": ("harness.load", "load_results"),
+    "load_study": ("harness.study", "load_study"),
+    "read_csv": ("harness.report.formats", "read_csv"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, attribute = _HOMES[name]
+    home = importlib.import_module(module)
+    return getattr(home, attribute) if attribute else home
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,7 +11,7 @@ import pandas as pd
 from harness.cells import Cells
 from harness.changes import suggestion
 from harness.errors import ResultsError
-from harness.results import RESULT_COLUMNS, Epoch, Result
+from harness.results import IDENTITY_COLUMNS, RESULT_COLUMNS, Epoch, Result
 
 # Column types of the results table; they do not depend on which values happen to be missing.
 _COUNTS = ("best_step", "num_steps", "parameters", "peak_memory_bytes", "threads")
@@ -68,7 +68,10 @@ def load_curves(
 
 
 def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[str, Any]:
-    """The latest study run of that study (or with that id). Raises ResultsError where there is none."""
+    """The latest study run of that study (or with that id). Raises ResultsError where there is none.
+
+    A confirmation is found by its own id only: it says nothing about the changes that it did not confirm.
+    """
     manifests = cells.manifests()
     if study in manifests:
         return manifests[study]
@@ -83,6 +86,12 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
         f"`harness ablate --study {study}` makes them; --store names another folder."
     )
+
+
+def confirmations(cells: Cells, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `harness confirm` found about winners of this study run, a sentence each, the latest last."""
+    fitting = (it for it in cells.manifests().values() if it.get("confirms") == manifest["id"])
+    return tuple(it["headline"] for it in fitting if "headline" in it)
 
 
 def results_table(cells: Cells, manifest: Mapping[str, Any]) -> pd.DataFrame:
@@ -125,5 +134,12 @@ def curves_table(cells: Cells, manifest: Mapping[str, Any], variants: Collection
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype(dtypes)
 
 
+# Not `Result.to_json`, which copies deeply: a store has thousands of results.
+_MEASURED = RESULT_COLUMNS[len(IDENTITY_COLUMNS) :]
+_measured = attrgetter(*_MEASURED)
+
+
 def _numbers(result: Result | None, key: str, seed: int) -> dict[str, Any]:
-    return result.to_json() if result else {"key": key, "seed": seed, "status": "missing"}
+    if result is None:
+        return {"key": key, "seed": seed, "status": "missing"}
+    return dict(zip(_MEASURED, _measured(result), strict=True))

@@ -13,7 +13,7 @@ from typing import Any
 from harness.errors import ResultsError
 from harness.report.tables import Family, Tables, rows_of
 from harness.report.units import Unit, unit_of
-from harness.stats.overview import paired_differences
+from harness.stats.values import metric_values
 
 MOST_ROWS = 40  # of a forest plot; more cannot be read
 MOST_CHANGES = 20  # of the interaction heat map
@@ -194,18 +194,13 @@ def estimate_of(row: Any, unit: Unit) -> Estimate:
 
 
 def _differences(tables: Tables, family: Family, labels: set[str], unit: Unit) -> dict[str, list[tuple[int, float]]]:
-    """Every seed's difference, by label; one pass for each reference."""
-    by_reference: dict[str, dict[str, list[str]]] = {}
-    for label, (variant, reference) in family.sides.items():
-        if label in labels:
-            by_reference.setdefault(reference, {}).setdefault(variant, []).append(label)
-    found: dict[str, list[tuple[int, float]]] = {label: [] for label in labels}
-    for reference, variants in by_reference.items():
-        cells = tables.results[tables.results["variant"].isin([reference, *variants])]
-        frame = paired_differences(cells, reference=reference, variants=list(variants), metric=tables.metric)
-        for row in rows_of(frame):
-            for label in variants[str(row.variant)]:
-                found[label].append((int(row.seed), unit.scale(row.difference)))
+    """Every seed's difference, by label."""
+    values = metric_values(tables.results, tables.metric)
+    found = {}
+    for label in labels:
+        variant, reference = (values.numbers[values.require(name)] for name in family.sides[label])
+        pairs = zip(values.seeds, variant - reference, strict=True)
+        found[label] = [(seed, unit.scale(difference)) for seed, difference in pairs if math.isfinite(difference)]
     return found
 
 

@@ -3,9 +3,10 @@
 A figure whose data are not there is left out and named, with the design to run. Nothing is drawn here.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from harness.errors import ResultsError
 from harness.report.effect_data import forest_data, heat_data, pairs_data, waterfall_data
 from harness.report.figure_data import FigureData, costs_data, curves_data, published_data
 from harness.report.overfitting import describe_overfitting
+from harness.report.summary import deviations
 from harness.report.tables import Family, Tables, rows_of
 from harness.stats.overview import summary
 
@@ -25,12 +27,14 @@ class Exhibit:
         name: of its elements and files, such as `curves-baseline`.
         panels: what is drawn side by side: (name, data); the name says what of the figure it is, "" for the only one.
         caption: what one sees, and how to read it.
+        notes: what the figure says, in numbers.
     """
 
     name: str
     title: str
     panels: tuple[tuple[str, FigureData], ...]
     caption: str
+    notes: tuple[str, ...] = ()
 
     def ids(self) -> Iterator[tuple[str, FigureData]]:
         """A name for each panel that is unique in the report."""
@@ -85,6 +89,11 @@ def exhibits(tables: Tables) -> Exhibits:
     return Exhibits(tuple(shown), tuple(left_out))
 
 
+def exhibit_name(family: Family) -> str:
+    """The name of the figure that shows one design."""
+    return _slug(family.design) if family.kind == "path" else f"effects-{_slug(family.design)}"
+
+
 def best_variant(tables: Tables) -> str | None:
     """The variant with the best mean validation accuracy: chosen by validation, whatever is reported."""
     frame = summary(tables.results, metric="val_accuracy").dropna(subset="mean")
@@ -97,9 +106,10 @@ def _forest(tables: Tables, family: Family) -> Exhibit:
     data = forest_data(tables, family.design)
     omitted = f" The {data.omitted} smallest effects are left out; the table has them." if data.omitted else ""
     minus = f"{family.full} minus itself without the change" if family.full else "variant minus baseline"
+    titles = {"add-one": "Each change alone", "combinations": "Combinations"}
     return Exhibit(
-        f"effects-{_slug(family.design)}",
-        f"Effects, {family.design}",
+        exhibit_name(family),
+        titles.get(family.kind, f"Each change inside {family.full}"),
         (("", data),),
         f"{minus.capitalize()}, paired by seed. Large marks: mean with its 95% t interval; small grey points: single "
         "seeds. Blue and orange: supported after Holm's correction; grey: not, or too few seeds to tell." + omitted,
@@ -110,7 +120,7 @@ def _path(tables: Tables, family: Family | None) -> Exhibit:
     data = waterfall_data(tables, family.design if family else "path")
     return Exhibit(
         _slug(data.design),
-        f"The {data.design.partition(':')[2]} path, step by step",
+        f"The path {data.design.partition(':')[2]}, step by step",
         (("", data),),
         f"Each bar goes from the mean before a step to the mean after it, from {data.start} at the top; the thin line "
         "is the 95% t interval of the step. The numbers beside the names are the steps' effects.",
@@ -130,6 +140,10 @@ def _pairs(tables: Tables) -> Exhibit:
 
 def _heat(tables: Tables) -> Exhibit:
     data = heat_data(tables)
+    if len(data.changes) < 3:
+        raise ResultsError(
+            "fewer than three changes were trained in pairs; `harness ablate --design pairs` trains all."
+        )
     omitted = f" {data.omitted} further changes are left out; the table has them." if data.omitted else ""
     return Exhibit(
         "interactions",
@@ -154,10 +168,10 @@ def _curves_of_best(tables: Tables) -> Exhibit:
 
 
 def _curves_of_biggest(tables: Tables) -> Exhibit:
-    change = tables.headline.variant
-    if change is None:
+    change, family = tables.headline.variant, tables.main_family
+    if change is None or family is None:
         raise ResultsError("there is no change with an estimate yet.")
-    variant, reference = next(iter(tables.families.values())).sides[change]
+    variant, reference = family.sides[change]
     return _curves(tables, "biggest", f"Before and after the biggest improvement, {change}", [reference, variant])
 
 
@@ -173,18 +187,26 @@ def _curves_of_dropout(tables: Tables) -> Exhibit:
     ]
     if not found:
         raise ResultsError("no change named dropout was trained on both sides of a comparison.")
-    _, label, (variant, reference) = min(found, key=lambda it: it[:2])
-    return _curves(tables, "dropout", f"With and without {label}", [reference, variant])
+    place, label, (variant, reference) = min(found, key=lambda it: it[:2])
+    labels = {reference: f"{variant} without {label}"} if place == 0 else {reference: f"before {label}"}
+    return _curves(tables, "dropout", f"With and without {label}", [reference, variant], labels if place < 2 else {})
 
 
-def _curves(tables: Tables, name: str, title: str, variants: list[str]) -> Exhibit:
-    panels = tuple((quantity, curves_data(tables.curves, variants, quantity)) for quantity in ("loss", "accuracy"))
-    notes = [describe_overfitting(tables.overfitting, variant) for variant in variants]
+def _curves(
+    tables: Tables, name: str, title: str, variants: list[str], labels: Mapping[str, str] = MappingProxyType({})
+) -> Exhibit:
+    panels = tuple(
+        (quantity, curves_data(tables.curves, variants, quantity, labels)) for quantity in ("loss", "accuracy")
+    )
+    notes = (
+        describe_overfitting(tables.overfitting, variant).replace(variant, labels.get(variant, variant), 1)
+        for variant in variants
+    )
     caption = (
         "Mean over seeds, band: one sd. Solid: validation; dotted: training, measured while training. A curve goes on "
         "as long as half of the seeds train. Dashed vertical line: mean epoch of the best checkpoint."
     )
-    return Exhibit(f"curves-{name}", title, panels, " ".join([caption, *filter(None, notes)]))
+    return Exhibit(f"curves-{name}", title, panels, caption, tuple(filter(None, notes)))
 
 
 def _costs(tables: Tables) -> Exhibit:
@@ -194,7 +216,7 @@ def _costs(tables: Tables) -> Exhibit:
         "Effect against cost",
         panels,
         "Cost as a multiple of the baseline's, on a logarithmic axis; effects with 95% t intervals. Named: variants "
-        "that help, and that none beats that costs as little.",
+        "that help, and that none beats that costs about as little (up to a fifth more).",
     )
 
 
@@ -202,12 +224,17 @@ def _published(tables: Tables) -> Exhibit:
     panels = tuple((quantity, published_data(tables, quantity)) for quantity in _published_quantities(tables.published))
     if not panels:
         published_data(tables, "accuracy")  # says why there is none
+    differing = deviations(tables)
+    note = (
+        f"Another experiment than the published one, so the numbers need not agree: {differing}." if differing else ""
+    )
     return Exhibit(
         "published",
         "Observed against published",
         panels,
         "Published numbers are single runs: compare them with the grey bars, where one more run of ours would land, "
         "rather than with the interval of our mean.",
+        (note,) if note else (),
     )
 
 

@@ -3,8 +3,9 @@
 Effects are in `effect_data.py`; how a figure is drawn is in `figures.py` (plotly) and `pictures.py` (matplotlib).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -13,14 +14,20 @@ from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall,
 from harness.report.tables import Tables, rows_of
 from harness.report.units import unit_of
 
+SAME_COST = 1.2  # training times that differ by less differ by accident as often as not
 LEAST_SHARE = 0.5  # a mean curve is drawn as far as this share of the seeds trained
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One variant on one split: mean and mean -/+ sd over the seeds that trained so far; `n` of them at each epoch."""
+    """One variant on one split: mean and mean -/+ sd over the seeds that trained so far; `n` of them at each epoch.
+
+    Attributes:
+        label: what the legend calls the variant.
+    """
 
     variant: str
+    label: str
     split: str
     epochs: tuple[float, ...]
     mean: tuple[float, ...]
@@ -40,7 +47,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """One variant: cost as a multiple of the baseline's. `is_best_value`: it helps, and none as cheap helps more."""
+    """One variant; cost as a multiple of the baseline's. `is_best_value`: it helps, and none as cheap helps more."""
 
     label: str
     cost: float
@@ -72,10 +79,18 @@ class PublishedNumbers:
     rows: tuple[PublishedRow, ...]
 
 
-def curves_data(curves: pd.DataFrame, variants: Sequence[str], quantity: str = "loss") -> Curves:
+def curves_data(
+    curves: pd.DataFrame,
+    variants: Sequence[str],
+    quantity: str = "loss",
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Curves:
     """Training and validation curves with a band of one sd over seeds; quantity is `loss` (nats) or `accuracy` (%).
 
     Seeds stop early at different epochs; a curve goes on as long as at least half of its seeds train.
+
+    Args:
+        labels: variant -> what the legend calls it; by default its name.
     """
     assert quantity in ("loss", "accuracy"), quantity
     found, best = [], []
@@ -84,7 +99,7 @@ def curves_data(curves: pd.DataFrame, variants: Sequence[str], quantity: str = "
         if mine.empty:
             raise ResultsError(f"there are no learning curves of {variant!r}: none of its cells has been validated.")
         for split, prefix in (("training", "train"), ("validation", "val")):
-            found.append(_curve(mine, variant, split, f"{prefix}_{quantity}"))
+            found.append(_curve(mine, variant, labels.get(variant, variant), split, f"{prefix}_{quantity}"))
         lowest = mine.loc[mine.dropna(subset="val_loss").groupby("seed")["val_loss"].idxmin()]
         best.append((variant, float(lowest["epoch"].mean())))
     unit = unit_of(f"val_{quantity}")
@@ -136,7 +151,7 @@ def published_data(tables: Tables, quantity: str = "accuracy") -> PublishedNumbe
     return PublishedNumbers(f"{quantity} [{unit.value}]", tuple(rows))
 
 
-def _curve(mine: pd.DataFrame, variant: str, split: str, column: str) -> Curve:
+def _curve(mine: pd.DataFrame, variant: str, label: str, split: str, column: str) -> Curve:
     unit = unit_of(column)
     by_epoch = (mine[column] * unit.factor).groupby(mine["epoch"])
     frame = pd.DataFrame({"mean": by_epoch.mean(), "sd": by_epoch.std(), "n": by_epoch.count()})
@@ -144,6 +159,7 @@ def _curve(mine: pd.DataFrame, variant: str, split: str, column: str) -> Curve:
     sd = frame["sd"].fillna(0.0)
     return Curve(
         variant=variant,
+        label=label,
         split=split,
         epochs=tuple(map(float, frame.index)),
         mean=tuple(frame["mean"]),
@@ -154,9 +170,7 @@ def _curve(mine: pd.DataFrame, variant: str, split: str, column: str) -> Curve:
 
 
 def _is_best_value(cost: float, effect: float, others: Sequence[tuple[str, float, Estimate, str]]) -> bool:
-    if effect <= 0:
-        return False
-    return not any(other <= cost and it.mean > effect for _, other, it, _ in others)
+    return effect > 0 and not any(other <= SAME_COST * cost and it.mean > effect for _, other, it, _ in others)
 
 
 FigureData = Forest | Curves | Pairs | Waterfall | Heat | Costs | PublishedNumbers

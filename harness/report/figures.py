@@ -115,13 +115,13 @@ def draw_forest(data: Forest) -> go.Figure:
 
 
 def draw_curves(data: Curves) -> go.Figure:
-    figure = _figure("epoch", data.axis, height=360)
+    figure = _figure("epoch", data.axis, height=360).update_yaxes(zeroline=False)
     colours = variant_colours(curve.variant for curve in data.curves)
     for curve in data.curves:
         _draw_band(figure, curve, colours[curve.variant])
     for curve in data.curves:
         figure.add_scatter(
-            name=f"{curve.variant}, {curve.split}",
+            name=f"{curve.label}, {curve.split}",
             x=curve.epochs,
             y=curve.mean,
             mode="lines" if len(curve.epochs) > 1 else "markers",
@@ -181,34 +181,35 @@ def draw_waterfall(data: Waterfall) -> go.Figure:
 
 def draw_heat(data: Heat) -> go.Figure:
     size = len(data.changes)
-    values = [[value if x < y else math.nan for x, value in enumerate(line)] for y, line in enumerate(data.values)]
+    # The lower triangle, without the first row and the last column, which are empty.
+    values = [[value if x < y else math.nan for x, value in enumerate(line[:-1])] for y, line in enumerate(data.values)]
     largest = max((abs(value) for line in values for value in line if value == value), default=1.0)
-    figure = _figure("", "", height=170 + 26 * size)
+    figure = _figure("", "", height=240 + 32 * size)
     figure.add_heatmap(
-        z=[[none_or(value) for value in line] for line in values],
-        x=data.changes,
-        y=data.changes,
+        z=[[none_or(value) for value in line] for line in values[1:]],
+        x=data.changes[:-1],
+        y=data.changes[1:],
         zmin=-largest,
         zmax=largest,
         colorscale=[list(stop) for stop in DIVERGING],
         xgap=2,
         ygap=2,
         texttemplate="%{z:+.2f}" if size <= MOST_TEXTS else "",
-        customdata=data.verdicts,
+        customdata=[line[:-1] for line in data.verdicts[1:]],
         hovertemplate="%{y} and %{x}: %{z:+.2f}<br>%{customdata}<extra></extra>",
         hoverongaps=False,
         colorbar={"title": {"text": data.axis, "side": "top"}, "orientation": "h", "y": 1, "yanchor": "bottom",
                   "thickness": 10, "len": 0.8, "outlinewidth": 0},
     )  # fmt: skip
-    figure.update_xaxes(showgrid=False, tickangle=-60)
-    figure.update_yaxes(showgrid=False, autorange="reversed")
+    figure.update_xaxes(showgrid=False, tickangle=-60, dtick=1)
+    figure.update_yaxes(showgrid=False, autorange="reversed", dtick=1)
     return figure
 
 
 def draw_costs(data: Costs) -> go.Figure:
     figure = _figure(data.cost_axis, data.axis, height=380)
     costs = [point.cost for point in data.points]
-    middle = math.sqrt(min(costs) * max(costs))  # of the logarithmic axis
+    near_the_edge = min(costs) * (max(costs) / min(costs)) ** 0.25
     for name in ("improves", "hurts", "not supported"):
         points = [point for point in data.points if _group(point.verdict) == name]
         if points:
@@ -220,7 +221,8 @@ def draw_costs(data: Costs) -> go.Figure:
                 mode="markers+text",
                 marker={"size": 9, "color": colour_of_verdict(name), "symbol": SYMBOLS.get(name, "circle")},
                 text=[point.label if point.is_best_value else "" for point in points],
-                textposition=["top left" if point.cost > middle else "top right" for point in points],
+                # Up and to the left of a best value there is no point, by definition; but there may be the edge.
+                textposition=["top right" if point.cost < near_the_edge else "top left" for point in points],
                 textfont={"size": 11},
                 cliponaxis=False,
                 customdata=[point.label for point in points],

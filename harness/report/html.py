@@ -5,6 +5,7 @@ plotly.js is in the page once; everything else is text. What stands in the page 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,11 +13,12 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from harness.errors import ResultsError
 from harness.report.display import GRIDS, Grid, effects_grid, seeds_grid
-from harness.report.exhibits import Exhibit, Exhibits
+from harness.report.exhibits import Exhibit, Exhibits, exhibit_name
 from harness.report.figures import draw
 from harness.report.formats import html_table
 from harness.report.look import DARK, LIGHT
@@ -28,6 +30,8 @@ LONG_ROWS = 25  # a longer table is folded away
 MOST_ROWS = 300  # a table of the page; the files have all
 MOST_SEEDS = 40  # columns of the table with every seed
 
+Block = Mapping[str, Any]  # what the template needs of one figure or one table
+
 
 @dataclass(frozen=True)
 class Section:
@@ -35,8 +39,7 @@ class Section:
 
     id: str
     title: str
-    exhibits: Sequence[Mapping[str, Any]]
-    tables: Sequence[Mapping[str, Any]]
+    blocks: Sequence[Block]
 
 
 def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
@@ -46,14 +49,17 @@ def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
         shown: as `exhibits` gives them.
         beside: relative paths of the files that stand beside the page.
     """
-    figures = {name: draw(data) for exhibit in shown.shown for name, data in exhibit.ids()}
+    figures = {f"figure-{name}": draw(data) for exhibit in shown.shown for name, data in exhibit.ids()}
     heights = {name: int(figure.layout.height) for name, figure in figures.items()}
-    # The page sets the template by the reader's mode and the height by the element, so that both can change.
+    # The page sets the template, by the reader's mode.
     plain = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
     for figure in plain.values():
-        del figure["layout"]["template"], figure["layout"]["height"]
+        del figure["layout"]["template"]
     themes = {"light": template(LIGHT), "dark": template(DARK)}
     manifest = tables.manifest
+    # A confirmation on fresh seeds comes first; the estimate that led to it is in its sentence.
+    sentences = " ".join([*tables.confirmations, tables.headline.sentence])
+    first, _, more = sentences.partition(". ")
     return (
         _environment()
         .from_string(_part("page.html.j2"))
@@ -63,13 +69,14 @@ def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
             title=manifest["title"],
             profile=manifest["profile"],
             facts=_facts(tables),
-            headline=tables.headline.sentence,
+            headline=f"{first}." if more else first,
+            more=more,
             warnings=warnings(tables),
             sections=_sections(tables, shown, heights),
             methods=methods(tables),
             provenance=provenance(tables),
             left_out=shown.left_out,
-            files=beside,
+            files=_grouped(beside),
             style=_part("page.css"),
             script=_part("page.js"),
             plotly=get_plotlyjs(),
@@ -88,32 +95,38 @@ def _facts(tables: Tables) -> list[str]:
 
 
 def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> list[Section]:
-    families = tables.families.values()
-    by_kind = {
-        kinds: [effects_grid(family, tables.variants) for family in families if family.kind in kinds]
-        for kinds in (("add-one", "combinations"), ("leave-one-out",), ("path",), ("pairs", "factorial", "fractional"))
-    }
-    singles, without, paths, together = by_kind.values()
-    parts: list[tuple[str, str, Sequence[Exhibit], Sequence[Grid]]] = [
-        ("effects", "Effects", shown.starting("effects-add-one", "effects-combinations"), singles),
-        ("leave-one-out", "Inside the full combination", shown.starting("effects-leave", "add-one-against"), without),
-        ("path", "Step by step", shown.starting("path"), paths),
-        ("interactions", "Acting together", shown.starting("interactions"), [*_acting_together(tables), *together]),
-        ("curves", "Learning curves and over-fitting", shown.starting("curves"), GRIDS["overfitting"](tables)),
-        ("cost", "Cost", shown.starting("cost"), []),
-        ("published", "Published numbers", shown.starting("published"), GRIDS["published"](tables)),
-        ("variants", "Every variant and seed", (), [*GRIDS["variants"](tables), _seeds(tables)]),
+    figures = {it.name: _exhibit(it, heights) for it in shown.shown}
+
+    def of_kinds(*kinds: str) -> list[Block]:
+        """Each design's figure, where it has one, with its table below."""
+        blocks: list[Block] = []
+        for family in tables.families.values():
+            if family.kind in kinds:
+                figure = figures.get(exhibit_name(family))
+                blocks += [*([figure] if figure else []), _table(effects_grid(family, tables.variants))]
+        return blocks
+
+    def drawn(prefix: str) -> list[Block]:
+        return [figure for name, figure in figures.items() if name.startswith(prefix)]
+
+    def listed(grids: Sequence[Grid]) -> list[Block]:
+        return [_table(grid) for grid in grids if grid.rows]
+
+    parts = [
+        ("effects", "Effects", of_kinds("add-one", "combinations")),
+        ("leave-one-out", "Inside the full combination", [*of_kinds("leave-one-out"), *drawn("add-one-against")]),
+        ("path", "Step by step", of_kinds("path")),
+        (
+            "interactions",
+            "Acting together",
+            [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds("pairs", "factorial", "fractional")],
+        ),
+        ("curves", "Learning curves and over-fitting", [*drawn("curves"), *listed(GRIDS["overfitting"](tables))]),
+        ("cost", "Cost", drawn("cost")),
+        ("published", "Published numbers", [*drawn("published"), *listed(GRIDS["published"](tables))]),
+        ("variants", "Every variant and seed", listed([*GRIDS["variants"](tables), _seeds(tables)])),
     ]
-    return [
-        Section(
-            name,
-            title,
-            [_exhibit(it, heights) for it in exhibits],
-            [_table(grid) for grid in grids if grid.rows],
-        )
-        for name, title, exhibits, grids in parts
-        if exhibits or any(grid.rows for grid in grids)
-    ]
+    return [Section(name, title, blocks) for name, title, blocks in parts if blocks]
 
 
 def _acting_together(tables: Tables) -> list[Grid]:
@@ -136,12 +149,12 @@ def _seeds(tables: Tables) -> Grid:
     return Grid(grid.title, grid.columns[: MOST_SEEDS + 1], rows, notes=(*grid.notes, note))
 
 
-def _exhibit(exhibit: Exhibit, heights: Mapping[str, int]) -> Mapping[str, Any]:
-    panels = [{"id": name, "height": heights[name]} for name, _ in exhibit.ids()]
-    return {"title": exhibit.title, "caption": exhibit.caption, "panels": panels}
+def _exhibit(exhibit: Exhibit, heights: Mapping[str, int]) -> Block:
+    panels = [{"id": f"figure-{name}", "height": heights[f"figure-{name}"]} for name, _ in exhibit.ids()]
+    return {"title": exhibit.title, "caption": exhibit.caption, "notes": exhibit.notes, "panels": panels}
 
 
-def _table(grid: Grid) -> Mapping[str, Any]:
+def _table(grid: Grid) -> Block:
     more = len(grid.rows) - MOST_ROWS
     if more > 0:
         note = f"{more} more rows are in the files beside this page."
@@ -154,8 +167,27 @@ def _embedded(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def _grouped(files: Sequence[str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Tables by name with a link a format; the figures in one group."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for file in files:
+        folder, _, name = file.partition("/")
+        stem, _, suffix = name.rpartition(".")
+        group, text = (f"table {stem}", suffix) if folder == "tables" else ("figures", stem)
+        groups.setdefault(group, []).append((text, file))
+    return sorted(groups.items(), key=lambda item: item[0] == "figures")
+
+
 def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["prose"] = _prose
+    return environment
+
+
+def _prose(text: str) -> Markup:
+    """Escaped text in which `words` between back quotes stand as code, and negative numbers have a minus sign."""
+    with_code = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"(?<=[\s(\[])-(?=\d)", "−", with_code))
 
 
 def _part(name: str) -> str:

@@ -49,9 +49,9 @@ def describe_overfitting(overfitting: pd.DataFrame, variant: str) -> str:
     seeds = "1 seed" if row.n == 1 else f"{row.n} seeds"
     return (
         f"{variant}: the best checkpoint came at epoch {row.best_epoch:.1f} of {row.num_epochs:.1f} (mean over {seeds};"
-        f" {row.best_epoch_min:g} to {row.best_epoch_max:g}). There, training accuracy stood {100 * row.gap_best:+.1f}"
-        f" points from validation accuracy; at the end {100 * row.gap_end:+.1f}. From that checkpoint to the end,"
-        f" training loss changed by {-row.train_loss_fall:+.3f} nats and validation loss by {row.val_loss_rise:+.3f}."
+        f" {row.best_epoch_min:g} to {row.best_epoch_max:g}). Training accuracy minus validation accuracy was"
+        f" {100 * row.gap_best:.1f} points there and {100 * row.gap_end:.1f} at the end. From that checkpoint to the"
+        f" end, training loss changed by {-row.train_loss_fall:+.3f} nats, validation loss by {row.val_loss_rise:+.3f}."
     )
 
 

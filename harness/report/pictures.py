@@ -4,6 +4,7 @@ The same data steps as `figures.py`; light paper only. The only matplotlib impor
 """
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,13 +57,7 @@ def _forest(axes: Axes, data: Forest) -> None:
     for at, row in enumerate(data.rows):
         axes.plot([value for _, value in row.seeds], [at + 0.27] * len(row.seeds), ".", color=NEUTRAL, ms=4, alpha=0.7)
         _interval(axes, at, row.estimate, colour_of_verdict(row.verdict), MARKERS.get(row.verdict, "o"))
-    shown = {row.verdict for row in data.rows}
-    _legend(
-        axes,
-        ("one seed", NEUTRAL, "."),
-        *((f"{name} (Holm, .05)", colour_of_verdict(name), MARKERS[name]) for name in MARKERS if name in shown),
-        *([("not supported", NEUTRAL, "o")] if shown - MARKERS.keys() else []),
-    )
+    _legend(axes, ("one seed", NEUTRAL, "."), *_verdicts({row.verdict for row in data.rows}))
 
 
 def _pairs(axes: Axes, data: Pairs) -> None:
@@ -102,7 +97,7 @@ def _curves(axes: Axes, data: Curves) -> None:
         colour, style = colours[curve.variant], ":" if curve.split == "training" else "-"
         axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
         marker = "o" if len(curve.epochs) == 1 else ""
-        label = f"{curve.variant}, {curve.split}"
+        label = f"{curve.label}, {curve.split}"
         axes.plot(curve.epochs, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
     for variant, epoch in data.best:
         axes.axvline(epoch, color=colours[variant], lw=1, ls="--")
@@ -117,6 +112,7 @@ def _costs(axes: Axes, data: Costs) -> None:
         if point.is_best_value:
             place = (point.cost, point.effect.mean)
             axes.annotate(point.label, place, xytext=(4, 4), textcoords="offset points", fontsize=8, color=LIGHT.ink)
+    _legend(axes, *_verdicts({point.verdict for point in data.points}))
     ticks = doublings([point.cost for point in data.points])
     axes.set_xscale("log", base=2)
     axes.set_xlim(*(10**end for end in ticks["range"]))
@@ -125,7 +121,9 @@ def _costs(axes: Axes, data: Costs) -> None:
 
 def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
     size = len(data.changes)
-    values = [[value if x < y else float("nan") for x, value in enumerate(line)] for y, line in enumerate(data.values)]
+    # The lower triangle, without the first row and the last column, which are empty.
+    below = [[value if x < y else math.nan for x, value in enumerate(line[:-1])] for y, line in enumerate(data.values)]
+    values = below[1:]
     largest = max((abs(value) for line in values for value in line if value == value), default=1.0)
     colours = LinearSegmentedColormap.from_list("interaction", DIVERGING)
     image = axes.imshow(values, cmap=colours, vmin=-largest, vmax=largest, aspect="auto")
@@ -134,8 +132,8 @@ def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
             if value == value:
                 ink = "white" if abs(value) > 0.6 * largest else LIGHT.ink
                 axes.text(x, y, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
-    axes.set_xticks(range(size), data.changes, rotation=60, ha="right")
-    axes.set_yticks(range(size), data.changes)
+    axes.set_xticks(range(size - 1), data.changes[:-1], rotation=60, ha="right")
+    axes.set_yticks(range(size - 1), data.changes[1:])
     axes.grid(visible=False)
     figure.colorbar(image, ax=axes, label=data.axis, shrink=0.8)
 
@@ -167,6 +165,12 @@ def _interval(axes: Axes, at: float, estimate: Estimate, colour: str, marker: st
     if estimate.low == estimate.low:
         axes.plot([estimate.low, estimate.high], [at, at], color=colour, lw=1.4)
     axes.plot([estimate.mean], [at], marker=marker, color=colour, ms=5.5, ls="")
+
+
+def _verdicts(shown: set[str]) -> list[tuple[str, str, str]]:
+    """Entries of the legend: what the corrected test supports, and everything else together."""
+    supported = [(f"{name} (Holm, .05)", colour_of_verdict(name), MARKERS[name]) for name in MARKERS if name in shown]
+    return [*supported, *([("not supported", NEUTRAL, "o")] if shown - MARKERS.keys() else [])]
 
 
 def _legend(axes: Axes, *entries: tuple[str, str, str]) -> None:

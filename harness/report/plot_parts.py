@@ -20,7 +20,7 @@ def template(theme: Theme) -> dict[str, Any]:
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": axis,
-            "yaxis": axis,
+            "yaxis": axis | {"tickfont": {"color": theme.ink}},  # names of rows, as a rule
             "hoverlabel": {"bgcolor": theme.paper, "bordercolor": theme.faint, "font": {"color": theme.ink}},
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
         }

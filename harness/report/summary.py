@@ -19,8 +19,8 @@ def warnings(tables: Tables) -> list[str]:
     manifest = tables.manifest
     if manifest["exploratory"]:
         found.append(
-            f"Exploratory: the profile {manifest['profile']!r} is too small for conclusions. Use this page to find what "
-            "to run in full, not to claim anything."
+            f"Exploratory: the profile {manifest['profile']!r} is too small for conclusions. It shows what to run in "
+            "full, not what to claim."
         )
     found += _missing(tables.variants)
     found += comparability_problems(tables.results)
@@ -55,10 +55,11 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
 
 def methods(tables: Tables) -> str:
     """The paragraph to paste: the biggest improvement (or the first effect) with everything that rule 12 asks for."""
-    for family in tables.families.values():
-        change = tables.headline.variant or str(family.effects["variant"].iloc[0])
-        return report_line(family.effects, change, tables.results, unit="points")
-    return ""
+    family = tables.main_family
+    if family is None:
+        return ""
+    change = tables.headline.variant or str(family.effects["variant"].iloc[0])
+    return report_line(family.effects, change, tables.results, unit="points")
 
 
 def provenance(tables: Tables) -> list[tuple[str, str]]:

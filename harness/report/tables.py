@@ -16,11 +16,11 @@ import pandas as pd
 from harness.errors import ResultsError
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
+from harness.stats.effect import Contrast
 from harness.stats.family import EFFECT_COLUMNS, measure_family
 from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
 from harness.stats.overview import summary
-from harness.stats.paired import Contrast
 from harness.stats.published import compare_published
 from harness.stats.values import METRICS, metric_values
 
@@ -69,6 +69,7 @@ class Tables:
         results: as `load_results` gives them, with `.attrs["manifest"]`.
         load_curves: gives the frame of `harness.load.curves_table`; called once, when a table needs it.
         metric: what the effects are of; the variants are chosen by its validation twin.
+        confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
 
     Raises:
         ResultsError: from any frame: an unknown metric, or one that no finished cell has.
@@ -77,6 +78,7 @@ class Tables:
     results: pd.DataFrame
     load_curves: Callable[[], pd.DataFrame]
     metric: str = "test_accuracy"
+    confirmations: tuple[str, ...] = ()
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -95,7 +97,13 @@ class Tables:
     @cached_property
     def headline(self) -> Headline:
         """The biggest single improvement: picked by validation, reported on `metric`."""
-        return headline(self.results, self.families, self.metric)
+        return headline(self.results, self.main_family, self.metric)
+
+    @property
+    def main_family(self) -> Family | None:
+        """What the headline is about: single changes where they were trained, else the first design; None: nothing."""
+        found = list(self.families.values())
+        return next((family for family in found if family.kind == "add-one"), found[0] if found else None)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -202,11 +210,10 @@ def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(EFFECTS_TABLE_COLUMNS)]
 
 
-def headline(results: pd.DataFrame, by_design: Mapping[str, Family], metric: str) -> Headline:
-    """The biggest single improvement of the first design, in percentage points, picked by validation."""
-    if not by_design:
+def headline(results: pd.DataFrame, family: Family | None, metric: str) -> Headline:
+    """The biggest improvement of one design, in percentage points, picked by validation."""
+    if family is None:
         return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)), unit="points")
-    family = next(iter(by_design.values()))
     validation = metric.replace("test_", "val_")
     chosen_by = None
     if validation != metric and validation in METRICS and results[validation].notna().any():

@@ -1,0 +1,46 @@
+"""`harness export`: one table of a study run as a file, or on standard output."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from harness.cells import Cells
+from harness.cli.options import store_option
+
+FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
+
+
+@click.command()
+@click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results --list`).")
+@click.option("--profile", help="Only study runs of this profile.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True, help="Of the file.")
+@click.option("--table", type=click.Choice(TABLES), default="cells", show_default=True, help="Which table.")
+@click.option("--metric", default="test_accuracy", show_default=True, help="What effects and variants are of.")
+@click.option("--output", default="-", show_default=True, help="A file, or - for standard output.")
+@store_option
+def export(study: str, profile: str | None, form: str, table: str, metric: str, output: str, store: Path) -> None:
+    """Write one table of a study run.
+
+    csv, parquet and json hold every column with full precision, accuracies as fractions; every seed's value is in the
+    table `cells`. markdown, latex (booktabs) and html are for people, in percentage points.
+    """
+    from harness.load import curves_table, find_manifest, results_table
+    from harness.report.files import check_file, write_file
+    from harness.report.formats import export_table
+    from harness.report.tables import Tables
+
+    path = None if output == "-" else Path(output)
+    if path:
+        check_file(path)
+    cells = Cells(store.absolute())
+    manifest = find_manifest(cells, study, profile)
+    tables = Tables(results_table(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
+    content = export_table(tables, table, form)
+    if path:
+        write_file(path, content)
+        click.echo(f"{path}: {table} of {manifest['id']}", err=True)
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()

@@ -1,0 +1,39 @@
+"""`harness report`: one page with tables and figures, and the files for papers beside it."""
+
+from pathlib import Path
+
+import click
+
+from harness.cells import Cells
+from harness.cli.options import store_option
+
+
+@click.command()
+@click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results --list`).")
+@click.option("--profile", help="Only study runs of this profile.")
+@click.option("--metric", default="test_accuracy", show_default=True, help="What the effects are of.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A folder, made if need be.")
+@store_option
+def report(study: str, profile: str | None, metric: str, output: Path, store: Path) -> None:
+    """Write the report of a study run: one HTML page that works offline, tables and figures beside it.
+
+    Nothing is trained: the page says what the results do not have, and which design to run for it.
+    """
+    from harness.load import confirmations, curves_table, find_manifest, results_table
+    from harness.report.files import check_folder
+    from harness.report.tables import Tables
+    from harness.report.write import write_report
+
+    check_folder(output)
+    cells = Cells(store.absolute())
+    manifest = find_manifest(cells, study, profile)
+    tables = Tables(
+        results_table(cells, manifest),
+        load_curves=lambda: curves_table(cells, manifest),
+        metric=metric,
+        confirmations=confirmations(cells, manifest),
+    )
+    written = write_report(tables, output)
+    for sentence in (*tables.confirmations, tables.headline.sentence):
+        click.echo(sentence)
+    click.echo(f"{written[0]}: {manifest['id']}; {len(written) - 1} tables and figures beside it.")

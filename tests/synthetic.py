@@ -1,0 +1,203 @@
+"""A study run with made-up numbers, on disk as the runner leaves one: manifest, results, journals.
+
+Real plan, real keys, real files; only the numbers are drawn here: the sum of the effects of a cell's changes, the
+interactions of its pairs, a part that the seed gives to every variant, and noise of its own. Each cell has a
+generator of its own, so that a cell has the same numbers whatever else is planned.
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.cell import Cell
+from harness.cells import Cells
+from harness.load import curves_table, results_table
+from harness.plan import Plan, make_plan
+from harness.report.tables import Tables
+from harness.results import Result, Status
+from harness.study import load_study
+
+EFFECTS: Mapping[str, float] = {
+    "optimizer-adamax": 0.012,
+    "filters-64-128-256": 0.015,
+    "filters-128-256-512": 0.028,
+    "batch-norm": 0.034,
+    "batch-norm-fc": 0.008,
+    "l2-1e-5": 0.0,
+    "l2-1e-3": -0.006,
+    "dropout-0.2": 0.004,
+    "dropout-0.6": 0.001,
+    "kernel-3": -0.003,
+    "kernel-7": -0.024,
+    "augment-harsh": -0.06,
+    "augment-gentle": 0.02,
+    "pooling-average": -0.008,
+    "pooling-stride": -0.012,
+}
+INTERACTIONS: Mapping[frozenset[str], float] = {
+    frozenset({"batch-norm", "optimizer-adamax"}): -0.008,
+    frozenset({"batch-norm", "batch-norm-fc"}): -0.006,
+}
+COSTS: Mapping[str, float] = {  # factor of the training time
+    "filters-64-128-256": 2.6,
+    "filters-128-256-512": 8.1,
+    "batch-norm": 1.15,
+    "batch-norm-fc": 1.02,
+    "kernel-3": 0.7,
+    "kernel-7": 1.6,
+    "augment-harsh": 1.3,
+    "augment-gentle": 1.1,
+    "pooling-stride": 0.45,
+}
+SIZES: Mapping[str, float] = {  # factor of the number of parameters
+    "filters-64-128-256": 3.4,
+    "filters-128-256-512": 12.5,
+    "kernel-3": 0.6,
+    "kernel-7": 1.7,
+}
+STEPS_PER_EPOCH = 56  # 3,600 training images of the quick profile in batches of 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What the made-up cells measure. Accuracies are fractions.
+
+    Attributes:
+        effects, interactions: by change, and by pair of changes; a change that is not named does nothing.
+        seed_sd: of what a seed gives to all variants alike; noise: sd of a cell's own part.
+        outcomes: (variant, seed) -> status of a cell that ended badly.
+        missing: (variant, seed) of planned cells that have not ended.
+        overrides: fields of the result by (variant, seed), such as another device.
+    """
+
+    baseline: float = 0.70
+    effects: Mapping[str, float] = field(default_factory=lambda: EFFECTS)
+    interactions: Mapping[frozenset[str], float] = field(default_factory=lambda: INTERACTIONS)
+    seed_sd: float = 0.006
+    noise: float = 0.003
+    outcomes: Mapping[tuple[str, int], Status] = field(default_factory=dict)
+    missing: Collection[tuple[str, int]] = ()
+    overrides: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
+
+
+def synthetic_plan(
+    *,
+    study: str = "task3",
+    profile: str = "quick",
+    designs: Sequence[str] = (),
+    seeds: int | Sequence[int] = 3,
+    only: Sequence[str] = (),
+) -> Plan:
+    """A plan of a built-in study without any images: the data's fingerprint is a fixed word."""
+    return make_plan(
+        load_study(study),
+        fingerprints=lambda settings: {"data": "synthetic"},
+        precision="float32",
+        profile=profile,
+        designs=designs,
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else seeds,
+        only=only,
+    )
+
+
+def synthetic_store(root: Path, plan: Plan | None = None, numbers: Numbers | None = None) -> Cells:
+    """Writes the plan's manifest and every cell under `root`, and returns the folder of cells.
+
+    The files are written without the syncs of `Cells`, which would take minutes for thousands of cells.
+    """
+    plan, numbers, cells = plan or synthetic_plan(), numbers or Numbers(), Cells(root)
+    (root / "studies").mkdir(parents=True, exist_ok=True)
+    manifest = plan.manifest("harness ablate --study task3 --profile quick")
+    (root / "studies" / f"{plan.id}.json").write_text(json.dumps(manifest, indent=1))
+    for variant in plan.variants:
+        for cell in variant.cells:
+            if (variant.name, cell.seed) not in numbers.missing:
+                _write_cell(cells.folder(cell.key), cell, _result(variant.name, variant.changes, cell, numbers))
+    return cells
+
+
+def _write_cell(folder: Path, cell: Cell, result: Result) -> None:
+    folder.mkdir(parents=True)
+    events: list[dict[str, Any]] = [{"event": "started", "step": 0}]
+    if result.is_finished:
+        events += _validations(result)
+    events.append({"event": "ended", **result.to_json()})
+    stamped = ({"time": "2026-01-01T00:00:00.000+00:00", **event} for event in events)
+    (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
+    (folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in stamped))
+    (folder / "result.json").write_text(json.dumps(result.to_json(), indent=1))
+
+
+def _result(variant: str, changes: Sequence[str], cell: Cell, numbers: Numbers) -> Result:
+    common: dict[str, Any] = {
+        "key": cell.key,
+        "seed": cell.seed,
+        "device": "cpu: synthetic",
+        "precision": "float32",
+        "threads": 1,
+        "versions": "python 3.11, torch 2.15",
+        "commit": "0" * 40,
+        "data_fingerprint": "synthetic",
+        "finished_at": "2026-01-01T00:00:00.000+00:00",
+    } | dict(numbers.overrides.get((variant, cell.seed), {}))
+    status = numbers.outcomes.get((variant, cell.seed), "finished")
+    if status != "finished":
+        return Result(**common, status=status, reason=f"planted: {status}")
+    draws = np.random.default_rng(int(cell.key, 16))
+    accuracy = numbers.baseline + sum(numbers.effects.get(name, 0.0) for name in changes)
+    accuracy += sum(value for pair, value in numbers.interactions.items() if pair <= set(changes))
+    accuracy += numbers.seed_sd * np.random.default_rng([7, cell.seed]).normal()
+    test, val = (float(np.clip(accuracy + numbers.noise * draws.normal(), 0.01, 0.99)) for _ in range(2))
+    held_back = 0.10 if any(name.startswith("dropout") for name in changes) else 0.16  # training minus validation
+    best = float(draws.integers(6, 10)) / 2
+    last = min(best + 1.5, 6.0)
+    return Result(
+        **common,
+        status="finished",
+        train_loss=-math.log(min(val + held_back, 0.995)),
+        train_accuracy=round(min(val + held_back, 0.995), 4),
+        val_loss=-math.log(val) + 0.45,
+        val_accuracy=round(val * 400) / 400,
+        test_loss=-math.log(test) + 0.45,
+        test_accuracy=round(test * 2000) / 2000,
+        best_step=int(best * STEPS_PER_EPOCH),
+        best_epoch=best,
+        num_steps=int(last * STEPS_PER_EPOCH),
+        num_epochs=last,
+        seconds=12.0 * math.prod(COSTS.get(name, 1.0) for name in changes) * float(np.exp(0.05 * draws.normal())),
+        parameters=int(97_000 * math.prod(SIZES.get(name, 1.0) for name in changes)),
+        peak_memory_bytes=600_000_000,
+    )
+
+
+def _validations(result: Any) -> Iterator[dict[str, Any]]:
+    """Curves that end in the result: validation loss is smallest at the best step, training loss falls to the end."""
+    draws = np.random.default_rng(result.seed)
+    for half_epochs in range(1, round(2 * result.num_epochs) + 1):
+        epoch = half_epochs / 2
+        ahead = epoch - result.best_epoch
+        rise = 0.08 * ahead**2 if ahead > 0 else 1.4 * (math.exp(-epoch) - math.exp(-result.best_epoch))
+        wiggle = 0.004 * abs(draws.normal()) if ahead else 0.0
+        gained = (1 - math.exp(-1.2 * epoch)) / (1 - math.exp(-1.2 * result.best_epoch))
+        yield {
+            "event": "validation",
+            "step": int(epoch * STEPS_PER_EPOCH),
+            "epoch": epoch,
+            "train_loss": result.train_loss + 1.6 * math.exp(-0.9 * epoch) - 0.05 * max(ahead, 0.0),
+            "train_accuracy": min(result.train_accuracy * (0.35 + 0.65 * gained), 1.0),
+            "val_loss": result.val_loss + rise + wiggle,
+            "val_accuracy": min(result.val_accuracy * (0.4 + 0.6 * gained), 1.0) if ahead else result.val_accuracy,
+            "seconds": result.seconds * epoch / result.num_epochs,
+        }
+
+
+def synthetic_tables(root: Path, plan: Plan | None = None, numbers: Numbers | None = None, **options: Any) -> Tables:
+    """The tables of a synthetic study run, read back from the disk."""
+    cells = synthetic_store(root, plan, numbers)
+    (manifest,) = cells.manifests().values()
+    return Tables(results_table(cells, manifest), load_curves=lambda: curves_table(cells, manifest), **options)

@@ -1,0 +1,246 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import Numbers, synthetic_plan, synthetic_tables
+
+from harness.errors import ResultsError
+from harness.report.display import GRIDS, overfitting_grid, seeds_grid
+from harness.report.overfitting import describe_overfitting, overfitting_table
+from harness.report.rows import effect_rows
+from harness.report.tables import TABLES, effects_json
+from harness.stats import effects
+
+EVERYTHING = ("add-one", "combinations", "leave-one-out:model-1", "path")
+NOISELESS = {"seed_sd": 0.0, "noise": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Ten seeds; one cell diverged, one has not run."""
+    numbers = Numbers(outcomes={("kernel-7", 1): "diverged"}, missing=[("augment-harsh", 2)])
+    plan = synthetic_plan(designs=EVERYTHING, seeds=10, profile="standard")
+    return synthetic_tables(tmp_path_factory.mktemp("store"), plan, numbers)
+
+
+def test_each_design_is_a_family_of_its_own_with_its_own_correction(tables):
+    assert list(tables.families) == ["add-one", "combinations", "leave-one-out:model-1", "path:report"]
+    sizes = {name: set(family.effects["m"]) for name, family in tables.families.items()}
+    assert sizes == {"add-one": {15}, "combinations": {2}, "leave-one-out:model-1": {6}, "path:report": {6}}
+
+
+def test_the_effects_of_add_one_are_those_of_the_statistics(tables):
+    single = tables.families["add-one"]
+    expected = effects(tables.results, variants=list(single.sides))
+
+    pd.testing.assert_frame_equal(single.effects, expected)
+
+
+def test_leaving_a_change_out_says_what_it_adds_to_the_full_combination(tmp_path):
+    # 0.004 alone; its interactions are none, so the same inside model-1. Accuracies are multiples of 1/2000.
+    plan = synthetic_plan(designs=("leave-one-out:model-1",), seeds=2)
+    tables = synthetic_tables(tmp_path, plan, Numbers(**NOISELESS))
+    row = tables.effects.set_index("change").loc["dropout-0.2"]
+
+    assert row["mean"] == pytest.approx(0.004, abs=1e-9)
+    assert (row["variant"], row["reference"]) == (
+        "model-1",
+        "optimizer-adamax+filters-64-128-256+batch-norm+batch-norm-fc+l2-1e-5",
+    )
+
+
+def test_a_path_keeps_its_order_and_the_other_designs_are_sorted_by_their_estimate(tables):
+    path = tables.families["path:report"].effects["variant"]
+    assert list(path) == list(tables.families["path:report"].sides)
+    for name in ("add-one", "combinations", "leave-one-out:model-1"):
+        assert tables.families[name].effects["improvement"].is_monotonic_decreasing
+
+
+def test_the_headline_is_picked_by_validation_and_reported_on_test(tmp_path):
+    second = "filters-128-256-512"
+    plan = synthetic_plan(seeds=8, profile="standard", only=("batch-norm", second))
+    tables = synthetic_tables(tmp_path, plan)
+    results = tables.results
+    better = results["val_accuracy"].where(results["variant"] != second, results["val_accuracy"] + 0.1)
+    swapped = results.assign(val_accuracy=better)
+
+    assert tables.headline.variant == "batch-norm"
+    assert tables.headline.is_supported
+    headline = type(tables)(swapped, load_curves=pd.DataFrame).headline
+    assert headline.variant == second
+    ours = tables.effects.set_index("change").loc[second, "mean"]
+    assert f"{100 * ours:+.2f} points" in headline.sentence
+
+
+def test_the_headline_is_about_single_changes_whatever_design_comes_first(tmp_path):
+    plan = synthetic_plan(designs=("combinations", "add-one"), seeds=2)
+    tables = synthetic_tables(tmp_path, plan)
+
+    assert next(iter(tables.families)) == "combinations"
+    assert tables.headline.variant in tables.families["add-one"].sides
+
+
+def test_a_greedy_path_is_exploratory_however_many_seeds(tmp_path):
+    plan = synthetic_plan(designs=("path",), seeds=10, profile="standard")
+    tables = synthetic_tables(tmp_path, plan)
+    assert "improves" in set(tables.effects["verdict"])
+
+    for it in tables.manifest["comparisons"]:
+        it["design"] = "path:greedy"
+    greedy = type(tables)(tables.results, load_curves=tables.load_curves)
+
+    assert set(greedy.effects["verdict"]) == {"exploratory"}
+
+
+def test_variants_stand_in_the_order_of_the_plan_with_their_outcomes(tables):
+    assert list(tables.variants["variant"]) == [it["name"] for it in tables.manifest["variants"]]
+    by_name = tables.variants.set_index("variant")
+    assert tuple(by_name.loc["kernel-7", ["n_ok", "n", "outcomes"]]) == (9, 10, "1 diverged")
+    assert tuple(by_name.loc["augment-harsh", ["n_ok", "n", "outcomes"]]) == (9, 10, "1 missing")
+
+
+def test_published_numbers_of_variants_that_did_not_run_have_no_numbers_of_ours(tmp_path):
+    tables = synthetic_tables(tmp_path, synthetic_plan(seeds=3, only=("kernel-3",)))
+    by_variant = tables.published.groupby("variant")["n"].max()
+
+    assert by_variant.to_dict() == {"baseline": 3, "model-1": 0, "model-2": 0}
+    assert tables.published.loc[tables.published["n"] == 0, "mean"].isna().all()
+    baseline = tables.published.set_index(["variant", "metric"]).loc[("baseline", "test_accuracy")]
+    assert baseline["difference"] == pytest.approx(baseline["mean"] - 0.7422)
+
+
+def test_overfitting_is_the_gap_at_the_best_checkpoint_and_at_the_end():
+    # By hand. Seed 0: best at epoch 1 (val loss .8), then .9 and train .2 -> .1. Seed 1: the best is the last.
+    results = pd.DataFrame(
+        {
+            "variant": "a", "seed": [0, 1, 2], "status": ["finished", "finished", "failed"],
+            "best_epoch": [1.0, 2.0, np.nan], "num_epochs": [2.0, 2.0, 1.0],
+            "train_accuracy": [0.9, 0.8, np.nan], "val_accuracy": [0.7, 0.7, np.nan],
+        }
+    )  # fmt: skip
+    curves = pd.DataFrame(
+        {
+            "variant": "a", "seed": [1, 0, 1, 0, 2], "step": [10, 20, 20, 10, 10], "epoch": [1.0, 2.0, 2.0, 1.0, 1.0],
+            "train_loss": [0.5, 0.1, 0.4, 0.2, np.nan], "train_accuracy": [0.5, 0.95, 0.75, 0.85, 0.1],
+            "val_loss": [0.9, 0.9, 0.6, 0.8, np.nan], "val_accuracy": [0.6, 0.65, 0.7, 0.7, 0.1],
+        }
+    )  # fmt: skip
+
+    (row,) = overfitting_table(results, curves).itertuples()
+
+    assert (row.n, row.n_curves, row.best_epoch_min, row.best_epoch_max) == (2, 2, 1.0, 2.0)
+    assert row.gap_best == pytest.approx(0.15)  # .2 and .1
+    assert row.gap_end == pytest.approx((0.30 + 0.05) / 2)
+    assert row.val_loss_rise == pytest.approx(0.05)  # .1 and 0
+    assert row.train_loss_fall == pytest.approx(0.05)  # .1 and 0
+    said = describe_overfitting(overfitting_table(results, curves), "a")
+    assert "epoch 1.5 of 2.0 (mean over 2 seeds; 1 to 2)" in said
+    assert "15.0 points there and 17.5 at the end" in said
+    assert describe_overfitting(overfitting_table(results, curves), "b") == ""
+
+
+def test_interactions_are_what_two_changes_do_beyond_their_sum(tmp_path):
+    plan = synthetic_plan(designs=("pairs",), seeds=2, only=("batch-norm", "optimizer-adamax", "kernel-3"))
+    tables = synthetic_tables(tmp_path, plan, Numbers(**NOISELESS))
+    found = tables.interactions.set_index("variant")["mean"]
+
+    assert found["batch-norm x optimizer-adamax"] == pytest.approx(-0.008, abs=1e-9)
+    assert found["batch-norm x kernel-3"] == pytest.approx(0, abs=1e-9)
+
+
+def test_shapley_values_share_out_what_a_complete_factorial_gains(tmp_path):
+    plan = synthetic_plan(designs=("add-one", "factorial"), seeds=2, only=("batch-norm", "optimizer-adamax"))
+    tables = synthetic_tables(tmp_path, plan, Numbers(**NOISELESS))
+    found = tables.shapley.set_index("variant")["mean"]
+
+    # Each gets its own effect and half of the interaction of -.008.
+    assert found["batch-norm"] == pytest.approx(0.034 - 0.004, abs=1e-9)
+    assert found["optimizer-adamax"] == pytest.approx(0.012 - 0.004, abs=1e-9)
+
+
+def test_a_table_that_needs_another_design_says_which_one(tables):
+    with pytest.raises(ResultsError, match="--design factorial"):
+        _ = tables.shapley
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "peak_memory"])
+def test_a_metric_that_no_run_has_is_named_with_those_there_are(tables, metric):
+    broken = type(tables)(tables.results, load_curves=tables.load_curves, metric=metric)
+    with pytest.raises(ResultsError, match=f"{metric}.*Available: test_accuracy"):
+        _ = broken.effects
+
+
+def test_the_rows_of_people_are_in_points_and_begin_with_the_reference(tables):
+    rows = effect_rows(tables.families["add-one"], tables.variants)
+    effect = tables.effects.iloc[0]
+
+    assert (rows[0].change, rows[0].effect, rows[0].verdict, rows[0].n) == ("baseline", "–", "reference", "10/10")
+    assert rows[1].change == effect["change"]
+    assert rows[1].effect == f"{100 * effect['mean']:+.2f} [{100 * effect['low']:+.2f}, {100 * effect['high']:+.2f}]"
+    assert rows[1].cost.endswith(f"×{_cost(tables, rows[1].change) / _cost(tables, 'baseline'):.2f}")
+
+
+def test_rows_of_leave_one_out_show_the_accuracy_without_the_change(tables):
+    rows = effect_rows(tables.families["leave-one-out:model-1"], tables.variants)
+    by_name = tables.variants.set_index("variant")
+
+    assert rows[0].change == "model-1"
+    without = tables.families["leave-one-out:model-1"].sides[rows[1].change][1]
+    assert rows[1].value.startswith(f"{100 * by_name.loc[without, 'mean']:.2f} ± ")
+
+
+def test_a_row_with_missing_cells_says_so_and_no_other_row_does(tables):
+    remarks = {row.change: row.remark for row in effect_rows(tables.families["add-one"], tables.variants) if row.remark}
+    assert remarks == {
+        "kernel-7": "9 of 10 pairs complete (kernel-7 seed 1 diverged)",
+        "augment-harsh": "9 of 10 pairs complete (augment-harsh seed 2 not run)",
+    }
+
+
+def test_one_seed_shows_an_estimate_and_nothing_that_would_need_more(tmp_path):
+    tables = synthetic_tables(tmp_path, synthetic_plan(seeds=1, only=("batch-norm",)))
+    row = effect_rows(tables.families["add-one"], tables.variants)[1]
+
+    assert row.effect == f"{100 * tables.effects['mean'].iloc[0]:+.2f}"
+    assert (row.p, row.p_holm, row.p_improve, row.verdict) == ("–", "–", "–", "no inference (one seed)")
+
+
+def test_every_seed_has_its_value_or_its_status(tables):
+    grid = seeds_grid(tables)
+    rows = {row[0]: row[1:] for row in grid.rows}
+    harsh = tables.results[tables.results["variant"] == "augment-harsh"]
+
+    assert rows["augment-harsh"][2] == "missing"
+    assert rows["kernel-7"][1] == "diverged"
+    assert rows["augment-harsh"][0] == f"{100 * harsh['test_accuracy'].iloc[0]:.2f}"
+
+
+def test_every_table_has_a_grid_and_a_description():
+    assert list(GRIDS) == list(TABLES)
+
+
+def test_the_json_of_ablate_is_plain_json_with_the_answer(tables):
+    found = json.loads(json.dumps(effects_json(tables.results), allow_nan=False))
+
+    assert found["study"] == "task3"
+    assert found["headline"]["variant"] == tables.headline.variant
+    assert [row["change"] for row in found["effects"]] == list(tables.effects["change"])
+    assert found["effects"][0]["mean"] == tables.effects["mean"].iloc[0]
+
+
+def test_nothing_is_computed_before_anything_finished(tmp_path):
+    plan = synthetic_plan(seeds=2, only=("batch-norm",))
+    unfinished = [(variant.name, cell.seed) for variant in plan.variants for cell in variant.cells]
+    tables = synthetic_tables(tmp_path, plan, Numbers(missing=unfinished))
+
+    assert list(tables.effects["verdict"]) == ["no results"]
+    assert tables.headline.variant is None
+    assert tables.published["n"].sum() == 0
+    assert overfitting_grid(tables).rows == ()
+    json.dumps(effects_json(tables.results), allow_nan=False)
+
+
+def _cost(tables, variant):
+    cells = tables.results[(tables.results["variant"] == variant) & (tables.results["status"] == "finished")]
+    return cells["seconds"].mean()
