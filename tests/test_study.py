@@ -212,7 +212,7 @@ def test_a_mistake_is_named_with_its_place_and_the_next_step(write, text, messag
     ("baseline", "message"),
     [
         ("{model: {kernel_size: 4, kind: convnet}}", "baseline.model.kernel_size: must be odd"),
-        ("{model: {kernel_size: 3}}", "baseline.model.kind: required, but missing"),
+        ("{data: {seed: 3}}", "baseline.data.kind: required, but missing"),
         ("{model: {kind: convent}}", "baseline.model.kind: unknown 'convent'; expected 'convnet'"),
         ("{optimizer: {learning_rate: -1e-3}}", "baseline.optimizer.learning_rate: input should be greater than 0"),
         (
