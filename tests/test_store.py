@@ -64,6 +64,36 @@ def everything(store: tuple[str, Cells]) -> list[Any]:
     return found
 
 
+class Dying(Server):
+    """A server whose client dies just after (or just before) its n-th call that alters something; it counts them."""
+
+    calls, dies_at, dies_before = 0, 0, False
+
+    def _die(self, method: str, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.dies_at and self.dies_before:
+            raise KeyboardInterrupt
+        answer = getattr(super(), method)(*arguments)
+        if self.calls == self.dies_at:
+            raise KeyboardInterrupt
+        return answer
+
+    def create_run(self, *arguments):
+        return self._die("create_run", *arguments)
+
+    def send(self, *arguments):
+        return self._die("send", *arguments)
+
+    def log_dataset(self, *arguments):
+        return self._die("log_dataset", *arguments)
+
+    def put(self, *arguments):
+        return self._die("put", *arguments)
+
+    def set_status(self, *arguments):
+        return self._die("set_status", *arguments)
+
+
 def test_a_study_is_a_tree_of_study_variants_and_cells(store):
     train(store[1], BASELINE[0])
     train(store[1], NORMED[1])
@@ -73,6 +103,8 @@ def test_a_study_is_a_tree_of_study_variants_and_cells(store):
     assert [run.info.run_name for run in tree["variant"]] == ["baseline", "batch-norm"]
     assert [run.info.run_name for run in tree["cell"]] == ["baseline seed 0", "batch-norm seed 1"]
     assert {run.data.tags["mlflow.parentRunId"] for run in tree["variant"]} == {study.info.run_id}
+    for run in (study, *tree["variant"], *tree["cell"]):
+        assert study.info.start_time <= run.info.start_time <= run.info.end_time <= study.info.end_time
     parents = [run.data.tags["mlflow.parentRunId"] for run in tree["cell"]]
     assert parents == [run.info.run_id for run in tree["variant"]]
 
@@ -120,7 +152,10 @@ def test_a_second_projection_sends_nothing(store):
     start(store[1], BASELINE[1])
     assert project(store) == 5
     before = everything(store)
-    assert project(store) == 0
+    again = Tracking(store[0], store[1].root)
+    again._server = counting = Dying(store[0], store[1].root)
+    assert again.project(MANIFEST, store[1]).delivered == 0
+    assert counting.calls == 0
     assert everything(store) == before
 
 
@@ -139,36 +174,6 @@ def test_a_cell_that_goes_on_adds_its_new_points_in_order(store):
     for key in CURVES:
         assert [step for step, _ in history(uri, run.info.run_id, key)] == [100, 200, 300, 400]
     assert run.info.status == "FINISHED"
-
-
-class Dying(Server):
-    """A server whose client dies just after (or just before) its n-th call that alters something."""
-
-    calls, dies_at, dies_before = 0, 0, False
-
-    def _die(self, method: str, *arguments: Any) -> Any:
-        self.calls += 1
-        if self.calls == self.dies_at and self.dies_before:
-            raise KeyboardInterrupt
-        answer = getattr(super(), method)(*arguments)
-        if self.calls == self.dies_at:
-            raise KeyboardInterrupt
-        return answer
-
-    def create_run(self, *arguments):
-        return self._die("create_run", *arguments)
-
-    def send(self, *arguments):
-        return self._die("send", *arguments)
-
-    def log_dataset(self, *arguments):
-        return self._die("log_dataset", *arguments)
-
-    def put(self, *arguments):
-        return self._die("put", *arguments)
-
-    def set_status(self, *arguments):
-        return self._die("set_status", *arguments)
 
 
 @pytest.mark.parametrize("dies_before", [False, True])
@@ -196,6 +201,23 @@ def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_pat
     assert everything(store) == everything(undisturbed)
 
 
+def test_a_validation_that_was_sent_by_a_dying_process_and_is_repeated_later_is_there_once(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    project(store)
+    validate(cells, BASELINE[0], 100)
+    tracking = Tracking(uri, cells.root)
+    tracking._server = dying = Dying(uri, cells.root)
+    dying.dies_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        tracking.project(MANIFEST, cells)
+    start(cells, BASELINE[0], "resumed")
+    validate(cells, BASELINE[0], 100)  # at another time: MLflow itself takes it for another point
+    project(store)
+    (run,) = runs(store)
+    assert [step for step, _ in history(uri, run.info.run_id, "val/loss")] == [100]
+
+
 @pytest.mark.parametrize("damage", ["lost", "damaged", "of an older day"])
 def test_a_ledger_that_is_lost_or_wrong_costs_nothing(store, damage):
     _, cells = store
@@ -216,6 +238,19 @@ def test_a_ledger_that_is_lost_or_wrong_costs_nothing(store, damage):
     project(store)
     assert [run.info.run_name for run in runs(store)] == ["baseline seed 0", "baseline seed 1"]
     assert everything(store) == before
+
+
+def test_a_validation_that_is_repeated_later_is_not_sent_again_even_without_a_ledger(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    validate(cells, BASELINE[0], 100)
+    project(store)
+    shutil.rmtree(cells.root / "tracking")
+    start(cells, BASELINE[0], "resumed")
+    validate(cells, BASELINE[0], 100)
+    project(store)
+    (run,) = runs(store)
+    assert [step for step, _ in history(uri, run.info.run_id, "val/loss")] == [100]
 
 
 def test_a_database_that_is_gone_is_made_again_from_the_cells(store):
@@ -258,6 +293,18 @@ def test_a_run_that_someone_deleted_comes_back_whole_when_its_cell_goes_on(store
     assert [step for step, _ in history(uri, again.info.run_id, "val/loss")] == [100, 200]
 
 
+def test_cells_follow_their_variant_when_someone_deleted_its_run(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    MlflowClient(tracking_uri=uri).delete_run(runs(store, "variant")[0].info.run_id)
+    train(cells, BASELINE[1])
+    project(store)
+    project(store)
+    (variant,) = runs(store, "variant")
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs(store)} == {variant.info.run_id}
+
+
 def test_a_cell_that_is_trained_again_with_the_same_numbers_keeps_its_run(store):
     uri, cells = store
     start(cells, BASELINE[0])
@@ -276,6 +323,20 @@ def test_a_cell_that_is_trained_again_with_the_same_numbers_keeps_its_run(store)
     assert second.info.run_id == first.info.run_id
     assert [step for step, _ in history(uri, second.info.run_id, "val/loss")] == [100, 200]
     assert second.info.status == "FINISHED"
+
+
+def test_a_cell_that_is_trained_again_and_ends_earlier_leaves_no_points_behind(store):
+    uri, cells = store
+    start(cells, BASELINE[0])
+    validate(cells, BASELINE[0], 100)
+    validate(cells, BASELINE[0], 200)
+    project(store)
+    start(cells, BASELINE[0], "restarted")
+    validate(cells, BASELINE[0], 100)
+    finish(cells, BASELINE[0], num_steps=100)
+    project(store)
+    (run,) = runs(store)
+    assert [step for step, _ in history(uri, run.info.run_id, "val/loss")] == [100]
 
 
 def test_a_cell_that_is_trained_again_with_other_numbers_gets_another_run(store):
@@ -336,7 +397,7 @@ def test_a_study_ends_as_its_command_does(store):
 
 
 def test_the_first_delivery_tells_the_truth_about_dead_study_runs_of_the_experiment(store):
-    _, cells = store
+    uri, cells = store
     dead = a_manifest({"baseline": cells_of(seeds=[7])}, profile="standard")
     lost = a_manifest({"baseline": cells_of(seeds=[8])}, profile="lost")
     cells.write_manifest(dead["id"], dead)
@@ -347,6 +408,9 @@ def test_the_first_delivery_tells_the_truth_about_dead_study_runs_of_the_experim
         project(store, dead)
         project(store, lost)  # which never wrote its manifest
         assert {run.info.status for run in runs(store)} == {"RUNNING"}
+    with locked(Tracking(uri, cells.root).live_lock(lost["id"]), shared=True):
+        project(store)
+        assert [run.info.status for run in runs(store)] == ["KILLED", "RUNNING"]
     project(store)
     assert {run.info.status for run in runs(store)} == {"KILLED"}
     assert {run.info.status for run in runs(store, "study")} == {"KILLED"}

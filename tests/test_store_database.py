@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from postgresql import free_port, postgresql_url
-from tracked import a_store
+from postgresql import free_port, fresh_database, postgresql_url
+from tracked import a_manifest, a_store, cells_of, history, mlflow_runs, train
 
+from harness.cells import Cells
 from harness.errors import TrackingError
-from harness.store import database, init, masked, resolve_uri
+from harness.store import Tracking, database, init, masked, resolve_uri
 
 NOBODY = 65534
 
@@ -131,15 +132,36 @@ def test_four_processes_that_meet_a_fresh_sqlite_file_all_succeed(tmp_path):
         assert file.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
-def test_four_processes_that_meet_a_fresh_postgresql_database_all_succeed(tmp_path):
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
     with postgresql_url() as url:
-        assert _failures_of_four(url, tmp_path) == [""] * 4
-        engine = sqlalchemy.create_engine(url)
-        with engine.connect() as connection:
-            assert connection.execute(sqlalchemy.text("SELECT count(*) FROM alembic_version")).scalar() == 1
-        engine.dispose()
-        with pytest.raises(TrackingError, match=r"does not exist\. Create it"):
-            init(url.replace("/test", "/nowhere"), tmp_path)
+        yield url
+
+
+def test_four_processes_that_meet_a_fresh_postgresql_database_all_succeed(postgresql, tmp_path):
+    url = fresh_database(postgresql, "raced")
+    assert _failures_of_four(url, tmp_path) == [""] * 4
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_a_study_is_delivered_to_postgresql_too(postgresql, tmp_path):
+    url, cells, cell = fresh_database(postgresql, "delivered"), Cells(tmp_path), cells_of()[0]
+    manifest = a_manifest({"baseline": [cell]})
+    train(cells, cell)
+    assert Tracking(url, tmp_path).project(manifest, cells).delivered == 4
+    assert Tracking(url, tmp_path).project(manifest, cells).delivered == 0
+    tree = mlflow_runs(url, tmp_path)
+    assert [tree[kind][0].info.status for kind in ("study", "variant", "cell")] == ["FINISHED"] * 3
+    assert history(url, tree["cell"][0].info.run_id, "val/loss") == [(100, 2.0), (200, 1.9000000000000001)]
+    assert len(list((tmp_path / "artifacts").rglob("best.safetensors"))) == 1
+
+
+def test_a_postgresql_database_that_does_not_exist_says_so(postgresql, tmp_path):
+    nowhere = sqlalchemy.make_url(postgresql).set(database="nowhere").render_as_string(hide_password=False)
+    with pytest.raises(TrackingError, match=r"does not exist\. Create it"):
+        init(nowhere, tmp_path)
 
 
 def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path):

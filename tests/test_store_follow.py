@@ -274,4 +274,8 @@ def test_nothing_is_asked_of_the_server_while_nothing_changes(tmp_path, monkeypa
         assert len(asked) == 1
         start(cells, CELLS[0])
         wait_until(lambda: len(asked) == 2)
-    assert asked == [None, {CELLS[0].key}, None]  # everything, what changed, everything
+        (cells.folder(CELLS[1].key) / "result.json").write_text(
+            "{}"
+        )  # written after its event, so that a look may fall between
+        wait_until(lambda: len(asked) == 3)
+    assert asked == [None, {CELLS[0].key}, {CELLS[1].key}, None]  # everything, what changed, everything

@@ -61,7 +61,7 @@ class RunImage:
         key: identity: two images with one key are the same run at two times.
         state: what `harness.status` says; finer than `status`.
         points: in the order in which they became known; each (key, step) once, all finite.
-        end_ms: None while it runs.
+        end_ms: None while it runs, and for a study that died before its first cell.
         num_events, journal_bytes: how much of a cell's journal is in here; 0 for variants and studies.
     """
 
@@ -166,6 +166,12 @@ def cell_image(record: Record, *, key: str, study_id: str, name: str, tags: Mapp
         num_events=len(record.events),
         journal_bytes=record.journal_bytes,
     )
+
+
+def first_event_ms(cells: Cells, keys: Iterable[str]) -> int | None:
+    """When the first of these cells started, or None where none has."""
+    journals = (cells.events(key) for key in keys)
+    return min((milliseconds(events[0]["time"]) for events in journals if events), default=None)
 
 
 def group_status(states: Iterable[str], *, is_live: bool) -> RunStatus:

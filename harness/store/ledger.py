@@ -31,7 +31,8 @@ class Entry:
         run_id, experiment: MLflow's ids.
         settled: False while a delivery is under way.
         state: of the image that was delivered last.
-        start_ms, end_ms: of a cell's image that was delivered last; 0 for variants and studies.
+        start_ms: of a cell; 0 for variants and studies.
+        end_ms: as delivered, 0 while it runs.
         journal_bytes, num_events: how much of the cell's journal the delivery covered.
         num_points, digest: how many metric points, and a hash over them (`RunImage.digest`).
         status: MLflow's.

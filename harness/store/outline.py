@@ -56,11 +56,13 @@ class Outline:
         *,
         parent: str,
         is_live: bool,
+        first_ms: int | None = None,
         points: Sequence[Point] = (),
         settings: Mapping[str, Any] | None = None,
     ) -> RunImage:
         """Args:
         entries: what the ledger holds, by identity; cells that are not in it have not started.
+        first_ms: when the first cell started, where no cell is in the ledger yet.
         settings: of its cells, where one of them has started.
         """
         shown = {**self._variant_tags(variant), PARENT_TAG: parent}
@@ -72,13 +74,19 @@ class Outline:
             name=variant["name"],
             known=known,
             is_live=is_live,
+            first_ms=first_ms,
             tags=shown,
             params=params(settings or {}),
             points=tuple(points),
         )
 
     def study_image(
-        self, entries: Mapping[str, Entry], *, is_live: bool, artifacts: Sequence[Artifact] = ()
+        self,
+        entries: Mapping[str, Entry],
+        *,
+        is_live: bool,
+        first_ms: int | None = None,
+        artifacts: Sequence[Artifact] = (),
     ) -> RunImage:
         text = json.dumps(self.manifest, indent=1)
         manifest = Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
@@ -94,6 +102,7 @@ class Outline:
             name=self.id,
             known=known,
             is_live=is_live,
+            first_ms=first_ms,
             tags={
                 **self._study_tags(),
                 "mlflow.note.content": shortened(note, LONGEST_TAG),
@@ -104,17 +113,25 @@ class Outline:
             artifacts=(manifest, *artifacts),
         )
 
-    def _group(self, *, known: Sequence[Entry | None], is_live: bool, tags: dict[str, str], **rest: Any) -> RunImage:
+    def _group(
+        self,
+        *,
+        known: Sequence[Entry | None],
+        is_live: bool,
+        first_ms: int | None,
+        tags: dict[str, str],
+        **rest: Any,
+    ) -> RunImage:
         status = group_status((entry.state if entry else "waiting" for entry in known), is_live=is_live)
         started = [entry for entry in known if entry]
         now = time.time_ns() // 1_000_000
-        ends = max((entry.end_ms for entry in started), default=0) or now
+        ends = [entry.end_ms for entry in started if entry.end_ms]
         return RunImage(
             study_id=self.id,
             state=STATES[status],
             status=status,
-            start_ms=min((entry.start_ms for entry in started), default=now),
-            end_ms=None if status == "RUNNING" else ends,
+            start_ms=min((entry.start_ms for entry in started), default=now if first_ms is None else first_ms),
+            end_ms=None if status == "RUNNING" else max(ends, default=None),
             tags={**tags, "harness.status": STATES[status]},
             **rest,
         )

@@ -99,14 +99,15 @@ class Sender:
         params = {} if entry.has_params else image.params
         artifacts = [it for it in image.artifacts if entry.artifacts.get(it.name) != it.version]
         dataset = None if entry.has_dataset else image.dataset
-        if points or tags or params or artifacts or dataset or entry.status != image.status:
+        has_status = (entry.status, entry.end_ms) == (image.status, image.end_ms or 0)
+        if points or tags or params or artifacts or dataset or not has_status:
             self._ledger.unsettle(entry)
             self._server.send(entry.run_id, points, params, tags)
             if dataset:
                 self._server.log_dataset(entry.run_id, dataset)
             for artifact in artifacts:
                 self._server.put(entry.run_id, entry.artifact_uri, artifact)
-            if entry.status != image.status:
+            if not has_status:
                 self._server.set_status(entry.run_id, image.status, image.end_ms)
         return self._ledger.put(_noted(image, entry, is_settled=is_settled))
 
@@ -137,14 +138,13 @@ def _agrees(image: RunImage, entry: Entry) -> bool:
 
 def _noted(image: RunImage, entry: Entry, *, is_settled: bool = True) -> Entry:
     """The entry of the run once it is as the image says."""
-    is_cell = bool(image.cell_key)  # the times of a group follow from those of its cells
     return replace(
         entry,
         settled=is_settled,
         state=image.state,
         status=image.status,
-        start_ms=image.start_ms if is_cell else 0,
-        end_ms=(image.end_ms or 0) if is_cell else 0,
+        start_ms=image.start_ms if image.cell_key else 0,  # a group has the time of the first cell that is known now
+        end_ms=image.end_ms or 0,
         journal_bytes=image.journal_bytes,
         num_events=image.num_events,
         num_points=len(image.points),

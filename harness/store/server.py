@@ -56,7 +56,8 @@ class Server:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             where = (self._artifacts / name).as_uri() if self._artifacts else None
-            return str(self._client.create_experiment(name, artifact_location=where))
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages show runs, not chats
+            return str(self._client.create_experiment(name, artifact_location=where, tags=kind))
         if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"{masked(self._uri)}: experiment '{name}' is deleted. Restore it with `mlflow experiments restore "

@@ -20,7 +20,7 @@ from harness.cells import Cells, write_atomically
 from harness.errors import StoreError
 from harness.results import STATUSES
 from harness.store.database import explained, masked, tracking_failures
-from harness.store.image import cell_image, journal_bytes, read_record
+from harness.store.image import cell_image, first_event_ms, journal_bytes, read_record
 from harness.store.ledger import Ledger, open_ledger
 from harness.store.lock import is_locked, locked
 from harness.store.outline import PARENT_TAG, Outline, Variant
@@ -160,9 +160,9 @@ class Tracking:
         manifests = {manifest["id"]: manifest for manifest in cells.manifests().values()} if by_study else {}
         for other in sorted(by_study & manifests.keys()):
             yield from self._deliver(experiment, manifests[other], cells, ledger)
+        dead = {other for other in by_study - manifests.keys() if not is_locked(self.live_lock(other))}
         for run in stale:  # of study runs whose manifest is gone
-            other = run.tags["harness.study_id"]
-            if other in by_study - manifests.keys() and not cells.is_claimed(run.tags.get("harness.cell_key", "")):
+            if run.tags["harness.study_id"] in dead:
                 self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
 
     def _outline(self, manifest: Manifest) -> Outline:
@@ -190,7 +190,13 @@ class _Pass:
         self._artifacts = summary_artifacts(cells.root, outline.id)
 
     def study(self) -> str:
-        image = self._outline.study_image(self._sender.entries, is_live=self._is_live, artifacts=self._artifacts)
+        keys = (key for variant in self._outline.manifest["variants"] for key in variant["cells"].values())
+        image = self._outline.study_image(
+            self._sender.entries,
+            is_live=self._is_live,
+            first_ms=None if self._outline.study_key in self._sender.entries else first_event_ms(self._cells, keys),
+            artifacts=self._artifacts,
+        )
         return self._sender.bring(image).run_id
 
     def variant(self, variant: Variant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
@@ -220,6 +226,7 @@ class _Pass:
                 self._sender.entries,
                 parent=parent,
                 is_live=self._is_live,
+                first_ms=None if known else first_event_ms(self._cells, variant["cells"].values()),
                 points=self._points.get(variant["name"], ()),
                 settings=None if known and known.has_params else self._settings(variant),
             )
