@@ -72,7 +72,7 @@ def modelled_seconds(settings: Settings, device: str, num_epochs: float) -> floa
 
     Multiply-accumulates forward, twice that backward in training, and forward in evaluation, which is cheaper a pass.
     """
-    train, test = _num_images(settings)
+    train, test = num_images(settings)
     held_out = train * settings.training.validation_fraction
     validations = num_epochs * settings.training.validations_per_epoch
     passes = 3 * num_epochs * (train - held_out) + validations * held_out + train + test
@@ -103,7 +103,7 @@ def _side(settings: Settings) -> int:
     return settings.preprocessing.resize or stored
 
 
-def _num_images(settings: Settings) -> tuple[int, int]:
+def num_images(settings: Settings) -> tuple[int, int]:
     """Training (validation included) and test images."""
     if isinstance(settings.data, Shapes):
         return settings.data.train_images, settings.data.test_images

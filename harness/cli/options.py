@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from harness.cells import Cells
+from harness.errors import StudyError
 from harness.hardware import cuda_capabilities, native_precision, resolve_device, usable_cores
 from harness.plan import Plan, make_plan, parse_seeds
 from harness.settings import flatten
@@ -54,7 +55,12 @@ _PLAN_OPTIONS = [
     study_option,
     click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study."),
     click.option("--data", help="cifar10, cifar100, shapes, or image-folder:PATH; the study's own by default."),
-    click.option("--seeds", help="A count (10), or a list (0,1,2; `4,` is the one seed 4); the profile's by default."),
+    click.option(
+        "--seeds", help="A count (10), a list (0,1,2; `4,` is the one seed 4) or auto; the profile's by default."
+    ),
+    click.option(
+        "--mde", type=click.FloatRange(0, 100, min_open=True), help="With --seeds auto: effect to find, in points."
+    ),
     click.option(
         "--design", "designs", type=Names(), default=(), help="Designs, comma-separated; the study's own by default."
     ),
@@ -90,6 +96,7 @@ def planned(
     profile: str,
     data: str | None,
     seeds: str | None,
+    mde: float | None,
     designs: tuple[str, ...],
     only: tuple[str, ...],
     skip: tuple[str, ...],
@@ -109,19 +116,31 @@ def planned(
         overrides |= flatten({"data": parse_data(data)})
     if epochs:
         overrides["training.max_epochs"] = epochs
-    plan = make_plan(
-        load_study(study),
-        fingerprints=Fingerprints(cache),
-        precision=native_precision(device),
-        profile=profile,
-        designs=designs,
-        seeds=parse_seeds(seeds) if seeds else (),
-        only=only,
-        skip=skip,
-        overrides=overrides,
-    )
+    if (seeds == "auto") != (mde is not None):
+        raise StudyError("--seeds auto and --mde POINTS go together: the seeds that find an effect of so many points.")
+    loaded, fingerprints = load_study(study), Fingerprints(cache)
+
+    def make(numbers: tuple[int, ...]) -> Plan:
+        return make_plan(
+            loaded,
+            fingerprints=fingerprints,
+            precision=native_precision(device),
+            profile=profile,
+            designs=designs,
+            seeds=numbers,
+            only=only,
+            skip=skip,
+            overrides=overrides,
+        )
+
+    cells = Cells(store.absolute())
+    plan = make(parse_seeds(seeds) if seeds and seeds != "auto" else ())
+    if mde is not None:
+        from harness.sensitivity import seeds_for
+
+        plan = make(tuple(range(seeds_for(plan, cells, mde / 100))))
     threads = plan.variants[0].settings.training.threads
-    return Planned(plan, Cells(store.absolute()), device, worker_devices(device, jobs, threads), cache)
+    return Planned(plan, cells, device, worker_devices(device, jobs, threads), cache)
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from harness.cli.options import Planned, json_option, plan_options, planned
 from harness.cli.progress import duration, size
 from harness.cli.training import unfinished
 from harness.estimate import Estimate
+from harness.sensitivity import Sensitivity, sensitivity
 
 
 @click.command()
@@ -31,6 +32,7 @@ def plan(as_json: bool, **request: Any) -> None:
         f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
+    console.print(_power(sensitivity(work.plan, work.cells)))
     for note in work.plan.notes:
         console.print(f"note: {note}", style="dim")
 
@@ -48,12 +50,24 @@ def _variants_table(work: Planned) -> Table:
     return table
 
 
+def _power(can_show: Sensitivity) -> str:
+    """What the seeds can show, in a sentence; NaN where there is one seed."""
+    if can_show.num_seeds == 1:
+        return "One seed shows nothing about the next one: no effect can be claimed from it."
+    basis = "measured" if can_show.is_measured else "expected before any run"
+    return (
+        f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
+        f"{can_show.family_size} comparisons: {100 * can_show.detectable:.2f} points of test accuracy (sd of the "
+        f"differences {100 * can_show.sd:.2f} points, {basis})."
+    )
+
+
 def _basis(expected: Estimate) -> str:
     return f"from {expected.measured} measured cells" if expected.measured else "a guess: nothing was measured here yet"
 
 
 def _as_json(work: Planned, num_todo: int, expected: Estimate) -> dict[str, Any]:
-    plan = work.plan
+    plan, can_show = work.plan, sensitivity(work.plan, work.cells)
     return plan.manifest() | {
         "seeds": list(plan.seeds),
         "num_variants": len(plan.variants),
@@ -63,6 +77,9 @@ def _as_json(work: Planned, num_todo: int, expected: Estimate) -> dict[str, Any]
         "expected_seconds": expected.seconds,
         "expected_from_measured_cells": expected.measured,
         "disk_bytes": expected.disk_bytes,
+        "smallest_detectable_effect": can_show.detectable if can_show.num_seeds > 1 else None,
+        "difference_sd": can_show.sd,
+        "difference_sd_is_measured": can_show.is_measured,
         "device": work.device,
         "workers": len(work.devices),
     }

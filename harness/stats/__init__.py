@@ -11,7 +11,7 @@ only.
     effect        what an effect is
     paired        one effect: a contrast within each seed
     family        effects tested together: add-one, leave-one-out, path; verdicts
-    power         seeds needed, detectable effect, prior sd
+    harness.power seeds needed, detectable effect, prior sd (no table, so not of this package)
     combinations  interactions, Shapley values
     marginal      linear model over any combinations; the one-standard-error rule
     noise         A/A
@@ -37,6 +37,15 @@ The rules it keeps, and where:
     12 the report line                                           sentences.report_line
 """
 
+from harness.power import (
+    noether_seeds,
+    prior_difference_sd,
+    prior_sd,
+    seeds_needed,
+    seeds_to_reach,
+    smallest_detectable_effect,
+    t_power,
+)
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
 from harness.stats.effect import Contrast, Effect, MissingCell
 from harness.stats.family import (
@@ -51,20 +60,11 @@ from harness.stats.family import (
 from harness.stats.headline import Headline, biggest_improvement, refusal
 from harness.stats.marginal import MARGINAL_COLUMNS, SimplestChoice, marginal_effects, simplest_within_one_se
 from harness.stats.noise import NoiseFloor, aa_noise_floor
-from harness.stats.overview import comparability_problems, paired_differences, summary
+from harness.stats.overview import comparability_problems, difference_sd, paired_differences, summary
 from harness.stats.paired import measure, paired_effect
-from harness.stats.power import (
-    difference_sd,
-    noether_seeds,
-    prior_difference_sd,
-    prior_sd,
-    seeds_needed,
-    smallest_detectable_effect,
-    t_power,
-)
 from harness.stats.published import PublishedComparison, compare_published
 from harness.stats.sentences import confirmation_line, noise_floor_line, published_line, report_line
-from harness.stats.significance import expected_luck, holm, seeds_to_reach, sign_flip_p, smallest_sign_flip_p
+from harness.stats.significance import expected_luck, holm, sign_flip_p, smallest_sign_flip_p
 from harness.stats.values import METRICS, metric_values
 from harness.stats.wording import Unit, describe_seeds, format_difference, format_interval, format_p, format_value
 

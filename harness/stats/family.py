@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import ResultsError
+from harness.power import smallest_detectable_effect
 from harness.stats.effect import Contrast, Effect
 from harness.stats.paired import measure
-from harness.stats.power import smallest_detectable_effect
 from harness.stats.significance import holm
 from harness.stats.values import Values, metric_values
 from harness.stats.wording import describe_cells, describe_seeds

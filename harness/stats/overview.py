@@ -104,3 +104,23 @@ def _problem(variants: "pd.Series[str]", recorded: "pd.Series[str]", plural: str
         f"{recorded.nunique()} {plural} in one comparison: {'; '.join(groups)}. A difference between them may be"
         " taken for an effect; train the smaller group again under the conditions of the other."
     )
+
+
+def difference_sd(table: pd.DataFrame, *, reference: str = "baseline", metric: str = "test_accuracy") -> float:
+    """Sd of the per-seed differences seen so far, pooled over the variants by their degrees of freedom.
+
+    Returns:
+        NaN where no variant has two seeds in common with the reference: plan with `prior_difference_sd` then.
+    """
+    values = metric_values(table, metric)
+    row = values.row(reference)
+    if row is None:
+        return float("nan")
+    differences = np.delete(values.numbers, row, axis=0) - values.numbers[row]
+    squares = degrees = 0.0
+    for one in differences:
+        one = one[np.isfinite(one)]
+        if one.size > 1:
+            squares += float(mean_and_sd(one)[1]) ** 2 * (one.size - 1)
+            degrees += one.size - 1
+    return float(np.sqrt(squares / degrees)) if degrees else float("nan")

@@ -67,11 +67,6 @@ def smallest_sign_flip_p(n: int) -> float:
     return exact if n <= EXACT_MAX_SEEDS else max(exact, 1 / (MONTE_CARLO_FLIPS + 1))
 
 
-def seeds_to_reach(alpha: float = 0.05, m: int = 1) -> int:
-    """The fewest seeds with which the sign-flip test can reach alpha in a family of m: 6 for one change, 9 for nine."""
-    return max(2, int(np.ceil(1 + np.log2(m / alpha) - 1e-12)))
-
-
 def holm(p_values: FloatArray) -> FloatArray:
     """Holm's (1979) step-down adjusted p-values over the last axis, each in the place of its own raw p.
 

@@ -1,18 +1,15 @@
 """How many seeds, and what they can show: noncentral t power at the corrected level, and the sd to plan with.
 
-Nothing here looks at an effect that was found: power after the fact says no more than the p-value.
+Nothing here looks at an effect that was found: power after the fact says no more than the p-value. No table is read
+here, so that `harness plan`, which needs these numbers, starts without pandas.
 """
 
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from scipy.special import nctdtr, ndtri, stdtrit
 
 from harness.errors import StudyError
-from harness.stats.intervals import mean_and_sd
-from harness.stats.significance import seeds_to_reach
-from harness.stats.values import metric_values
 
 MAX_SEEDS = 10_000
 
@@ -51,7 +48,7 @@ def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: 
 
     Args:
         mde: smallest effect worth finding, in the unit of `sd`; positive.
-        sd: of the per-seed differences (`difference_sd`), not of one variant.
+        sd: of the per-seed differences (`stats.difference_sd`), not of one variant.
 
     Raises:
         StudyError: `mde` is not positive, or more than 10,000 seeds would be needed.
@@ -76,6 +73,11 @@ def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: 
     return high
 
 
+def seeds_to_reach(alpha: float = 0.05, m: int = 1) -> int:
+    """The fewest seeds with which the sign-flip test can reach alpha in a family of m: 6 for one change, 9 for nine."""
+    return max(2, int(np.ceil(1 + np.log2(m / alpha) - 1e-12)))
+
+
 def prior_sd(accuracy: float, n_eval: int) -> float:
     """Seed-to-seed sd of an accuracy before any run: sqrt(error / (2 n_eval)), as a fraction (Jordan 2023).
 
@@ -92,26 +94,6 @@ def prior_sd(accuracy: float, n_eval: int) -> float:
 def prior_difference_sd(accuracy: float, n_eval: int) -> float:
     """Sd of the per-seed difference before any run: sqrt(2) `prior_sd`, as if pairing by seed brought nothing."""
     return float(np.sqrt(2)) * prior_sd(accuracy, n_eval)
-
-
-def difference_sd(table: pd.DataFrame, *, reference: str = "baseline", metric: str = "test_accuracy") -> float:
-    """Sd of the per-seed differences seen so far, pooled over the variants by their degrees of freedom.
-
-    Returns:
-        NaN where no variant has two seeds in common with the reference: plan with `prior_difference_sd` then.
-    """
-    values = metric_values(table, metric)
-    row = values.row(reference)
-    if row is None:
-        return float("nan")
-    differences = np.delete(values.numbers, row, axis=0) - values.numbers[row]
-    squares = degrees = 0.0
-    for one in differences:
-        one = one[np.isfinite(one)]
-        if one.size > 1:
-            squares += float(mean_and_sd(one)[1]) ** 2 * (one.size - 1)
-            degrees += one.size - 1
-    return float(np.sqrt(squares / degrees)) if degrees else float("nan")
 
 
 def noether_seeds(gamma: float = 0.75, alpha: float = 0.05, beta: float = 0.05) -> int:
