@@ -24,11 +24,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.train": frozenset({"torch"}),
     "harness.trained": frozenset({"torch"}),
     "harness.module_layers": frozenset({"torch"}),
+    "harness.visualize": frozenset({"torch"}),
     "harness.load": frozenset({"pandas"}),
     "harness.stats": FRAMES,
     "harness.store": frozenset(),  # mlflow is imported on first use, after its environment is set
     "harness.search": FRAMES | {"optuna"},
-    "harness.claims": FRAMES,
     "harness.report": FRAMES,
     "harness.report.figures": FRAMES | {"plotly"},
     "harness.report.html": FRAMES | {"plotly"},

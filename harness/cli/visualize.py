@@ -1,0 +1,148 @@
+"""`harness visualize`: pictures of what an ended cell has learned."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cell import Cell
+from harness.cells import WEIGHTS, Cells
+from harness.changes import suggestion
+from harness.cli.options import store_option
+from harness.errors import ResultsError, TrackingError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.visualize import Grid
+
+OPTIONS = [
+    click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results`)."),
+    click.option("--variant", default="baseline", show_default=True, help="A variant of that study run."),
+    click.option("--seed", type=int, help="Of the cell; by default the first one that has finished."),
+    click.option("--profile", help="Only study runs of this profile."),
+    click.option("--output", type=click.Path(path_type=Path), required=True, help="The PNG file to write."),
+    store_option,
+]
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group()
+def visualize() -> None:
+    """Draw what a trained network looks like inside, as a PNG; it is logged to the study's MLflow run, too."""
+
+
+@visualize.command()
+@_options
+def filters(output: Path, **which: Any) -> None:
+    """Draw the filters of the first convolution, as colours around grey (zero).
+
+    \b
+    harness visualize filters --study task3 --variant batch-norm --output filters.png
+    """
+    from harness.report.files import check_file
+    from harness.visualize import filter_grid
+
+    check_file(output)
+    chosen = Chosen(**which)
+    _finish(chosen, filter_grid(chosen.network, chosen.title), output, "filters")
+
+
+@visualize.command()
+@click.option("--layer", required=True, help="first, last (convolution), conv3 (the third one), or a module's name.")
+@click.option("--image", type=click.Path(path_type=Path), required=True, help="A PNG, JPEG, BMP or WebP file.")
+@_options
+def activations(layer: str, image: Path, output: Path, **which: Any) -> None:
+    """Draw what a layer makes of an image: a map for each channel.
+
+    \b
+    harness visualize activations --layer last --image cat.png --study task4 --output maps.png
+    """
+    from harness.report.files import check_file
+    from harness.visualize import activation_grid, read_image
+
+    check_file(output)
+    chosen = Chosen(**which)
+    pixels, remarks = read_image(image, chosen.image_size)
+    for remark in remarks:
+        click.echo(f"note: {remark}", err=True)
+    grid = activation_grid(chosen.network, layer, pixels, chosen.cell.settings.preprocessing, chosen.title)
+    _finish(chosen, grid, output, f"activations-{layer}")
+
+
+class Chosen:
+    """The cell that the options name, and its network with the best weights.
+
+    Raises:
+        ResultsError: there is no such study run, variant or seed, or the cell has no weights to show.
+    """
+
+    network: "nn.Module"
+
+    def __init__(self, study: str, variant: str, seed: int | None, profile: str | None, store: Path) -> None:
+        from harness.load import find_manifest
+        from harness.sources import default_cache
+        from harness.trained import load_network
+
+        self.cells = Cells(store.absolute())
+        self.manifest = find_manifest(self.cells, study, profile)
+        key = find_cell(self.cells, self.manifest, variant, seed)
+        self.cell: Cell = self.cells.spec(key)
+        weights = self.cells.folder(key) / WEIGHTS
+        self.network, _, (side, _) = load_network(self.cell, weights, cache=default_cache())
+        self.image_size = self.cell.settings.preprocessing.resize or side
+        self.name = f"{variant}-seed-{self.cell.seed}"
+        self.title = f"{self.manifest['id']}, {variant}, seed {self.cell.seed}"
+
+
+def find_cell(cells: Cells, manifest: dict[str, Any], variant: str, seed: int | None) -> str:
+    """The key of a finished cell with weights; raises ResultsError, saying what there is instead."""
+    run = f"study run {manifest['id']}"
+    by_seed = next((it["cells"] for it in manifest["variants"] if it["name"] == variant), None)
+    if by_seed is None:
+        names = [it["name"] for it in manifest["variants"]]
+        raise ResultsError(f"{run} has no variant {variant!r}.{suggestion(variant, names)} It has: {', '.join(names)}.")
+    if seed is not None and str(seed) not in by_seed:
+        raise ResultsError(f"{run} has no seed {seed} of {variant}; it has: {', '.join(by_seed)}.")
+    asked = list(by_seed) if seed is None else [str(seed)]
+    results = {it: cells.result(by_seed[it]) for it in asked}
+    finished = [it for it, result in results.items() if result and result.is_finished]
+    if not finished:
+        ends = "; ".join(f"seed {it}: {result.status if result else 'not ended'}" for it, result in results.items())
+        again = f"`harness ablate --study {manifest['study']} --profile {manifest['profile']}` trains what is missing"
+        raise ResultsError(f"{run}: no finished cell of {variant} to show ({ends}). {again}.")
+    return str(by_seed[finished[0]])
+
+
+def _finish(chosen: Chosen, grid: "Grid", output: Path, what: str) -> None:
+    from harness.report.files import write_file
+    from harness.visualize import draw
+
+    content = draw(grid)
+    write_file(output, content)
+    click.echo(f"{output}: {grid.title}")
+    try:
+        _log(chosen, content, f"{what}-{chosen.name}.png")
+    except TrackingError as error:
+        click.secho(f"The picture waits for MLflow ({error}) `harness sync` delivers it.", fg="yellow", err=True)
+
+
+def _log(chosen: Chosen, content: bytes, name: str) -> None:
+    """Keeps the picture beside the cells and delivers it to the study's run. Raises TrackingError; nothing is lost."""
+    from harness.store import Tracking, init, resolve_uri
+
+    uri = resolve_uri(None, chosen.cells.root)
+    tracking = Tracking(uri, chosen.cells.root)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        tracking.log_summary(chosen.manifest, [], [file])
+    init(uri, chosen.cells.root)
+    tracking.project(chosen.manifest, chosen.cells, keys=())
