@@ -1,0 +1,96 @@
+"""`python -m benchmarks`: measure, print, keep. README.md says what each figure means."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.figures import FIGURES, FULL_PROTOCOL_EPOCHS, Request
+from benchmarks.machine import machine
+from benchmarks.report import Figure, print_figure, results_path, save
+from benchmarks.sample import Sample
+from benchmarks.workload import Workload, write_images
+from harness.hardware import resolve_device, usable_cores
+
+TRAINING = {"baseline", "batch-norm", "model-1", "overhead", "data"}  # the figures that need images
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    device = resolve_device(options.device)
+    console = Console(highlight=False, width=140)
+    names = options.only or [name for name in FIGURES if name != "accuracy" or options.real]
+    about = machine(device)
+    path = results_path(options.output, about["device"])
+    console.print(f"{about['device']}, {about['cores']} cores, load {about['load_average'][0]}; results go to {path}")
+    if about["load_average"][0] > 0.5:
+        console.print("The machine is busy: ratios suffer, absolute numbers more.", style="yellow")
+    figures: list[Figure] = []
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=options.scratch) as scratch:
+        request = _request(options, device, Path(scratch).absolute())
+        if TRAINING & set(names):
+            write_images(request.workload)
+        for name in names:
+            figures.append(FIGURES[name](request, _say(console, name)))
+            save(path, about, _plain(options), figures)
+    for figure in figures:
+        print_figure(console, figure)
+    console.print(f"Medians over rounds; a ratio is formed within each round. Everything is in {path}")
+
+
+def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request:
+    workload = Workload(scratch, options.images, options.epochs or 2, device)
+    processes = options.workers or (usable_cores() if device == "cpu" else 4)
+    real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
+    return Request(
+        workload, options.rounds, processes, options.cells, options.largest, options.real, real_epochs=real_epochs
+    )
+
+
+def _say(console: Console, figure: str) -> Callable[[str, Sample], None]:
+    def say(name: str, sample: Sample) -> None:
+        console.print(f"{figure}: {name}: {sample.value:,.3f}", style="dim")
+
+    return say
+
+
+def _plain(options: argparse.Namespace) -> dict[str, object]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+    return names
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", type=_names, help=f"figures, comma-separated: {', '.join(FIGURES)}")
+    add("--rounds", type=_count, default=3, help="repetitions; seeds of `accuracy`")
+    add("--images", type=_count, default=50_000, help="training images, validation included")
+    add("--epochs", type=_count, help="of each training; 2, and 10 for `accuracy`, by default")
+    add("--cells", type=_count, default=8, help="of the study")
+    add("--workers", type=_count, help="processes side by side; as many as cores, or 4 on CUDA, by default")
+    add("--device", default="cpu", help="cpu (by default), cuda, cuda:N or auto")
+    add("--largest", type=_count, default=100_000, help="cells to plan; a store has 10,000 at most")
+    add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
+    add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
+    add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with; left as it was")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

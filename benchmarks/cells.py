@@ -1,0 +1,153 @@
+"""The harness itself: a real cell end to end, and a study as `harness ablate` trains it.
+
+Nothing is switched off. A cell reads its images, trains, validates, writes journal, checkpoints, best weights and
+result. A study starts its worker processes, imports what they need, and delivers everything to MLflow.
+"""
+
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.processes import Facts, Ready, peak_rss_bytes
+from benchmarks.workload import Workload
+from harness.cell import make_cells
+from harness.cells import Cells
+from harness.cli.options import Planned
+from harness.cli.training import save_manifest, train, train_plan, unfinished
+from harness.plan import make_plan
+from harness.results import Result
+from harness.runner import run_one
+from harness.settings import Settings
+from harness.study import Study
+
+# What the folder of cells writes: specification, journal, result. Timed in a process of its own, which ends with it.
+FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"))
+
+
+def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
+    """One cell in this process, with `file_seconds`: what journal, checkpoints and best weights took of its time."""
+    import harness.train
+
+    settings = workload.settings(variant)
+    (cell,) = make_cells(settings, [0], workload.fingerprints)
+    watch = Stopwatch()
+    for owner, name in FILE_WRITERS:
+        setattr(owner, name, watch.timed(getattr(owner, name)))
+    for name in ("save_checkpoint", "write_atomically"):
+        setattr(harness.train, name, watch.timed(getattr(harness.train, name)))
+    with _store(workload) as cells:
+        ready()
+        run_one(cell, cells, partial(train, cache=workload.cache), device=workload.device, provenance={})
+        result = _finished(cells.result(cell.key))
+    return {
+        "images": result.num_steps * settings.training.batch_size,
+        "cell_seconds": result.seconds,
+        "file_seconds": watch.seconds,
+        "worker_peak_bytes": result.peak_memory_bytes or 0,
+    }
+
+
+def train_without_files(ready: Ready, workload: Workload, variant: str) -> Facts:
+    """The same cell with no journal, no checkpoint and no weights written."""
+    import torch
+
+    import harness.train
+
+    settings = workload.settings(variant)
+    (cell,) = make_cells(settings, [0], workload.fingerprints)
+    for name in ("save_checkpoint", "write_atomically"):
+        setattr(harness.train, name, lambda *arguments: None)
+    ready()
+    arrays, device = workload.images(), torch.device(workload.device)
+    result = _finished(
+        harness.train.train_cell(cell, arrays, workload.scratch, device=device, on_event=lambda event: None)
+    )
+    return {"images": result.num_steps * settings.training.batch_size}
+
+
+def train_study(ready: Ready, workload: Workload, variant: str, num_cells: int, workers: int) -> Facts:
+    """A study of so many seeds of one variant, by the code behind `harness ablate`, tracked in SQLite.
+
+    Besides images it tells `cell_seconds` (the sum over cells) and the peak memory of the largest worker and of the
+    process that feeds them and MLflow.
+    """
+    settings = workload.settings(variant)
+    plan = make_plan(
+        _study_of(settings, num_cells),
+        fingerprints=lambda settings: workload.fingerprints,
+        precision=workload.precision,
+    )
+    assert len(plan.cells) == num_cells
+    with _store(workload) as cells:
+        work = Planned(plan, cells, workload.device, (workload.device,) * workers, workload.cache)
+        console = Console(file=io.StringIO())
+        ready()
+        todo, expected = unfinished(work)
+        train_plan(console, work, todo, save_manifest(work), expected)
+        peak = peak_rss_bytes()
+        results = [_finished(cells.result(cell.key)) for cell in plan.cells]
+    return {
+        "images": sum(it.num_steps for it in results) * settings.training.batch_size,
+        "cell_seconds": sum(it.seconds for it in results),
+        "worker_peak_bytes": max(it.peak_memory_bytes or 0 for it in results),
+        "parent_peak_bytes": peak,
+    }
+
+
+def _study_of(settings: Settings, num_cells: int) -> Study:
+    """A study without changes: its cells are those of the baseline, one a seed."""
+    tree = {
+        "name": "benchmark",
+        "title": "Cells of one variant",
+        "baseline": settings.model_dump(mode="json"),
+        "changes": [],
+        "profiles": {"standard": {"seeds": num_cells}},
+    }
+    return Study.model_validate(tree)
+
+
+def _finished(result: Result | None) -> Result:
+    assert result is not None
+    assert result.is_finished, result.reason
+    return result
+
+
+class Stopwatch:
+    """Adds up the wall time of calls; a timed call within a timed call counts once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time added."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            self._depth += 1
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self.seconds += time.perf_counter() - began
+
+        return call
+
+
+@contextmanager
+def _store(workload: Workload) -> Iterator[Cells]:
+    """A new store, removed afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="store-", dir=workload.scratch))
+    try:
+        yield Cells(root.absolute())
+    finally:
+        shutil.rmtree(root, ignore_errors=True)

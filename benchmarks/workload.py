@@ -1,0 +1,89 @@
+"""The work that all contenders share: synthetic images of CIFAR's size, and a variant's settings.
+
+The images are written once into a private cache under the name of CIFAR-10, so that the harness reads them by the way
+that it always does, without a switch for benchmarks in it. Everybody else maps the same files.
+
+Axes: N images, H rows, W columns, C channels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.hardware import Precision, native_precision
+from harness.image_cache import ImageArrays, ImageChunks, store_images
+from harness.plan import make_plan
+from harness.settings import Cifar10, Settings, with_overrides
+from harness.sources import data_fingerprint, load_images
+from harness.study import load_study
+
+CLASSES = 10
+CHUNK = 2_500  # images drawn at a time: the peak memory of what starts processes counts as theirs on Linux
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How much is trained, on what. `scratch` is a folder that the caller removes.
+
+    Attributes:
+        num_images: training images, validation included; a fifth as many test images.
+        epochs: each a pass over nine tenths of them, with two validations.
+    """
+
+    scratch: Path
+    num_images: int
+    epochs: int
+    device: str
+
+    @property
+    def cache(self) -> Path:
+        return self.scratch / f"cache-{self.num_images}"
+
+    @property
+    def precision(self) -> Precision:
+        return native_precision(self.device)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": data_fingerprint(Cifar10(), cache=self.cache)}
+
+    def images(self) -> ImageArrays:
+        return load_images(Cifar10(), cache=self.cache)
+
+    def settings(self, variant: str) -> Settings:
+        """Of a variant of `task3` (`baseline`, a change, a combination), with this workload's epochs and images."""
+        plan = make_plan(
+            load_study("task3"),
+            fingerprints=lambda settings: self.fingerprints,
+            precision=self.precision,
+            designs=("add-one",) if variant == "baseline" else ("add-one", "combinations"),
+            only=() if variant == "baseline" else (variant,),
+        )
+        (settings,) = (it.settings for it in plan.variants if it.name == variant)
+        return with_overrides(settings, {"training.max_epochs": self.epochs})
+
+
+def write_images(workload: Workload) -> None:
+    """Draws the images into the workload's cache."""
+    train, test = workload.num_images, workload.num_images // 5
+    generator = np.random.default_rng(0)
+    patterns = generator.integers(0, 256, (CLASSES, 32, 32, 3), dtype=np.uint16)
+
+    def labels(count: int) -> np.ndarray:
+        return np.arange(count, dtype=np.int64) % CLASSES
+
+    def chunks(count: int) -> Iterator[np.ndarray]:
+        for start in range(0, count, CHUNK):
+            yield _draw(labels(count)[start : start + CHUNK], patterns, generator)
+
+    names = tuple(f"class {index}" for index in range(CLASSES))
+    images = ImageChunks(chunks(train), labels(train), chunks(test), labels(test), names)
+    store_images(workload.cache, images, workload.fingerprints["data"])
+
+
+def _draw(labels: np.ndarray, patterns: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Mostly noise with a faint pattern of the class: there is something to learn, and not in a single step."""
+    noise = generator.integers(0, 256, (len(labels), *patterns.shape[1:]), dtype=np.uint16)
+    return ((9 * noise + patterns[labels]) // 10).astype(np.uint8)

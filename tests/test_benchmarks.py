@@ -1,0 +1,154 @@
+"""The benchmarks run from end to end, in sizes that measure nothing; their arithmetic is right."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
+
+from benchmarks.figures import FIGURES, throughput  # noqa: E402
+from benchmarks.processes import together  # noqa: E402
+from benchmarks.report import results_path, slug, unused  # noqa: E402
+from benchmarks.sample import Aim, Contender, Line, Sample, fastest, ratio, side_by_side  # noqa: E402
+from benchmarks.workload import Workload, write_images  # noqa: E402
+
+
+def samples(**values):
+    return {name: [Sample(value) for value in row] for name, row in values.items()}
+
+
+def bench(tmp_path, *arguments):
+    command = [sys.executable, "-m", "benchmarks", "--rounds", "1", "--output", str(tmp_path / "out")]
+    command += ["--scratch", str(tmp_path / "scratch"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").glob("*.json")
+    return json.loads(path.read_text()), done.stdout
+
+
+def test_contenders_take_turns():
+    order = []
+    contenders = [Contender(name, "", lambda name=name: order.append(name) or Sample(1.0)) for name in "ab"]
+    side_by_side(contenders, 2)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_a_ratio_is_formed_within_each_round():
+    line = ratio(samples(a=[2.0, 30.0, 4.0], b=[1.0, 10.0, 4.0]), "a", "b")
+    assert line.values == (2.0, 3.0, 1.0)  # the ratio of medians would be 1.0
+    assert line.middle == 2.0
+
+
+def test_a_peer_enters_with_its_best_median():
+    assert fastest(samples(a=[9.0, 1.0, 1.0], b=[2.0, 2.0, 2.0]), ["a", "b"]) == "b"
+
+
+def test_an_aim_is_a_bound_on_the_median():
+    assert Line("x", "", (0.9, 1.1, 1.2), Aim("at_least", 1.05)).to_json()["is_met"] is True
+    assert Line("x", "", (0.9, 1.0, 1.2), Aim("at_least", 1.05)).to_json()["is_met"] is False
+    assert Line("x", "", (3.1,), Aim("at_most", 3.0)).to_json()["is_met"] is False
+
+
+def test_no_result_file_is_overwritten(tmp_path):
+    (tmp_path / "today.json").touch()
+    (tmp_path / "today-2.json").touch()
+    assert unused(tmp_path, "today").name == "today-3.json"
+    assert results_path(tmp_path, "AMD EPYC 9R14").name.endswith("-amd-epyc-9r14.json")
+    assert slug("(?)") == "unknown"
+
+
+def late(ready, first):
+    """Prepares for different lengths of time; works for 50 ms."""
+    if os.getpid() % 2:
+        time.sleep(0.3)
+    ready()
+    time.sleep(0.05)
+    return {"images": 7}
+
+
+def fail(ready):
+    raise ZeroDivisionError("planted")
+
+
+def test_preparation_is_not_timed_and_images_of_all_processes_count():
+    done = together(late, (0,), processes=2, threads=None)
+    assert 0.05 <= done.seconds < 0.3
+    assert done.total("images") == 14
+    assert done.largest("peak_rss_bytes") > 1e6
+
+
+def test_a_process_that_fails_ends_the_measurement_with_its_traceback():
+    with pytest.raises(RuntimeError, match="planted"):
+        together(fail, (), processes=2, threads=None)
+
+
+def test_the_command_measures_commands_that_train_nothing(tmp_path):
+    record, printed = bench(tmp_path, "--only", "planning", "--largest", "120")
+    assert {"device", "cores", "cpu_flags", "versions", "commit"} <= record["machine"].keys()
+    lines = {line["name"]: line for line in record["figures"]["planning"]["lines"]}
+    assert lines["plan 120"]["unit"] == "s"
+    assert lines["plan 120"]["min"] > 0
+    assert "time a cell, 120 cells / 100 cells" in printed
+    assert not list((tmp_path / "scratch").iterdir()), "the scratch folder is left as it was"
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory):
+    workload = Workload(tmp_path_factory.mktemp("scratch"), 300, 1, "cpu")
+    write_images(workload)
+    return workload
+
+
+def test_a_cell_is_counted_by_its_training_images(workload):
+    from benchmarks.cells import train_one_cell
+
+    sample = throughput(train_one_cell, (workload, "baseline"), 1, None)
+    assert sample.facts["images"] == 256  # 270 of 300 train; four whole batches of 64
+    assert 0 < sample.facts["file_seconds"] < sample.facts["seconds"]
+    assert not list(workload.scratch.glob("store-*"))
+
+
+@pytest.mark.parametrize("variant", ["baseline", "model-1"])
+def test_peers_train_the_network_of_the_harness(workload, variant):
+    from benchmarks.peer import build_network, build_optimizer
+    from harness.models import build_model
+
+    settings = workload.settings(variant)
+    peer, ours = build_network(settings), build_model(settings.model, 10, image_size=(32, 32), seed=0)
+    assert [weight.numel() for weight in peer.parameters()] == [weight.numel() for weight in ours.parameters()]
+    group = build_optimizer(settings, peer.parameters()).param_groups[0]
+    assert group["lr"] == settings.optimizer.learning_rate
+    assert group["weight_decay"] == settings.optimizer.weight_decay
+
+
+def test_the_textbook_loop_trains_the_same_images(workload):
+    import torch
+
+    from benchmarks.textbook import train_by_protocol
+
+    facts = train_by_protocol(workload.settings("baseline"), workload.images(), torch.device("cpu"), seed=0)
+    assert facts["images"] == 256
+    assert 0 <= facts["test_accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_every_training_contender_runs(tmp_path):
+    small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
+    record, printed = bench(tmp_path, "--only", "baseline,overhead", *small)
+    contenders = record["figures"]["baseline"]["contenders"]
+    assert {"floor 1 x 1", "floor with switches", "cell", "study", "textbook"} <= contenders.keys()
+    assert any(name.startswith("lightning") for name in contenders) == (find_spec("lightning") is not None)
+    assert all(each["rounds"][0]["images"] == 256 for each in contenders.values())
+    assert "peak memory of a study's worker" in printed
+
+
+def test_the_manual_names_every_figure():
+    manual = (ROOT / "benchmarks" / "README.md").read_text()
+    assert all(f"`{name}`" in manual for name in FIGURES)
