@@ -1,7 +1,7 @@
 """What a plan's seeds can show, before they run: the smallest effect, or how many seeds an effect takes.
 
-Between a plan and `power.py`: the size of the family and the spread between seeds come from here. The spread is what was
-measured so far, pooled over the variants; before any run, what the size of the test set lets expect.
+Between a plan and `power.py`: the size of the family and the spread between seeds come from here. The spread is what
+was measured so far, pooled over the variants; before any run, what the size of the test set lets expect.
 """
 
 import math

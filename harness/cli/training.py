@@ -88,7 +88,8 @@ def train_plan(
     num_cells = len(work.plan.cells)
     started = time.monotonic()
     uri = resolve_uri(None, work.cells.root)
-    init(uri, work.cells.root)
+    if not uri.startswith("http"):  # a server that is down holds nothing up: the journals wait for it
+        init(uri, work.cells.root)
     tracking = Tracking(uri, work.cells.root)
     try:
         with follow(
@@ -115,12 +116,9 @@ def train_plan(
             style="yellow",
         )
         raise
-    if link.delivery.pending:
-        console.print(
-            f"{link.delivery.pending} events wait for the tracking server ({link.delivery.problem}) "
-            "`harness sync` delivers them.",
-            style="yellow",
-        )
+    if link.delivery.pending or link.delivery.problem:
+        waiting = f"{link.delivery.pending} events wait for MLflow; `harness sync` delivers them."
+        console.print(f"{link.delivery.problem} {waiting}".strip(), style="yellow")
 
 
 def explain_failures(console: Console, work: Planned) -> int:
