@@ -102,6 +102,12 @@ def test_the_shapley_value_of_one_change_is_its_effect() -> None:
     assert shapley_values(table)["mean"].iloc[0] == effects(table)["mean"].iloc[0]
 
 
+def test_the_yardstick_of_shapley_values_is_the_baselines_sd() -> None:
+    table = factorial_table()
+    expected = 0.1 * np.std(values_of(table)[frozenset()], ddof=1)
+    assert shapley_values(table)["delta"].tolist() == pytest.approx([expected] * 3)
+
+
 def test_ten_changes_are_the_most_that_are_exact() -> None:
     ten = factorial_table(tuple("abcdefghij"), n=2)
     assert len(shapley_values(ten)) == 10

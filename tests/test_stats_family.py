@@ -10,7 +10,15 @@ from stats_tables import make_table, noisy
 from statsmodels.stats.multitest import multipletests
 
 from harness.errors import ResultsError
-from harness.stats import EFFECT_COLUMNS, VERDICTS, effects, leave_one_out_effects, paired_effect, path_effects
+from harness.stats import (
+    EFFECT_COLUMNS,
+    VERDICTS,
+    effects,
+    leave_one_out_effects,
+    paired_effect,
+    path_effects,
+    smallest_detectable_effect,
+)
 
 BASELINE = noisy(0.74, 10, 0)
 
@@ -140,6 +148,29 @@ def test_the_equivalence_claim_is_corrected_for_the_family_too(table: pd.DataFra
     assert family["p_equivalence_holm"].to_numpy() == pytest.approx(expected, abs=1e-12)
 
 
+def test_equivalence_of_several_changes_takes_more_than_equivalence_of_one() -> None:
+    # Three one-sided p of about .03: each alone would be called equivalent, the family's smallest becomes .09.
+    noise = np.random.default_rng(3).normal(0, 1, 10)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    by = 0.01 - 2.2 / np.sqrt(10) * 0.002 + 0.002 * noise  # t = -2.2 against delta .01
+    cells = {"baseline": BASELINE, **{name: list(np.add(BASELINE, by)) for name in "abc"}}
+    family = effects(make_table(cells), delta=0.01)
+    alone = effects(make_table(cells), variants=["a"], delta=0.01)
+    assert (family["p_equivalence"] < 0.05).all()
+    assert family["verdict"].tolist() == ["improves"] * 3
+    assert alone["verdict"].tolist() == ["equivalent"]
+
+
+def test_the_detectable_effect_is_that_of_the_corrected_level(table: pd.DataFrame) -> None:
+    row = effects(table).iloc[0]
+    assert row["detectable"] == smallest_detectable_effect(10, row["sd"], 0.05, 4)
+
+
+def test_a_smaller_loss_is_called_an_improvement(table: pd.DataFrame) -> None:
+    verdicts = effects(table, metric="test_loss").set_index("variant")["verdict"]
+    assert (verdicts["batch-norm"], verdicts["kernel-7"]) == ("improves", "hurts")
+
+
 def test_the_reference_cannot_be_a_member(table: pd.DataFrame) -> None:
     with pytest.raises(ResultsError, match="compared with itself"):
         effects(table, variants=["baseline", "kernel-7"])
@@ -169,6 +200,12 @@ def test_leave_one_out_is_full_minus_full_without_the_change(built_up: pd.DataFr
     assert family["reference"].to_dict() == {"a": "b", "b": "a"}  # without a there is b, and the reverse
 
 
+def test_the_yardstick_of_leave_one_out_is_the_variant_without_the_change() -> None:
+    cells = {"baseline": [0.7, 0.7, 0.7], "a": [0.70, 0.72, 0.74], "b": [0.7, 0.7, 0.7], "a+b": [0.8, 0.81, 0.83]}
+    family = leave_one_out_effects(make_table(cells), "a+b").set_index("variant")
+    assert family["delta"].to_dict() == pytest.approx({"b": 0.1 * 0.02, "a": 0.0})  # sd of a is .02, of b 0
+
+
 def test_leaving_the_only_change_out_leaves_the_baseline(built_up: pd.DataFrame) -> None:
     family = leave_one_out_effects(built_up, "a")
     assert family[["variant", "reference"]].to_numpy().tolist() == [["a", "baseline"]]
@@ -179,6 +216,7 @@ def test_a_leave_one_out_variant_that_was_never_planned_is_a_row_without_results
     family = leave_one_out_effects(built_up[built_up["variant"] != "b"], "model-1").set_index("variant")
     assert family.loc["a", "verdict"] == "no results"
     assert family.loc["a", "missing"] == "b seed 0 not planned, b seed 1 not planned, b seed 2 not planned"
+    assert np.isnan(family.loc["a", "extra_parameters"])  # no number of another variant stands in
     assert family.loc["b", "mean"] == pytest.approx(0.005)
 
 

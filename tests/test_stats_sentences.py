@@ -142,6 +142,12 @@ def test_the_winner_is_picked_on_validation_and_reported_on_test() -> None:
     assert "in test accuracy" in headline.sentence
 
 
+def test_the_biggest_improvement_of_a_loss_is_the_smallest_loss() -> None:
+    headline = biggest_improvement(effects(study(a=0.02, b=0.01), metric="test_loss"))
+    assert headline.variant == "a"
+    assert "is a: -0.0" in headline.sentence
+
+
 def test_an_inconclusive_best_says_what_could_have_been_seen() -> None:
     family = effects(study(a=0.0005, b=-0.01))
     row = family.set_index("variant").loc["a"]
@@ -256,6 +262,12 @@ def test_the_report_line_of_one_seed_and_of_none_infers_nothing() -> None:
 def test_the_report_line_of_an_interaction_takes_its_provenance_from_all_cells() -> None:
     table = make_table({"baseline": [0.7, 0.7], "a": [0.71, 0.7], "b": [0.7, 0.72], "a+b": [0.7, 0.73]})
     assert "8 of 8 cells finished" in report_line(interactions(table), "a x b", table)
+
+
+def test_a_cell_that_two_studies_share_costs_once() -> None:
+    table = study(a=0.01)
+    twice = pd.concat([table, table.assign(study="other")])
+    assert report_line(effects(twice), "a", twice) == report_line(effects(table), "a", table)
 
 
 def test_a_report_line_of_something_else_is_refused() -> None:
