@@ -2,23 +2,27 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.figures import FIGURES, FULL_PROTOCOL_EPOCHS, Request
+from benchmarks.figures import FIGURES
 from benchmarks.machine import machine
 from benchmarks.report import Figure, print_figure, results_path, save
-from benchmarks.sample import Sample
-from benchmarks.workload import Workload, write_images
+from benchmarks.sample import OnSample, Sample
+from benchmarks.workload import Request, Workload, write_images
 from harness.hardware import resolve_device, usable_cores
 
 TRAINING = {"baseline", "batch-norm", "model-1", "overhead", "data"}  # the figures that need images
+FULL_PROTOCOL_EPOCHS = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "accuracy" in (options.only or ()) and options.real is None:
+        parser.error("accuracy needs real images: --real PATH, a folder with train/<class>/* and test/<class>/*")
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
     names = options.only or [name for name in FIGURES if name != "accuracy" or options.real]
@@ -50,7 +54,7 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
     )
 
 
-def _say(console: Console, figure: str) -> Callable[[str, Sample], None]:
+def _say(console: Console, figure: str) -> OnSample:
     def say(name: str, sample: Sample) -> None:
         console.print(f"{figure}: {name}: {sample.value:,.3f}", style="dim")
 

@@ -5,6 +5,7 @@ result. A study starts its worker processes, imports what they need, and deliver
 """
 
 import io
+import os
 import shutil
 import tempfile
 import time
@@ -79,6 +80,8 @@ def train_study(ready: Ready, workload: Workload, variant: str, num_cells: int, 
     Besides images it tells `cell_seconds` (the sum over cells) and the peak memory of the largest worker and of the
     process that feeds them and MLflow.
     """
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # the user's server is none of our business
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as the command does
     settings = workload.settings(variant)
     plan = make_plan(
         _study_of(settings, num_cells),

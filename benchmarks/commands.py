@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.sample import Sample
 
 HARNESS = (sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())")
-PYTHON = (sys.executable, "-c", "", "pass")
+PYTHON = (sys.executable, "-c", "pass")
 
 
 def seconds_of(command: Sequence[str], *, store: Path | None = None) -> Sample:

@@ -1,5 +1,6 @@
 """Fresh processes with a synchronised start: no contender inherits another one's memory, threads or switches."""
 
+import importlib
 import multiprocessing
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 Facts = dict[str, Any]
 Ready = Callable[[], None]
+Work = Callable[..., Facts] | str
 LONGEST_PREPARATION_SECONDS = 900.0  # importing a large library from a cold disk
 
 
@@ -35,13 +37,15 @@ class Together:
         return max(each[fact] for each in self.facts)
 
 
-def together(work: Callable[..., Facts], arguments: Sequence[Any], *, processes: int, threads: int | None) -> Together:
+def together(work: Work, arguments: Sequence[Any], *, processes: int, threads: int | None) -> Together:
     """Runs `work(ready, *arguments)` in so many new processes at once.
 
     `work` prepares itself, calls `ready()` once, which returns in all processes at the same moment, and does what is to
     be timed.
 
     Args:
+        work: a function at the top of a module, or its name as `module:function`, so that only the new processes import
+            PyTorch: the peak memory of what starts a process counts as that process's own in `getrusage`.
         threads: PyTorch threads of each process; None leaves PyTorch alone (and not imported).
 
     Raises:
@@ -88,9 +92,7 @@ def _answer(pipe: Connection, barrier: Barrier) -> Answer:
     return answer
 
 
-def _live(
-    pipe: Connection, barrier: Barrier, threads: int | None, work: Callable[..., Facts], arguments: tuple[Any, ...]
-) -> None:
+def _live(pipe: Connection, barrier: Barrier, threads: int | None, work: Work, arguments: tuple[Any, ...]) -> None:
     if threads is not None:
         import torch
 
@@ -102,7 +104,7 @@ def _live(
         started.append((time.monotonic(), time.process_time()))  # monotonic: one clock for all processes
 
     try:
-        facts = work(ready, *arguments)
+        facts = _function(work)(ready, *arguments)
         (start, cpu_start), end = started[0], time.monotonic()
         facts |= {"peak_rss_bytes": peak_rss_bytes(), "cpu_seconds": time.process_time() - cpu_start}
         pipe.send(("", start, end, facts))
@@ -111,6 +113,14 @@ def _live(
     except Exception:
         barrier.abort()
         pipe.send((traceback.format_exc(), 0.0, 0.0, {}))
+
+
+def _function(work: Work) -> Callable[..., Facts]:
+    if not isinstance(work, str):
+        return work
+    module, _, name = work.partition(":")
+    function: Callable[..., Facts] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def peak_rss_bytes() -> int:

@@ -1,5 +1,6 @@
 """Rounds, medians and ratios: how measurements become figures. Nothing here knows what is measured."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -12,6 +13,9 @@ class Sample:
 
     value: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+OnSample = Callable[[str, Sample], None]  # told of each measurement: the contender's name, what it gave
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,25 @@ class Line:
         return {
             "name": self.name,
             "unit": self.unit,
-            "median": self.middle,
-            "min": min(self.values),
-            "max": max(self.values),
-            "rounds": list(self.values),
+            "median": _finite(self.middle),
+            "min": _finite(min(self.values)),
+            "max": _finite(max(self.values)),
+            "rounds": [_finite(value) for value in self.values],
             "aim": None if self.aim is None else str(self.aim),
             "is_met": None if self.aim is None else self.aim.is_met(self.middle),
         }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: an interval from one seed has no ends."""
+    return value if math.isfinite(value) else None
 
 
 Samples = Mapping[str, Sequence[Sample]]
 
 
 def side_by_side(
-    contenders: Sequence[Contender], rounds: int, on_sample: Callable[[str, Sample], None] = lambda name, sample: None
+    contenders: Sequence[Contender], rounds: int, on_sample: OnSample = lambda name, sample: None
 ) -> dict[str, list[Sample]]:
     """Measures every contender once a round: A B C A B C ..., so that a drift of the machine meets all alike."""
     assert len({it.name for it in contenders}) == len(contenders), "names of contenders differ"

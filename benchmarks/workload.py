@@ -1,4 +1,4 @@
-"""The work that all contenders share: synthetic images of CIFAR's size, and a variant's settings.
+"""The work that all contenders share: how much, synthetic images of CIFAR's size, a variant's settings.
 
 The images are written once into a private cache under the name of CIFAR-10, so that the harness reads them by the way
 that it always does, without a switch for benchmarks in it. Everybody else maps the same files.
@@ -63,6 +63,27 @@ class Workload:
         )
         (settings,) = (it.settings for it in plan.variants if it.name == variant)
         return with_overrides(settings, {"training.max_epochs": self.epochs})
+
+
+@dataclass(frozen=True)
+class Request:
+    """How large the measurement is.
+
+    Attributes:
+        processes: as many single-thread processes, and workers of a study, as cores; on CUDA as asked for.
+        study_cells: seeds of the study.
+        largest: most cells that are planned.
+        real: an image folder for the comparison of accuracies, or None.
+        real_epochs: the most epochs of that comparison.
+    """
+
+    workload: Workload
+    rounds: int
+    processes: int
+    study_cells: int
+    largest: int
+    real: Path | None
+    real_epochs: int
 
 
 def write_images(workload: Workload) -> None:

@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
-from benchmarks.figures import FIGURES, throughput  # noqa: E402
+from benchmarks.figures import FIGURES  # noqa: E402
 from benchmarks.processes import together  # noqa: E402
 from benchmarks.report import results_path, slug, unused  # noqa: E402
 from benchmarks.sample import Aim, Contender, Line, Sample, fastest, ratio, side_by_side  # noqa: E402
+from benchmarks.training_figures import throughput  # noqa: E402
 from benchmarks.workload import Workload, write_images  # noqa: E402
 
 
@@ -107,9 +108,7 @@ def workload(tmp_path_factory):
 
 
 def test_a_cell_is_counted_by_its_training_images(workload):
-    from benchmarks.cells import train_one_cell
-
-    sample = throughput(train_one_cell, (workload, "baseline"), 1, None)
+    sample = throughput("benchmarks.cells:train_one_cell", (workload, "baseline"), 1, None)
     assert sample.facts["images"] == 256  # 270 of 300 train; four whole batches of 64
     assert 0 < sample.facts["file_seconds"] < sample.facts["seconds"]
     assert not list(workload.scratch.glob("store-*"))
