@@ -74,7 +74,8 @@ def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
     against = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
     minuend = family.full or "variant"
     console.print()
-    console.print(Text(f"{family.design}: {unit.name}, {minuend} minus {against}", style="bold"), soft_wrap=True)
+    title = f"{family.design}: {unit.name}, {minuend} minus {against}"
+    console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     for line in _lines(columns, shown, is_short):
         console.print(line, soft_wrap=True)
     if left_out > 0:

@@ -225,9 +225,7 @@ def _published(tables: Tables) -> Exhibit:
     if not panels:
         published_data(tables, "accuracy")  # says why there is none
     differing = deviations(tables)
-    note = (
-        f"Another experiment than the published one, so the numbers need not agree: {differing}." if differing else ""
-    )
+    note = f"Not the published experiment, so the numbers need not agree: {differing}." if differing else ""
     return Exhibit(
         "published",
         "Observed against published",

@@ -84,7 +84,6 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         keep_default_na=False,
         na_values={name: [""] for name in columns if CSV_DTYPES.get(name) != "str"},
         dtype={name: CSV_DTYPES[name] for name in columns if name in CSV_DTYPES},
-        float_precision="round_trip",
     )
 
 
