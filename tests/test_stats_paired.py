@@ -229,12 +229,12 @@ def test_of_all_metrics_only_accuracies_are_better_when_larger() -> None:
 
 @pytest.mark.parametrize(
     ("wins", "n", "meaningful"),
-    [(10, 10, True), (7, 10, False), (22, 29, True), (33, 50, True), (620, 1000, False)],
+    [(10, 10, True), (7, 10, False), (22, 29, True), (33, 50, True), (248, 400, False)],
 )
 def test_p_improve_is_meaningful_above_one_half_with_three_quarters_in_reach(
     wins: int, n: int, meaningful: bool
 ) -> None:
-    # Clopper-Pearson: 10/10 [.69, 1]; 7/10 [.35, .93]; 22/29 [.56, .90]; 33/50 [.51, .79]; 620/1000 [.59, .65].
+    # Clopper-Pearson: 10/10 [.69, 1]; 7/10 [.35, .93]; 22/29 [.56, .90]; 33/50 [.51, .79]; 248/400 [.57, .67].
     table = make_table({"baseline": [0.7] * n, "a": [0.71 if seed < wins else 0.69 for seed in range(n)]})
     assert paired_effect(table, "a").is_meaningful is meaningful
 

@@ -10,13 +10,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
+from harness.power import seeds_to_reach
 from harness.stats.significance import (
     EXACT_MAX_SEEDS,
     MONTE_CARLO_FLIPS,
     equivalence_p,
     expected_luck,
     holm,
-    seeds_to_reach,
     sign_flip_p,
     smallest_sign_flip_p,
     t_p_value,
