@@ -112,7 +112,7 @@ def test_a_folder_without_rights_is_a_clear_error(tmp_path):
 def test_a_store_below_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "mlruns").write_text("a file, not a folder")
 
-    with pytest.raises(StoreError, match="cannot be written.*--store"):
+    with pytest.raises(StoreError, match=r"cannot be written.*--store"):
         Cells(tmp_path / "mlruns").open(cells_for()[0])
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -12,7 +12,9 @@ from harness.cli.options import Planned, json_option, plan_options, planned
 from harness.cli.progress import duration, size
 from harness.cli.training import unfinished
 from harness.estimate import Estimate
-from harness.sensitivity import Sensitivity, sensitivity
+
+if TYPE_CHECKING:
+    from harness.sensitivity import Sensitivity
 
 
 @click.command()
@@ -20,10 +22,13 @@ from harness.sensitivity import Sensitivity, sensitivity
 @json_option
 def plan(as_json: bool, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
+    from harness.sensitivity import sensitivity
+
     work = planned(**request)
     todo, expected = unfinished(work)
+    can_show = sensitivity(work.plan, work.cells)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(work, len(todo), expected), indent=1) + "\n")
+        sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
         return
     console = Console(highlight=False)
     console.print(_variants_table(work))
@@ -32,7 +37,7 @@ def plan(as_json: bool, **request: Any) -> None:
         f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
-    console.print(_power(sensitivity(work.plan, work.cells)))
+    console.print(_power(can_show))
     for note in work.plan.notes:
         console.print(f"note: {note}", style="dim")
 
@@ -50,7 +55,7 @@ def _variants_table(work: Planned) -> Table:
     return table
 
 
-def _power(can_show: Sensitivity) -> str:
+def _power(can_show: "Sensitivity") -> str:
     """What the seeds can show, in a sentence; NaN where there is one seed."""
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
@@ -66,8 +71,8 @@ def _basis(expected: Estimate) -> str:
     return f"from {expected.measured} measured cells" if expected.measured else "a guess: nothing was measured here yet"
 
 
-def _as_json(work: Planned, num_todo: int, expected: Estimate) -> dict[str, Any]:
-    plan, can_show = work.plan, sensitivity(work.plan, work.cells)
+def _as_json(work: Planned, num_todo: int, expected: Estimate, can_show: "Sensitivity") -> dict[str, Any]:
+    plan = work.plan
     return plan.manifest() | {
         "seeds": list(plan.seeds),
         "num_variants": len(plan.variants),
