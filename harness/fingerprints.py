@@ -46,7 +46,7 @@ class Fingerprints:
     def _of_file(self, path: str, setting: str) -> str:
         if path not in self._known:
             try:
-                self._known[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+                self._known[path] = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
             except OSError as error:
                 raise DataError(f"{setting}: {path} cannot be read ({error.strerror}).") from None
         return self._known[path]

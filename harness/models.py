@@ -195,7 +195,8 @@ def _imagenet_weights() -> Mapping[str, Tensor]:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise DataError(
             f"model.weights: cannot download torchvision's ImageNet weights ({error}). Fetch {weights.url} elsewhere "
-            f"and put it at {folder / name}, or name any copy of it with model.weights: 'file:PATH'"
+            f"and put it at {folder / name}, or name any copy of it: `--weights PATH`, or model.weights: 'file:PATH' "
+            "in a study of your own"
         ) from error
     return state
 

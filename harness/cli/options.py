@@ -67,6 +67,11 @@ _PLAN_OPTIONS = [
     click.option("--only", type=Names(), default=(), help="Only these changes.", shell_complete=_complete_change),
     click.option("--skip", type=Names(), default=(), help="Not these changes.", shell_complete=_complete_change),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
+    click.option(
+        "--weights",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Pretrained weights: a file with a state dict, instead of the study's own.",
+    ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
     store_option,
@@ -104,6 +109,7 @@ def planned(
     device: str,
     jobs: int | None,
     store: Path,
+    weights: Path | None = None,
 ) -> Planned:
     """The plan that these options describe. Raises HarnessError with everything that is wrong in them."""
     from harness.fingerprints import Fingerprints
@@ -116,6 +122,8 @@ def planned(
         overrides |= flatten({"data": parse_data(data)})
     if epochs:
         overrides["training.max_epochs"] = epochs
+    if weights:
+        overrides["model.weights"] = f"file:{weights.expanduser().absolute()}"
     if (seeds == "auto") != (mde is not None):
         raise StudyError("--seeds auto and --mde POINTS go together: the seeds that find an effect of so many points.")
     loaded, fingerprints = load_study(study), Fingerprints(cache)

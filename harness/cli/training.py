@@ -17,6 +17,7 @@ from harness.cli.progress import RunProgress, duration, size
 from harness.errors import StoreError
 from harness.estimate import Estimate, estimate
 from harness.plan import extend_manifest
+from harness.prepare import prepare
 from harness.provenance import command_line, provenance
 from harness.results import Result
 from harness.runner import Event, run
@@ -76,12 +77,14 @@ def train_plan(
 
     Raises:
         StoreError: too little disk for these cells; nothing was started.
+        DataError: images or pretrained weights are missing; nothing was started.
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; said how to continue.
     """
     from harness.store import Tracking, follow, init, resolve_uri
 
     _check_disk(work, expected)
+    prepare(todo, cache=work.cache)
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
     signal.signal(signal.SIGTERM, _interrupt)
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
