@@ -137,8 +137,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak of the device memory that this process's tensors took, or on the CPU of its resident memory, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        status = Path("/proc/self/status").read_text()  # ru_maxrss starts from the peak of the process that forked
+        return 1024 * int(next(it.split()[1] for it in status.splitlines() if it.startswith("VmHWM:")))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def is_out_of_memory(error: BaseException) -> bool:
