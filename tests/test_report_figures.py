@@ -8,7 +8,7 @@ from synthetic import Numbers, synthetic_plan, synthetic_tables
 
 import harness.report.effect_data as effect_data
 from harness.errors import ResultsError
-from harness.report.effect_data import forest_data, heat_data, pairs_data, waterfall_data
+from harness.report.effect_data import MOST_HEAT_TEXTS, Heat, forest_data, heat_data, pairs_data, waterfall_data
 from harness.report.exhibits import best_variant, exhibits
 from harness.report.figure_data import costs_data, curves_data, published_data
 from harness.report.figures import (
@@ -44,8 +44,12 @@ def paired(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(tables, paired):
     """Every figure that there is."""
-    found = [*exhibits(tables).shown, *exhibits(paired).starting("interactions")]
+    found = [*exhibits(tables).shown, *named(paired, "interactions")]
     return {name: data for exhibit in found for name, data in exhibit.ids()}
+
+
+def named(tables, name):
+    return [exhibit for exhibit in exhibits(tables).shown if exhibit.name == name]
 
 
 def curve_frame(losses):
@@ -93,7 +97,7 @@ def test_a_large_forest_keeps_the_largest_effects_and_says_how_many_are_left_out
 
     assert {row.label for row in data.rows} == set(largest)
     assert data.omitted == 3
-    assert "The 3 smallest effects are left out" in exhibits(tables).starting("effects-add-one")[0].caption
+    assert "The 3 smallest effects are left out" in named(tables, "effects-add-one")[0].caption
 
 
 def test_a_curve_is_the_mean_over_seeds_as_long_as_half_of_them_train():
@@ -174,6 +178,18 @@ def test_the_heat_map_is_symmetric_and_holds_the_planted_interaction(paired):
     assert len(interaction_heatmap(paired.results).data[0].z) == 2  # the lower triangle
 
 
+def test_a_large_heat_map_writes_only_the_numbers_that_are_supported(tmp_path):
+    changes = tuple(f"c{index}" for index in range(MOST_HEAT_TEXTS + 1))
+    values = tuple(tuple(1.0 for _ in changes) for _ in changes)
+    verdicts = tuple(tuple("hurts" if {x, y} == {0, 3} else "inconclusive" for x in range(11)) for y in range(11))
+
+    texts = draw(Heat("interaction [points]", changes, values, verdicts, 0)).data[0].text
+    small = draw(Heat("interaction [points]", changes[:3], values[:3], verdicts[:3], 0)).data[0].text
+
+    assert [(y, x) for y, line in enumerate(texts) for x, text in enumerate(line) if text] == [(2, 0)]  # c3 and c0
+    assert [text for line in small for text in line if text] == ["+1.00"] * 3
+
+
 def test_a_best_value_is_beaten_by_nothing_that_costs_about_as_little(tables):
     by_label = {point.label: point for point in costs_data(tables, "seconds").points}
 
@@ -238,11 +254,11 @@ def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, t
 
 
 def test_dropout_is_shown_inside_the_full_combination_where_that_was_trained(tables, tmp_path):
-    (inside,) = exhibits(tables).starting("curves-dropout")
+    (inside,) = named(tables, "curves-dropout")
     assert {curve.label for curve in inside.panels[0][1].curves} == {"model-1", "model-1 without dropout-0.2"}
 
     alone = synthetic_tables(tmp_path, synthetic_plan(seeds=2, only=("dropout-0.2",)))
-    (outside,) = exhibits(alone).starting("curves-dropout")
+    (outside,) = named(alone, "curves-dropout")
     assert {curve.label for curve in outside.panels[0][1].curves} == {"baseline", "dropout-0.2"}
 
 

@@ -23,8 +23,18 @@ TABLES = ("effects", "variants", "cells", "published", "overfitting", "interacti
 def export(study: str, profile: str | None, form: str, table: str, metric: str, output: str, store: Path) -> None:
     """Write one table of a study run.
 
-    csv, parquet and json hold every column with full precision, accuracies as fractions; every seed's value is in the
-    table `cells`. markdown, latex (booktabs) and html are for people, in percentage points.
+    csv, parquet and json hold every column with full precision, accuracies as fractions. markdown, latex (booktabs) and
+    html are for people, in percentage points.
+
+    \b
+    effects       every comparison of every design: estimate, interval, tests, verdict, cost
+    variants      n_ok of n, mean, sd and cost of each variant
+    cells         every cell, so every seed, with all its numbers and its provenance
+    published     ours against the published numbers of the study
+    overfitting   gap between training and validation, epoch of the best checkpoint
+    interactions  what two changes do together beyond their sum (designs pairs, factorial)
+    shapley       contribution of each change averaged over all orders (design factorial)
+    marginal      effect of each change averaged over all combinations seen, by a linear model
     """
     from harness.load import curves_table, find_manifest, results_table
     from harness.report.files import check_file, write_file

@@ -17,6 +17,7 @@ from harness.stats.values import metric_values
 
 MOST_ROWS = 40  # of a forest plot; more cannot be read
 MOST_CHANGES = 20  # of the interaction heat map
+MOST_HEAT_TEXTS = 10  # changes of a heat map that has room for every number
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import pandas as pd
 
 from harness.errors import ResultsError
-from harness.report.effect_data import forest_data, heat_data, pairs_data, waterfall_data
+from harness.report.effect_data import MOST_HEAT_TEXTS, forest_data, heat_data, pairs_data, waterfall_data
 from harness.report.figure_data import FigureData, costs_data, curves_data, published_data
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
@@ -54,10 +54,6 @@ class LeftOut:
 class Exhibits:
     shown: tuple[Exhibit, ...]
     left_out: tuple[LeftOut, ...]
-
-    def starting(self, *prefixes: str) -> tuple[Exhibit, ...]:
-        """The figures of one section of the report."""
-        return tuple(it for it in self.shown if it.name.startswith(prefixes))
 
 
 def exhibits(tables: Tables) -> Exhibits:
@@ -145,12 +141,13 @@ def _heat(tables: Tables) -> Exhibit:
             "fewer than three changes were trained in pairs; `harness ablate --design pairs` trains all."
         )
     omitted = f" {data.omitted} further changes are left out; the table has them." if data.omitted else ""
+    numbers = "" if len(data.changes) <= MOST_HEAT_TEXTS else " Numbers stand where the corrected test supports one."
     return Exhibit(
         "interactions",
         "Pairwise interactions",
         (("", data),),
         "What two changes do together beyond the sum of what each does alone. Blue: more than the sum; orange: less. "
-        "Empty: not trained." + omitted,
+        "Empty: not trained." + numbers + omitted,
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from harness.report.effect_data import (
+    MOST_HEAT_TEXTS,
     Forest,
     Heat,
     Pairs,
@@ -45,7 +46,6 @@ from harness.report.tables import Tables
 ROW_PIXELS = 27
 FRAME_PIXELS = 110  # axis title, ticks and legend
 SYMBOLS = {"improves": "diamond", "hurts": "square"}
-MOST_TEXTS = 10  # a larger heat map has no room for numbers; they stand in the hover text
 PAIR_COLOURS = VARIANT_COLOURS[:2]
 
 
@@ -194,7 +194,8 @@ def draw_heat(data: Heat) -> go.Figure:
         colorscale=[list(stop) for stop in DIVERGING],
         xgap=2,
         ygap=2,
-        texttemplate="%{z:+.2f}" if size <= MOST_TEXTS else "",
+        text=_heat_texts(data, values)[1:],
+        texttemplate="%{text}",
         customdata=[line[:-1] for line in data.verdicts[1:]],
         hovertemplate="%{y} and %{x}: %{z:+.2f}<br>%{customdata}<extra></extra>",
         hoverongaps=False,
@@ -204,6 +205,18 @@ def draw_heat(data: Heat) -> go.Figure:
     figure.update_xaxes(showgrid=False, tickangle=-60, dtick=1)
     figure.update_yaxes(showgrid=False, autorange="reversed", dtick=1)
     return figure
+
+
+def _heat_texts(data: Heat, values: Sequence[Sequence[float]]) -> list[list[str]]:
+    """Every number where there is room; in a larger map those that the corrected test supports."""
+    is_small = len(data.changes) <= MOST_HEAT_TEXTS
+    return [
+        [
+            f"{value:+.2f}" if value == value and (is_small or verdict in SYMBOLS) else ""
+            for value, verdict in zip(line, verdicts, strict=False)
+        ]
+        for line, verdicts in zip(values, data.verdicts, strict=True)
+    ]
 
 
 def draw_costs(data: Costs) -> go.Figure:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall
+from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
 from harness.report.figure_data import Costs, Curves, FigureData, PublishedNumbers
 from harness.report.look import DIVERGING, LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, variant_colours
 from harness.report.plot_parts import doublings
@@ -129,7 +129,7 @@ def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
     image = axes.imshow(values, cmap=colours, vmin=-largest, vmax=largest, aspect="auto")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
-            if value == value:
+            if value == value and (size <= MOST_HEAT_TEXTS or data.verdicts[y + 1][x] in MARKERS):
                 ink = "white" if abs(value) > 0.6 * largest else LIGHT.ink
                 axes.text(x, y, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(size - 1), data.changes[:-1], rotation=60, ha="right")

@@ -163,16 +163,8 @@ class Tables:
         return {"metric": self.metric, "exploratory": bool(self.manifest["exploratory"])}
 
 
-TABLES: Mapping[str, str] = {
-    "effects": "every comparison of every design: estimate, interval, tests, verdict, cost",
-    "variants": "n_ok of n, mean, sd and cost of each variant",
-    "cells": "every cell with all its numbers and its provenance",
-    "published": "ours against the published numbers of the study",
-    "overfitting": "gap between training and validation, epoch of the best checkpoint",
-    "interactions": "what two changes do together beyond their sum (designs pairs, factorial)",
-    "shapley": "contribution of each change averaged over all orders (design factorial)",
-    "marginal": "effect of each change averaged over all combinations seen, by a linear model",
-}
+# The names of the tables: properties of `Tables`, and names of files.
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
 
 
 def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Family]:

@@ -10,7 +10,6 @@ from harness.report.tables import TABLES, Tables
 
 PAGE = "report.html"
 TABLE_FORMATS = ("csv", "parquet", "markdown", "latex")
-MOST_LATEX_ROWS = 500  # nobody prints more; csv and parquet have every row
 
 
 def write_report(tables: Tables, output: Path) -> list[Path]:
