@@ -8,9 +8,10 @@ from synthetic import Numbers, synthetic_plan, synthetic_tables
 
 import harness.report.effect_data as effect_data
 from harness.errors import ResultsError
+from harness.report.curve_choice import best_variant
 from harness.report.effect_data import MOST_HEAT_TEXTS, Heat, forest_data, heat_data, pairs_data, waterfall_data
-from harness.report.exhibits import best_variant, exhibits
-from harness.report.figure_data import costs_data, curves_data, published_data
+from harness.report.exhibits import exhibits
+from harness.report.figure_data import Curves, costs_data, curves_data, published_data
 from harness.report.figures import (
     add_one_against_leave_one_out,
     draw,
@@ -111,7 +112,7 @@ def test_a_curve_is_the_mean_over_seeds_as_long_as_half_of_them_train():
     assert validation.n == (4, 4, 2)
     sd = math.sqrt(2 / 3)
     assert (validation.low[0], validation.high[0]) == pytest.approx((3 - sd, 3 + sd))
-    assert data.best == (("a", 1.0),)  # every seed is lowest at its second validation
+    assert data.best == {"a": 1.0}  # every seed is lowest at its second validation
     assert data.axis == "cross entropy [nats]"
 
 
@@ -260,6 +261,14 @@ def test_dropout_is_shown_inside_the_full_combination_where_that_was_trained(tab
     alone = synthetic_tables(tmp_path, synthetic_plan(seeds=2, only=("dropout-0.2",)))
     (outside,) = named(alone, "curves-dropout")
     assert {curve.label for curve in outside.panels[0][1].curves} == {"baseline", "dropout-0.2"}
+
+
+def test_a_variant_has_one_colour_in_all_figures_of_a_report(tables):
+    found = [data for exhibit in exhibits(tables).shown for _, data in exhibit.panels if isinstance(data, Curves)]
+    drawn = {(curve.variant, data.colours[curve.variant]) for data in found for curve in data.curves}
+
+    assert len(found) == 8
+    assert len(drawn) == len({variant for variant, _ in drawn}) == len({colour for _, colour in drawn}) >= 4
 
 
 def test_the_best_variant_is_chosen_by_validation(tables):

@@ -4,19 +4,22 @@ A figure whose data are not there is left out and named, with the design to run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import pandas as pd
 
 from harness.errors import ResultsError
+from harness.report.curve_choice import CHOICES, CurveChoice
 from harness.report.effect_data import MOST_HEAT_TEXTS, forest_data, heat_data, pairs_data, waterfall_data
 from harness.report.figure_data import FigureData, costs_data, curves_data, published_data
+from harness.report.look import variant_colours
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
 from harness.report.tables import Family, Tables, rows_of
-from harness.stats.overview import summary
+
+TOGETHER = ("pairs", "factorial", "fractional")  # designs whose variants hold several changes
 
 
 @dataclass(frozen=True)
@@ -58,31 +61,46 @@ class Exhibits:
 
 def exhibits(tables: Tables) -> Exhibits:
     """Every figure that the results allow, in the order of the report."""
-    families = list(tables.families.values())
-    paths: list[Family | None] = [family for family in families if family.kind == "path"]
+    shown: list[Exhibit] = []
+    left_out: list[LeftOut] = []
+    chosen: dict[str, CurveChoice] = {}
+    for title, choose in CHOICES.items():
+        with _naming(title, left_out):
+            chosen[title] = choose(tables)
+    # Over all figures together: a variant has one colour in a report.
+    colours = variant_colours(variant for choice in chosen.values() for variant in choice.variants)
     makers: list[tuple[str, Callable[[Tables], Exhibit]]] = [
-        (f"effects of {family.design}", partial(_forest, family=family))
-        for family in families
-        if family.kind in ("add-one", "combinations", "leave-one-out")
-    ]
-    makers += [("waterfall of the path", partial(_path, family=family)) for family in paths or [None]]
-    makers += [
+        *_of_designs(tables),
         ("add-one against leave-one-out", _pairs),
         ("pairwise interactions", _heat),
-        ("learning curves of the baseline", _curves_of_baseline),
-        ("learning curves of the best variant", _curves_of_best),
-        ("before and after the biggest improvement", _curves_of_biggest),
-        ("with and without dropout", _curves_of_dropout),
+        *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
         ("observed against published", _published),
     ]
-    shown, left_out = [], []
     for title, make in makers:
-        try:
+        with _naming(title, left_out):
             shown.append(make(tables))
-        except ResultsError as error:
-            left_out.append(LeftOut(title, str(error)))
     return Exhibits(tuple(shown), tuple(left_out))
+
+
+@contextmanager
+def _naming(title: str, left_out: list[LeftOut]) -> Iterator[None]:
+    try:
+        yield
+    except ResultsError as error:
+        left_out.append(LeftOut(title, str(error)))
+
+
+def _of_designs(tables: Tables) -> Iterator[tuple[str, Callable[[Tables], Exhibit]]]:
+    """A figure for each design whose comparisons stand for themselves; pairs and factorials have the heat map."""
+    families = list(tables.families.values())
+    for family in families:
+        if family.kind == "path":
+            yield f"waterfall of {family.design}", partial(_path, family=family)
+        elif family.kind not in TOGETHER:
+            yield f"effects of {family.design}", partial(_forest, family=family)
+    if not any(family.kind == "path" for family in families):
+        yield "waterfall of the path", partial(_path, family=None)
 
 
 def exhibit_name(family: Family) -> str:
@@ -90,22 +108,14 @@ def exhibit_name(family: Family) -> str:
     return _slug(family.design) if family.kind == "path" else f"effects-{_slug(family.design)}"
 
 
-def best_variant(tables: Tables) -> str | None:
-    """The variant with the best mean validation accuracy: chosen by validation, whatever is reported."""
-    frame = summary(tables.results, metric="val_accuracy").dropna(subset="mean")
-    return (
-        None if frame.empty else str(frame.sort_values(["mean", "variant"], ascending=[False, True])["variant"].iloc[0])
-    )
-
-
 def _forest(tables: Tables, family: Family) -> Exhibit:
     data = forest_data(tables, family.design)
     omitted = f" The {data.omitted} smallest effects are left out; the table has them." if data.omitted else ""
     minus = f"{family.full} minus itself without the change" if family.full else "variant minus baseline"
-    titles = {"add-one": "Each change alone", "combinations": "Combinations"}
+    titles = {"add-one": "Each change alone", "combinations": "Combinations", "confirm": "On fresh seeds"}
     return Exhibit(
         exhibit_name(family),
-        titles.get(family.kind, f"Each change inside {family.full}"),
+        f"Each change inside {family.full}" if family.full else titles.get(family.kind, family.design),
         (("", data),),
         f"{minus.capitalize()}, paired by seed. Large marks: mean with its 95% t interval; small grey points: single "
         "seeds. Blue and orange: supported after Holm's correction; grey: not, or too few seeds to tell." + omitted,
@@ -151,59 +161,20 @@ def _heat(tables: Tables) -> Exhibit:
     )
 
 
-def _curves_of_baseline(tables: Tables) -> Exhibit:
-    return _curves(tables, "baseline", "Learning curves of the baseline", ["baseline"])
-
-
-def _curves_of_best(tables: Tables) -> Exhibit:
-    best = best_variant(tables)
-    if best is None:
-        raise ResultsError("no cell has finished yet.")
-    if best == "baseline":
-        raise ResultsError("the baseline has the best validation accuracy; its curves are shown.")
-    return _curves(tables, "best", f"Learning curves of the best variant, {best}", [best])
-
-
-def _curves_of_biggest(tables: Tables) -> Exhibit:
-    change, family = tables.headline.variant, tables.main_family
-    if change is None or family is None:
-        raise ResultsError("there is no change with an estimate yet.")
-    variant, reference = family.sides[change]
-    return _curves(tables, "biggest", f"Before and after the biggest improvement, {change}", [reference, variant])
-
-
-def _curves_of_dropout(tables: Tables) -> Exhibit:
-    """Out of a full combination where there is one, else in a path, else alone."""
-    order = {"leave-one-out": 0, "path": 1, "add-one": 2}
-    found = [
-        (order[family.kind], label, sides)
-        for family in tables.families.values()
-        if family.kind in order
-        for label, sides in family.sides.items()
-        if label.startswith("dropout") and {*sides} <= {*tables.curves["variant"]}
-    ]
-    if not found:
-        raise ResultsError("no change named dropout was trained on both sides of a comparison.")
-    place, label, (variant, reference) = min(found, key=lambda it: it[:2])
-    labels = {reference: f"{variant} without {label}"} if place == 0 else {reference: f"before {label}"}
-    return _curves(tables, "dropout", f"With and without {label}", [reference, variant], labels if place < 2 else {})
-
-
-def _curves(
-    tables: Tables, name: str, title: str, variants: list[str], labels: Mapping[str, str] = MappingProxyType({})
-) -> Exhibit:
+def _curves(tables: Tables, *, choice: CurveChoice, colours: Mapping[str, str]) -> Exhibit:
     panels = tuple(
-        (quantity, curves_data(tables.curves, variants, quantity, labels)) for quantity in ("loss", "accuracy")
+        (quantity, curves_data(tables.curves, choice.variants, quantity, labels=choice.labels, colours=colours))
+        for quantity in ("loss", "accuracy")
     )
     notes = (
-        describe_overfitting(tables.overfitting, variant).replace(variant, labels.get(variant, variant), 1)
-        for variant in variants
+        describe_overfitting(tables.overfitting, variant, choice.labels.get(variant, variant))
+        for variant in choice.variants
     )
     caption = (
         "Mean over seeds, band: one sd. Solid: validation; dotted: training, measured while training. A curve goes on "
         "as long as half of the seeds train. Dashed vertical line: mean epoch of the best checkpoint."
     )
-    return Exhibit(f"curves-{name}", title, panels, caption, tuple(filter(None, notes)))
+    return Exhibit(f"curves-{choice.name}", choice.title, panels, caption, tuple(filter(None, notes)))
 
 
 def _costs(tables: Tables) -> Exhibit:

@@ -5,12 +5,12 @@ Effects are in `effect_data.py`; how a figure is drawn is in `figures.py` (plotl
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import pandas as pd
 
 from harness.errors import ResultsError
 from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall, effect_axis, estimate_of
+from harness.report.look import variant_colours
 from harness.report.tables import Tables, rows_of
 from harness.report.units import unit_of
 
@@ -38,11 +38,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Learning curves of a few variants. `best`: variant -> mean epoch of the lowest validation loss."""
+    """Learning curves of a few variants.
+
+    Attributes:
+        best: variant -> mean epoch of the lowest validation loss.
+        colours: variant -> colour.
+    """
 
     axis: str
     curves: tuple[Curve, ...]
-    best: tuple[tuple[str, float], ...]
+    best: Mapping[str, float]
+    colours: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,9 @@ def curves_data(
     curves: pd.DataFrame,
     variants: Sequence[str],
     quantity: str = "loss",
-    labels: Mapping[str, str] = MappingProxyType({}),
+    *,
+    labels: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> Curves:
     """Training and validation curves with a band of one sd over seeds; quantity is `loss` (nats) or `accuracy` (%).
 
@@ -91,19 +99,22 @@ def curves_data(
 
     Args:
         labels: variant -> what the legend calls it; by default its name.
+        colours: variant -> colour; a report gives one mapping to all of its figures.
     """
     assert quantity in ("loss", "accuracy"), quantity
-    found, best = [], []
+    found: list[Curve] = []
+    best: dict[str, float] = {}
     for variant in dict.fromkeys(variants):
         mine = curves[curves["variant"] == variant]
         if mine.empty:
             raise ResultsError(f"there are no learning curves of {variant!r}: none of its cells has been validated.")
         for split, prefix in (("training", "train"), ("validation", "val")):
-            found.append(_curve(mine, variant, labels.get(variant, variant), split, f"{prefix}_{quantity}"))
+            found.append(_curve(mine, variant, (labels or {}).get(variant, variant), split, f"{prefix}_{quantity}"))
         lowest = mine.loc[mine.dropna(subset="val_loss").groupby("seed")["val_loss"].idxmin()]
-        best.append((variant, float(lowest["epoch"].mean())))
+        best[variant] = float(lowest["epoch"].mean())
     unit = unit_of(f"val_{quantity}")
-    return Curves(f"{'cross entropy' if quantity == 'loss' else 'accuracy'} [{unit.value}]", tuple(found), tuple(best))
+    axis = f"{'cross entropy' if quantity == 'loss' else 'accuracy'} [{unit.value}]"
+    return Curves(axis, tuple(found), best, colours or variant_colours(variants))
 
 
 def costs_data(tables: Tables, cost: str = "seconds") -> Costs:

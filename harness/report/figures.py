@@ -38,7 +38,6 @@ from harness.report.look import (
     NEUTRAL,
     VARIANT_COLOURS,
     colour_of_verdict,
-    variant_colours,
 )
 from harness.report.plot_parts import doublings, error_bars, estimates, none_or, template
 from harness.report.tables import Tables
@@ -116,21 +115,21 @@ def draw_forest(data: Forest) -> go.Figure:
 
 def draw_curves(data: Curves) -> go.Figure:
     figure = _figure("epoch", data.axis, height=360).update_yaxes(zeroline=False)
-    colours = variant_colours(curve.variant for curve in data.curves)
     for curve in data.curves:
-        _draw_band(figure, curve, colours[curve.variant])
+        _draw_band(figure, curve, data.colours[curve.variant])
     for curve in data.curves:
+        dash = "dot" if curve.split == "training" else "solid"
         figure.add_scatter(
             name=f"{curve.label}, {curve.split}",
             x=curve.epochs,
             y=curve.mean,
             mode="lines" if len(curve.epochs) > 1 else "markers",
-            line={"color": colours[curve.variant], "width": 2, "dash": "dot" if curve.split == "training" else "solid"},
+            line={"color": data.colours[curve.variant], "width": 2, "dash": dash},
             customdata=curve.n,
             hovertemplate="epoch %{x:g}: %{y:.3f} (%{customdata} seeds)<extra>%{fullData.name}</extra>",
         )
-    for variant, epoch in data.best:
-        line = {"color": colours[variant], "width": 1, "dash": "dash"}
+    for variant, epoch in data.best.items():
+        line = {"color": data.colours[variant], "width": 1, "dash": "dash"}
         figure.add_vline(x=epoch, line=line, layer="below")
     return figure
 

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 
 from harness.errors import ResultsError
 from harness.report.display import GRIDS, Grid, effects_grid, seeds_grid
-from harness.report.exhibits import Exhibit, Exhibits, exhibit_name
+from harness.report.exhibits import TOGETHER, Exhibit, Exhibits, exhibit_name
 from harness.report.figures import draw
 from harness.report.formats import html_table
 from harness.report.look import DARK, LIGHT
@@ -28,6 +28,7 @@ from harness.report.tables import Tables
 
 LONG_ROWS = 25  # a longer table is folded away
 MOST_ROWS = 300  # a table of the page; the files have all
+ELSEWHERE = ("leave-one-out", "path", *TOGETHER)  # designs with a section of their own
 MOST_SEEDS = 40  # columns of the table with every seed
 
 Block = Mapping[str, Any]  # what the template needs of one figure or one table
@@ -98,10 +99,10 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
     figures = {it.name: _exhibit(it, heights) for it in shown.shown}
 
     def of_kinds(*kinds: str) -> list[Block]:
-        """Each design's figure, where it has one, with its table below."""
+        """Each design's figure, where it has one, with its table below; without kinds, of the designs left over."""
         blocks: list[Block] = []
         for family in tables.families.values():
-            if family.kind in kinds:
+            if family.kind in kinds or not (kinds or family.kind in ELSEWHERE):
                 figure = figures.get(exhibit_name(family))
                 blocks += [*([figure] if figure else []), _table(effects_grid(family, tables.variants))]
         return blocks
@@ -113,13 +114,13 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
         return [_table(grid) for grid in grids if grid.rows]
 
     parts = [
-        ("effects", "Effects", of_kinds("add-one", "combinations")),
+        ("effects", "Effects", of_kinds()),
         ("leave-one-out", "Inside the full combination", [*of_kinds("leave-one-out"), *drawn("add-one-against")]),
         ("path", "Step by step", of_kinds("path")),
         (
             "interactions",
             "Acting together",
-            [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds("pairs", "factorial", "fractional")],
+            [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds(*TOGETHER)],
         ),
         ("curves", "Learning curves and over-fitting", [*drawn("curves"), *listed(GRIDS["overfitting"](tables))]),
         ("cost", "Cost", drawn("cost")),
@@ -130,9 +131,10 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
 
 
 def _acting_together(tables: Tables) -> list[Grid]:
-    """Interactions and Shapley values where the designs for them have run."""
+    """Interactions, Shapley values and average effects, where the designs for them have run."""
     grids: list[Grid] = []
-    for name in ("interactions", "shapley"):
+    kinds = {family.kind for family in tables.families.values()}
+    for name in ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional"} else [])):
         try:
             grids += GRIDS[name](tables)
         except ResultsError:  # said among the figures that are left out

@@ -40,16 +40,20 @@ def overfitting_table(results: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFra
     return means.join([sds, counts]).reset_index()[list(OVERFITTING_COLUMNS)]
 
 
-def describe_overfitting(overfitting: pd.DataFrame, variant: str) -> str:
-    """One variant's row as a sentence, in percentage points; empty where it has no finished cell with curves."""
+def describe_overfitting(overfitting: pd.DataFrame, variant: str, label: str = "") -> str:
+    """One variant's row as a sentence, in percentage points; empty where it has no finished cell with curves.
+
+    Args:
+        label: what to call the variant; by default its name.
+    """
     rows = overfitting[(overfitting["variant"] == variant) & (overfitting["n_curves"] > 0)]
     if rows.empty:
         return ""
     row: Any = next(rows.itertuples())
     seeds = "1 seed" if row.n == 1 else f"{row.n} seeds"
     return (
-        f"{variant}: the best checkpoint came at epoch {row.best_epoch:.1f} of {row.num_epochs:.1f} (mean over {seeds};"
-        f" {row.best_epoch_min:g} to {row.best_epoch_max:g}). Training accuracy minus validation accuracy was"
+        f"{label or variant}: the best checkpoint came at epoch {row.best_epoch:.1f} of {row.num_epochs:.1f} (mean over"
+        f" {seeds}; {row.best_epoch_min:g} to {row.best_epoch_max:g}). Training accuracy minus validation accuracy was"
         f" {100 * row.gap_best:.1f} points there and {100 * row.gap_end:.1f} at the end. From that checkpoint to the"
         f" end, training loss changed by {-row.train_loss_fall:+.3f} nats, validation loss by {row.val_loss_rise:+.3f}."
     )

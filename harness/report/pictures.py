@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
 from harness.report.figure_data import Costs, Curves, FigureData, PublishedNumbers
-from harness.report.look import DIVERGING, LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, variant_colours
+from harness.report.look import DIVERGING, LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict
 from harness.report.plot_parts import doublings
 
 WIDTH_INCHES = 7.0
@@ -92,15 +92,14 @@ def _published(axes: Axes, data: PublishedNumbers) -> None:
 
 
 def _curves(axes: Axes, data: Curves) -> None:
-    colours = variant_colours(curve.variant for curve in data.curves)
     for curve in data.curves:
-        colour, style = colours[curve.variant], ":" if curve.split == "training" else "-"
+        colour, style = data.colours[curve.variant], ":" if curve.split == "training" else "-"
         axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
         marker = "o" if len(curve.epochs) == 1 else ""
         label = f"{curve.label}, {curve.split}"
         axes.plot(curve.epochs, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
-    for variant, epoch in data.best:
-        axes.axvline(epoch, color=colours[variant], lw=1, ls="--")
+    for variant, epoch in data.best.items():
+        axes.axvline(epoch, color=data.colours[variant], lw=1, ls="--")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
 
 

@@ -42,7 +42,8 @@ def _missing(variants: pd.DataFrame) -> list[str]:
 
 def deviations(tables: Tables) -> str:
     """In which settings this run's baseline differs from the study's as declared; empty where in none."""
-    declared, used = (flatten(tables.manifest[name]) for name in ("declared", "baseline"))
+    used = flatten(tables.manifest["baseline"])
+    declared = flatten(tables.manifest.get("declared", tables.manifest["baseline"]))
     names = [name for name in {**declared, **used} if name != "training.precision"]
     differing = [name for name in names if declared.get(name) != used.get(name)]
     return "; ".join(f"{name} {_said(used, name)} instead of {_said(declared, name)}" for name in differing)
