@@ -9,6 +9,7 @@ from benchmarks.command_figures import measure_commands, measure_planning, measu
 from benchmarks.processes import Work, together
 from benchmarks.report import Figure
 from benchmarks.sample import Contender, Line, OnSample, Sample, side_by_side, values
+from benchmarks.task4 import measure_task4
 from benchmarks.training_figures import measure_data, measure_overhead, measure_variant
 from benchmarks.workload import Request
 
@@ -68,5 +69,6 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "data": measure_data,
     "batch-norm": partial(measure_variant, variant="batch-norm"),
     "model-1": partial(measure_variant, variant="model-1"),
+    "task4": measure_task4,
     "accuracy": measure_accuracy,
 }

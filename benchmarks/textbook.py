@@ -74,9 +74,9 @@ def train_by_protocol(settings: Settings, arrays: ImageArrays, device: torch.dev
             network, optimizer, train_loader, val_loader, device, best, training.max_epochs, interval, training.patience
         )
         network.load_state_dict(torch.load(best, map_location=device))
-    _evaluate(network, loader(Subset(pictures, train_rows), False), device)
-    _evaluate(network, val_loader, device)
-    _, test_accuracy = _evaluate(network, test_loader, device)
+    evaluate(network, loader(Subset(pictures, train_rows), False), device)
+    evaluate(network, val_loader, device)
+    _, test_accuracy = evaluate(network, test_loader, device)
     wait_for(device)
     return {"images": step * training.batch_size, "test_accuracy": test_accuracy}
 
@@ -104,7 +104,7 @@ def _fit(
             running_loss += loss.item()
             step += 1
             if step % interval == 0:
-                val_loss, _ = _evaluate(network, val_loader, device)
+                val_loss, _ = evaluate(network, val_loader, device)
                 val_losses.append(val_loss)
                 if val_loss == min(val_losses):
                     torch.save(network.state_dict(), best)
@@ -114,7 +114,7 @@ def _fit(
 
 
 @torch.no_grad()
-def _evaluate(network: nn.Module, loader: DataLoader[Any], device: torch.device) -> tuple[float, float]:
+def evaluate(network: nn.Module, loader: DataLoader[Any], device: torch.device) -> tuple[float, float]:
     """Mean loss and accuracy over all images."""
     network.eval()
     loss_sum, num_correct, num_images = 0.0, 0, 0

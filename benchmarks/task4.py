@@ -1,0 +1,101 @@
+"""Task 4: one epoch of a fine-tuned ResNet18 on images of 32x32 enlarged to 224x224, by the harness and by a textbook.
+
+Both train `layer4` and `fc` by Adam in batches of 32, with two validations. Weights are random: they cost as much.
+"""
+
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import Facts, Ready, Together, together
+from benchmarks.report import Figure
+from benchmarks.sample import Contender, Line, OnSample, Sample, facts, ratio, side_by_side, values
+from benchmarks.workload import Request, Workload, write_images
+from harness.hardware import Precision
+from harness.settings import Settings, with_overrides
+from harness.study import load_study
+
+SIDE = 224
+MOST_IMAGES = {"cpu": 1_112, "cuda": 50_000}  # a tenth of them is held out
+
+
+def measure_task4(request: Request, on_sample: OnSample) -> Figure:
+    """Seconds for one epoch of 1,000 training images, two validations included, and the peak of memory."""
+    device, threads = request.workload.device, request.processes
+    most = MOST_IMAGES[device.partition(":")[0]]
+    workload = replace(request.workload, num_images=min(request.workload.num_images, most))
+    write_images(workload)
+    native = f"harness, {workload.precision}"
+    precisions: dict[str, Precision] = {native: workload.precision} | {"harness, float32": "float32"}
+    contenders = [
+        Contender(
+            name,
+            f"a cell with {threads} threads; images stay 32x32 and are resized by the batch",
+            partial(_measure, "benchmarks.task4:train_harness", (workload, precision, threads), threads),
+        )
+        for name, precision in precisions.items()
+    ]
+    usual = "each image resized by PIL in a DataLoader with 2 workers, float32, .item() each step; all threads"
+    contenders.append(
+        Contender("textbook", usual, partial(_measure, "benchmarks.task4_textbook:train_textbook", (workload,)))
+    )
+    samples = side_by_side(contenders, request.rounds, on_sample)
+    lines = [Line(it.name, "s per 1,000 images", values(samples, it.name)) for it in contenders]
+    lines += [ratio(samples, "textbook", name) for name in precisions]
+    for it in contenders:
+        peaks = tuple(value / 1e9 for value in facts(samples, it.name, "peak_bytes"))
+        lines.append(Line(f"peak memory, {it.name}", "GB", peaks))
+    title = f"task 4: ResNet18 at {SIDE} pixels, layer4 and fc train; {workload.num_images:,} images, one epoch"
+    return Figure("task4", title, lines, contenders, samples)
+
+
+def _measure(work: str, arguments: tuple[Any, ...], threads: int | None = None) -> Sample:
+    """Seconds per 1,000 training images. Memory is that of the process that trains, without its loaders."""
+    done: Together = together(work, arguments, processes=1, threads=threads)
+    seconds, images = done.largest("epoch_seconds"), done.total("images")
+    peak = done.largest("device_peak_bytes") or done.largest("peak_rss_bytes")
+    return Sample(1000 * seconds / images, {"images": images, "epoch_seconds": seconds, "peak_bytes": peak})
+
+
+def settings_of(precision: Precision, threads: int, side: int) -> Settings:
+    """Of the study's baseline, for one epoch from random weights on images of so many pixels a side."""
+    overrides = {"model.weights": "none", "training.max_epochs": 1, "preprocessing.resize": side}
+    overrides |= {"training.precision": precision, "training.threads": threads}
+    return with_overrides(load_study("task4").baseline, overrides)
+
+
+def train_harness(ready: Ready, workload: Workload, precision: Precision, threads: int, side: int = SIDE) -> Facts:
+    """A whole cell; the time from its start to its second validation counts."""
+    import torch
+
+    from harness.cell import make_cells
+    from harness.train import train_cell
+
+    settings = settings_of(precision, threads, side)
+    (cell,) = make_cells(settings, [0], workload.fingerprints)
+    arrays, device = workload.images(), torch.device(workload.device)
+    moments: list[float] = []
+    with tempfile.TemporaryDirectory(dir=workload.scratch) as folder:
+        ready()
+        result = train_cell(
+            cell, arrays, Path(folder), device=device, on_event=lambda event: moments.append(time.perf_counter())
+        )
+    assert result.is_finished, result.reason
+    assert len(moments) >= 3, "start and two validations; three where the steps are an odd number"
+    return {
+        "images": result.num_steps * settings.training.batch_size,
+        "epoch_seconds": moments[-1] - moments[0],
+        "device_peak_bytes": device_peak(workload.device),
+    }
+
+
+def device_peak(device: str) -> int:
+    """Peak of the device's memory in tensors; 0 on a CPU."""
+    if device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.max_memory_allocated(torch.device(device))
