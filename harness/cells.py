@@ -125,6 +125,17 @@ class Cells:
         """The validations of the cell's last attempt, one a step, in the order of steps."""
         return epochs_of(self.events(key))
 
+    @contextlib.contextmanager
+    def updating_manifest(self, name: str) -> Iterator[None]:
+        """Waits until no other process reads and writes this manifest; none must write it from an older one."""
+        folder = self.root / "studies"
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / f".{name}.lock").open("a")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
         path = self.root / "studies" / f"{name}.json"
         with _writing(path):

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from fakes import cells_for, epoch, result_of, validations
@@ -122,3 +124,21 @@ def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
 
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "2"
+
+
+def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
+    cells = Cells(tmp_path)
+
+    def add(number):
+        with cells.updating_manifest("study"):
+            known = cells.manifests().get("study", {"variants": []})["variants"]
+            time.sleep(0.01)
+            cells.write_manifest("study", {"variants": [*known, number]})
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(cells.manifests()["study"]["variants"]) == list(range(8))

@@ -6,7 +6,7 @@ import pytest
 from searched import POSSIBLE, STUDY, plan_of
 
 from harness.errors import StudyError
-from harness.search.sampling import SAMPLERS, distributions
+from harness.search.sampling import distributions
 from harness.search.space import Space
 
 
@@ -125,6 +125,3 @@ def test_a_study_without_changes_has_no_space():
     with pytest.raises(StudyError, match="'small' has no changes to search over"):
         Space.of(plan_of(study={name: STUDY[name] for name in ("name", "title", "baseline")}))
 
-
-def test_there_are_samplers_to_choose_from():
-    assert SAMPLERS == ("tpe", "gp", "brute-force")

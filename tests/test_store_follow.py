@@ -279,3 +279,23 @@ def test_nothing_is_asked_of_the_server_while_nothing_changes(tmp_path, monkeypa
         )  # written after its event, so that a look may fall between
         wait_until(lambda: len(asked) == 3)
     assert asked == [None, {CELLS[0].key}, {CELLS[1].key}, None]  # everything, what changed, everything
+
+
+def test_a_study_that_grows_while_it_is_followed_is_delivered_whole_with_the_tags_of_its_variants(tmp_path):
+    uri, cells = a_store(tmp_path)
+    more = cells_of({"model.batch_norm": True})
+    grown = a_manifest({"baseline": CELLS, "batch-norm": more})
+    grown["variants"][1]["tags"] = {"harness.search": "a search", "harness.trial": "7"}
+    with follow(Tracking(uri, tmp_path), cells, MANIFEST) as following:
+        train(cells, CELLS[0])
+        following.extend(grown)
+        train(cells, more[0])
+        wait_until(
+            lambda: any(run.info.run_name.startswith("batch-norm") for run in mlflow_runs(uri, tmp_path)["cell"])
+        )
+    assert following.delivery.pending == 0
+    assert following.problem == ""
+    tags = {run.data.tags["harness.variant"]: run.data.tags for run in mlflow_runs(uri, tmp_path)["cell"]}
+    assert tags["batch-norm"]["harness.trial"] == "7"
+    assert tags["batch-norm"]["harness.search"] == "a search"
+    assert "harness.trial" not in tags["baseline"]

@@ -51,6 +51,9 @@ study_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
+_design_option = click.option(
+    "--design", "designs", type=Names(), default=(), help="Designs, comma-separated; the study's own by default."
+)
 _PLAN_OPTIONS = [
     study_option,
     click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study."),
@@ -61,9 +64,7 @@ _PLAN_OPTIONS = [
     click.option(
         "--mde", type=click.FloatRange(0, 100, min_open=True), help="With --seeds auto: effect to find, in points."
     ),
-    click.option(
-        "--design", "designs", type=Names(), default=(), help="Designs, comma-separated; the study's own by default."
-    ),
+    _design_option,
     click.option("--only", type=Names(), default=(), help="Only these changes.", shell_complete=_complete_change),
     click.option("--skip", type=Names(), default=(), help="Not these changes.", shell_complete=_complete_change),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
@@ -82,6 +83,13 @@ def plan_options(command: Command) -> Command:
     """The options that describe a plan; the command gets them as `PlanRequest`'s fields."""
     for option in reversed(_PLAN_OPTIONS):
         command = option(command)
+    return command
+
+
+def search_space_options(command: Command) -> Command:
+    """As `plan_options`, without `--design`: a search decides itself which variants to train."""
+    for option in reversed(_PLAN_OPTIONS):
+        command = command if option is _design_option else option(command)
     return command
 
 

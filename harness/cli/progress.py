@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,6 +24,7 @@ class RunProgress:
         names: cell key -> "variant seed 3".
         num_done: cells that had ended before.
         expected_seconds: wall time that the cells left should take; corrected as cells end.
+        accuracy: which one to show; a search must not look at the test images.
     """
 
     console: Console
@@ -30,6 +32,7 @@ class RunProgress:
     num_cells: int
     num_done: int
     expected_seconds: float
+    accuracy: Literal["test", "validation"] = "test"
     _running: dict[str, tuple[Cell, str, float]] = field(default_factory=dict)
     _failed: int = 0
     _ended_here: int = 0
@@ -59,7 +62,8 @@ class RunProgress:
             result = progress.result
             self._failed += not result.is_finished
             if result.is_finished:
-                said = f"test accuracy {result.test_accuracy:.4f}, {result.seconds:.1f} s"
+                value = result.test_accuracy if self.accuracy == "test" else result.val_accuracy
+                said = f"{self.accuracy} accuracy {value:.4f}, {result.seconds:.1f} s"
             else:
                 said = f"{result.status}: {result.reason}"
             line = f"[{self.num_done + self._ended_here}/{self.num_cells}] {name}: {said}"

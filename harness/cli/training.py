@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from harness.results import Result
 from harness.runner import Event, run
 
 if TYPE_CHECKING:
-    from harness.store import Tracking
+    from harness.store import Follower, Tracking
 
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and the image cache
 
@@ -54,13 +55,19 @@ def announce(console: Console, work: Planned, todo: Sequence[Cell], expected: Es
         console.print(f"note: {note}", style="dim")
 
 
-def save_manifest(work: Planned) -> dict[str, Any]:
-    """Writes the study run's manifest, extended by what this plan adds; returns it."""
-    known = work.cells.manifests().get(work.plan.id)
+def save_manifest(work: Planned, tags: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
+    """Writes the study run's manifest, extended by what this plan adds; returns it.
+
+    Args:
+        tags: what the MLflow runs of a variant carry besides, by the variant's name.
+    """
     manifest = work.plan.manifest(command_line())
-    if known:
-        manifest = extend_manifest(known, manifest)
-    work.cells.write_manifest(work.plan.id, manifest)
+    for variant in manifest["variants"]:
+        variant |= {"tags": dict(tags[variant["name"]])} if tags and variant["name"] in tags else {}
+    with work.cells.updating_manifest(work.plan.id):
+        known = work.cells.manifests().get(work.plan.id)
+        manifest = extend_manifest(known, manifest) if known else manifest
+        work.cells.write_manifest(work.plan.id, manifest)
     return manifest
 
 
@@ -81,23 +88,13 @@ def train_plan(
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; said how to continue.
     """
-    from harness.store import Tracking, follow, init, resolve_uri
-
     _check_disk(work, expected)
     prepare(todo, cache=work.cache)
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
-    signal.signal(signal.SIGTERM, _interrupt)
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
     num_cells = len(work.plan.cells)
     started = time.monotonic()
-    uri = resolve_uri(None, work.cells.root)
-    if not uri.startswith("http"):  # a server that is down holds nothing up: the journals wait for it
-        init(uri, work.cells.root)
-    tracking = Tracking(uri, work.cells.root)
     try:
-        with follow(
-            tracking, work.cells, manifest, on_problem=lambda text: console.print(text, style="yellow")
-        ) as link:
+        with followed(console, work.cells, manifest) as (tracking, _):
             with RunProgress(console, names, num_cells, num_cells - len(todo), expected.seconds) as progress:
                 run(
                     todo,
@@ -110,18 +107,43 @@ def train_plan(
                 )
             if todo:
                 console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
-            _track_summary(tracking, work.cells, manifest)
+            track_summary(tracking, work.cells, manifest)
     except KeyboardInterrupt:
         ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
+        say_stopped(console, f"{ended} of {num_cells} cells have ended")
+        raise
+
+
+@contextmanager
+def followed(console: Console, cells: Cells, manifest: dict[str, Any]) -> Iterator[tuple["Tracking", "Follower"]]:
+    """MLflow follows from the journals while the block trains; SIGTERM stops it as Ctrl-C does. Says what waits.
+
+    Raises:
+        TrackingError: the tracking database cannot be used; a server that is merely down is no error.
+    """
+    from harness.store import Tracking, follow, init, resolve_uri
+
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
+    signal.signal(signal.SIGTERM, _interrupt)
+    uri = resolve_uri(None, cells.root)
+    init(uri, cells.root)
+    tracking = Tracking(uri, cells.root)
+    with follow(tracking, cells, manifest, on_problem=lambda text: console.print(text, style="yellow")) as follower:
+        yield tracking, follower
+    if follower.delivery.pending:
         console.print(
-            f"\nStopped. {ended} of {num_cells} cells have ended and are saved; the others continue from their last "
-            "checkpoint.\nRun the same command to continue.",
+            f"{follower.delivery.pending} events wait for the tracking server ({follower.delivery.problem}) "
+            "`harness sync` delivers them.",
             style="yellow",
         )
-        raise
-    if link.delivery.pending or link.delivery.problem:
-        waiting = f"{link.delivery.pending} events wait for MLflow; `harness sync` delivers them."
-        console.print(f"{link.delivery.problem} {waiting}".strip(), style="yellow")
+
+
+def say_stopped(console: Console, what_is_saved: str) -> None:
+    console.print(
+        f"\nStopped. {what_is_saved} and are saved; the others continue from their last checkpoint.\n"
+        "Run the same command to continue.",
+        style="yellow",
+    )
 
 
 def explain_failures(console: Console, work: Planned) -> int:
@@ -141,7 +163,7 @@ def explain_failures(console: Console, work: Planned) -> int:
     return len(failed)
 
 
-def _track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) -> None:
+def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) -> None:
     """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
     from harness.load import results_table
     from harness.stats import effects, summary

@@ -3,6 +3,7 @@
 The only package that imports optuna. It is another producer of cells on the same way of the data as a plan: it never
 trains by itself, and what it finds is exploratory until fresh seeds have confirmed it.
 
+    choices    samplers and pruners by name
     space      combinations of changes as parameters with a few choices
     locks      who is alive, who may go first
     storage    Optuna's storage made ready; the study in it

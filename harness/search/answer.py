@@ -18,7 +18,7 @@ from harness.errors import ResultsError
 from harness.load import results_table
 from harness.plan import Plan
 from harness.search.space import Space
-from harness.search.trials import FAILED, best_trial, combination
+from harness.search.trials import FAILED, REFUSED, best_trial, combination
 from harness.stats import (
     SimplestChoice,
     effects,
@@ -44,7 +44,7 @@ class Answer:
 
     Attributes:
         search: the name of the Optuna study.
-        outcomes: number of trials by outcome: complete, pruned, failed, retried, running, waiting.
+        outcomes: number of trials by outcome: complete, pruned, failed, retried, refused, running, waiting.
         table: the cells of every combination that was not pruned, as `harness.load_results` gives them.
         best, best_mean: the combination with the highest mean validation accuracy, the first of equals.
         alone: each change added to the baseline.
@@ -83,7 +83,7 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
     """The answer from what there is at the moment, also in the middle of a search.
 
     Raises:
-        ResultsError: no combination has a result yet.
+        ResultsError: no combination has a value yet, or its cells are in another store.
     """
     trials = study.get_trials(deepcopy=False)
     tried = [trial for trial in trials if trial.state == TrialState.COMPLETE or FAILED in trial.user_attrs]
@@ -94,6 +94,10 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
     best = combination(best_one, space) or ()
     plan = _plan_of(space, changes, best)
     table = results_table(cells, plan.manifest() | {"exploratory": True})
+    if not (table["status"] == "finished").any():
+        raise ResultsError(
+            f"{cells.root}: holds no cell of this search; it was made with another --store. Name that one."
+        )
     names = {variant.changes: variant.name for variant in plan.variants}
     singles = [names[(name,)] for name in space.changes if (name,) in changes]
     return Answer(
@@ -134,6 +138,8 @@ def _outcomes(trials: Sequence[FrozenTrial]) -> dict[str, int]:
         name = trial.state.name.lower()
         if trial.state == TrialState.FAIL:
             name = "failed" if FAILED in trial.user_attrs else "retried"
+        elif REFUSED in trial.user_attrs:
+            name = "refused"
         outcomes[name] = outcomes.get(name, 0) + 1
     return outcomes
 

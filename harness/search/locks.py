@@ -11,7 +11,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class PostgresLocks:
         import sqlalchemy
 
         self.me = _worker_name()
-        self._sql = sqlalchemy.text
+        self._sql, self._failures = sqlalchemy.text, sqlalchemy.exc.SQLAlchemyError
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, isolation_level="AUTOCOMMIT")
         self._connection = engine.connect()
         for name, value in KEEPALIVE.items():
@@ -92,6 +92,8 @@ class PostgresLocks:
         return False
 
     def close(self) -> None:
+        with suppress(self._failures):  # the connection is lost, and the locks with it
+            self._connection.execute(self._sql("SELECT pg_advisory_unlock_all()"))
         self._connection.close()
 
     def _call(self, function: str, name: str) -> bool | None:

@@ -14,7 +14,7 @@ from harness.cell import Cell
 from harness.cells import Cells
 from harness.results import Result
 from harness.runner import Progress, Train, run
-from harness.search.pruning import Prune
+from harness.search.choices import Prune
 from harness.search.trials import Asked, Trials
 from harness.stats.wording import describe_seeds
 from harness.variants import Variant

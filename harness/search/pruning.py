@@ -8,14 +8,12 @@ result, the one that was stopped continues from its checkpoint if anything asks 
 """
 
 import warnings
-from typing import Literal, get_args
 
 import optuna
 
 from harness.plan import Plan
+from harness.search.choices import Prune
 
-Prune = Literal["none", "wilcoxon", "halving"]
-PRUNES: tuple[Prune, ...] = get_args(Prune)
 WILCOXON_P = 0.1  # one-sided, uncorrected for the repeated looks: it saves time, it proves nothing
 HALVING_FACTOR = 3
 

@@ -7,10 +7,10 @@ from harness.cells import Cells
 from harness.plan import Plan
 from harness.runner import Progress, Train
 from harness.search.answer import Answer, make_answer
+from harness.search.choices import Prune, Sampler
 from harness.search.dashboard import publish
 from harness.search.loop import Loop, RunIds
-from harness.search.pruning import Prune, make_pruner, pruning_note
-from harness.search.sampling import Sampler
+from harness.search.pruning import make_pruner, pruning_note
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study
 from harness.search.trials import Trials

@@ -7,16 +7,14 @@ new and possible, so that no trial is spent on a repetition and a search comes t
 
 import random
 from collections.abc import Collection, Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from harness.comparisons import Changes
+from harness.search.choices import Sampler
 from harness.search.space import Space
-
-Sampler = Literal["tpe", "gp", "brute-force"]
-SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -10,7 +10,7 @@ from harness.report.tables import records, rows_of
 from harness.search.answer import METRIC, Answer
 from harness.stats.wording import describe_seeds, format_difference, format_interval, format_value
 
-HEADINGS = ("change", "over the baseline", "out of the best combination", "averaged over all combinations")
+HEADINGS = ("change", "over the baseline", "out of the best", "averaged")
 MOST_INTERACTIONS = 3  # in the sentence; the tables hold all
 
 
@@ -65,7 +65,7 @@ def to_json(answer: Answer) -> dict[str, Any]:
 
 
 def biggest(answer: Answer) -> dict[str, tuple[str, float] | None]:
-    """The change with the largest estimate, three ways; None where there is no estimate."""
+    """The change with the largest estimate, three ways; None where no estimate is an improvement."""
     return {
         "over_the_baseline": _top((row.variant, row.mean) for row in rows_of(answer.alone)),
         "out_of_the_best": _top((row.variant, row.mean) for row in rows_of(answer.left_out)),
@@ -74,8 +74,8 @@ def biggest(answer: Answer) -> dict[str, tuple[str, float] | None]:
 
 
 def _top(estimates: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
-    finite = [(name, mean) for name, mean in estimates if math.isfinite(mean)]
-    return min(finite, key=lambda it: (-it[1], it[0]), default=None)
+    better = [(name, mean) for name, mean in estimates if mean > 0]
+    return min(better, key=lambda it: (-it[1], it[0]), default=None)
 
 
 def _best(answer: Answer) -> str:
@@ -89,6 +89,8 @@ def _best(answer: Answer) -> str:
 
 def _simplest(answer: Answer) -> str:
     simplest = answer.simplest
+    if not answer.best.changes:
+        return "Nothing that was tried is better than the baseline."
     if simplest is None:
         return "How simple it may be without loss cannot be said: the standard error takes two seeds at least."
     error = format_value(simplest.standard_error, METRIC, "points")
@@ -100,27 +102,29 @@ def _simplest(answer: Answer) -> str:
 
 def _biggest(answer: Answer) -> str:
     tops = biggest(answer)
-    places = (
+    averaged = {row.change: row for row in rows_of(answer.averaged)}
+    places = [
         ("over the baseline", tops["over_the_baseline"], _by_name(answer.alone)),
-        (f"out of {answer.best.name}", tops["out_of_the_best"], _by_name(answer.left_out)),
-        (
-            f"averaged over {answer.num_combinations} combinations",
-            tops["averaged"],
-            {row.change: row for row in rows_of(answer.averaged)},
-        ),
-    )
-    found = [f"{where}, {top[0]} ({_cell(by_name[top[0]])})" for where, top, by_name in places if top]
-    if not found:
-        return "No single improvement can be named yet."
+        (f"out of the best, {answer.best.name}", tops["out_of_the_best"], _by_name(answer.left_out)),
+        (f"averaged over {answer.num_combinations} combinations", tops["averaged"], averaged),
+    ]
+    if not answer.best.changes:
+        del places[1]  # there is nothing to take out of the baseline
+    found = [f"{where}, {f'{top[0]} ({_cell(by_name[top[0]])})' if top else 'none'}" for where, top, by_name in places]
+    if not any(tops.values()):
+        return "No change improves: not over the baseline, nor out of the best combination, nor on average."
     return f"The biggest single improvement, in points with 95% intervals: {'; '.join(found)}."
 
 
 def _agreement(answer: Answer) -> str:
     """Whether the three ways name one change, and which changes are worth something else in company than alone."""
-    named = {top[0] for top in biggest(answer).values() if top}
+    tops = biggest(answer)
+    if not answer.best.changes:
+        del tops["out_of_the_best"]
+    named = {top[0] if top else "none" for top in tops.values()}
     beyond_noise = [row for row in rows_of(answer.gaps) if row.low > 0 or row.high < 0]
     beyond_noise.sort(key=lambda row: -abs(row.mean))
-    head = f"All name {next(iter(named))}." if len(named) == 1 else "They disagree."
+    head = f"The ways agree on {next(iter(named))}." if len(named) == 1 else "The ways disagree."
     if beyond_noise:
         alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
         worth = [

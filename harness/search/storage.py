@@ -17,8 +17,8 @@ import optuna
 
 from harness.cell import RECIPE
 from harness.errors import TrackingError
+from harness.search.choices import Prune
 from harness.search.locks import FileLocks, Locks, PostgresLocks
-from harness.search.pruning import Prune
 from harness.search.space import Space
 from harness.store.database import SQLITE, masked, sqlite_path
 
@@ -57,7 +57,7 @@ def open_storage(url: str) -> Iterator[tuple[optuna.storages.RDBStorage, Locks]]
     Raises:
         TrackingError: it cannot be used, or another program's tables are in it; also from within the block.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with ExitStack() as stack:
         with _explained(url, sqlite3.Error, OSError):
             locks = stack.enter_context(closing(_locks(url)))

@@ -17,8 +17,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.comparisons import Changes
+from harness.search.choices import Sampler
 from harness.search.locks import Locks
-from harness.search.sampling import Sampler, distributions, make_sampler
+from harness.search.sampling import distributions, make_sampler
 from harness.search.space import Space
 
 # User attributes: what the dashboard shows of a trial, and what processes tell each other about it.
@@ -177,9 +178,11 @@ def combination(trial: FrozenTrial, space: Space) -> Changes | None:
 
 
 def known_combinations(trials: Iterable[FrozenTrial], space: Space) -> set[Changes]:
-    """Those that were tried, are being tried, or wait; not those that were given up without an outcome."""
+    """Those that were tried, are being tried, or wait; not those that were given up without an outcome, nor those that
+    cannot be."""
     has_outcome = [it for it in trials if it.state != TrialState.FAIL or FAILED in it.user_attrs]
-    return {changes for trial in has_outcome if (changes := combination(trial, space)) is not None}
+    found = {changes for trial in has_outcome if (changes := combination(trial, space)) is not None}
+    return {changes for changes in found if not space.why_not(changes)}
 
 
 def best_trial(trials: Iterable[FrozenTrial], space: Space) -> FrozenTrial | None:

@@ -61,10 +61,8 @@ class Follower:
     def __init__(
         self, tracking: Tracking, cells: Cells, manifest: Mapping[str, Any], on_problem: Callable[[str], None]
     ) -> None:
-        self._tracking, self._cells, self._manifest, self._on_problem = tracking, cells, manifest, on_problem
-        keys = [key for variant in manifest["variants"] for key in variant["cells"].values()]
-        folders = {key: cells.folder(key) for key in keys}
-        self._files = {key: (f"{it}/journal.jsonl", f"{it}/result.json") for key, it in folders.items()}
+        self._tracking, self._cells, self._on_problem = tracking, cells, on_problem
+        self.extend(manifest)
         self._thread = threading.Thread(target=self._work, name="harness-follow", daemon=True)
         self._is_over = threading.Event()
         self._is_abandoned = False
@@ -74,6 +72,18 @@ class Follower:
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def problem(self) -> str:
+        """Why deliveries fail at the moment, a sentence; empty where they do not."""
+        return self._problem
+
+    def extend(self, manifest: Mapping[str, Any]) -> None:
+        """From now on follows this manifest, which holds all of the one before: a search adds variants as it goes."""
+        keys = [key for variant in manifest["variants"] for key in variant["cells"].values()]
+        folders = {key: self._cells.folder(key) for key in keys}
+        self._manifest = manifest
+        self._files = {key: (f"{it}/journal.jsonl", f"{it}/result.json") for key, it in folders.items()}
 
     def finish(self, patience_seconds: float) -> None:
         """The last delivery, for as long as it makes progress."""
@@ -97,7 +107,7 @@ class Follower:
             now = self._look()
             looked_for = time.monotonic() - began
             if is_last or now != seen:
-                changed = {key for key in now if now[key] != seen[key]} if seen and not is_last else None
+                changed = {key for key in now if now[key] != seen.get(key)} if seen and not is_last else None
                 if self._deliver(changed):
                     seen, backoff = now, 0.0
                 else:

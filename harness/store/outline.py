@@ -152,6 +152,7 @@ class Outline:
             "harness.kind": "variant",
             "harness.variant": shortened(variant["name"], LONGEST_TAG),
             "harness.changes": shortened("+".join(variant["changes"]), LONGEST_TAG),
+            **variant.get("tags", {}),  # of a search: its name and the trial's number
         }
 
     def _key(self, *parts: str) -> str:
