@@ -119,11 +119,6 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 def _resnet18(model: ResNet18, num_classes: int) -> nn.Module:
     from torchvision.models import resnet18  # takes a second, and a study of small networks needs none of it
 
-    if model.frozen_batch_norm and model.trained_layers == ("all",):
-        raise StudyError(
-            "model.frozen_batch_norm: true, but model.trained_layers is ['all']: there is no frozen layer, and the "
-            "setting would do nothing; drop one of the two"
-        )
     network: nn.Module = resnet18(weights=None)
     network.fc = Logits(512, num_classes)
     if model.weights != "none":

@@ -352,7 +352,9 @@ class _Workers:
     def _interrupt(self, worker: _Worker) -> None:
         worker.process.terminate()
         worker.process.join(timeout=10)
-        if worker.cell and self._cells.result(worker.cell.key) is None and not self._cells.is_claimed(worker.cell.key):
+        if worker.cell is None or self._cells.result(worker.cell.key) or self._cells.is_claimed(worker.cell.key):
+            return
+        if self._cells.events(worker.cell.key):  # a worker that was still starting has not even made the folder
             self._cells.append(worker.cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:

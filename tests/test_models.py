@@ -163,12 +163,6 @@ def test_frozen_batch_norm_keeps_the_statistics_of_frozen_layers_only(resnet_wei
     assert sum(isinstance(module, FrozenBatchNorm2d) for module in network.modules()) == (15 if is_frozen else 0)
 
 
-def test_frozen_batch_norm_without_a_frozen_layer_is_an_error_of_the_user():
-    settings = ResNet18(weights="none", trained_layers=("all",), frozen_batch_norm=True)
-    with pytest.raises(StudyError, match=r"model\.frozen_batch_norm: true, but .* no frozen layer"):
-        build_model(settings, 10, image_size=(64, 64), seed=0)
-
-
 def test_one_set_of_trained_layers_has_one_form():
     assert ResNet18(trained_layers=("fc", "layer4")) == ResNet18(trained_layers=("layer4", "fc"))
     every = ("fc", "conv1", "bn1", "layer1", "layer2", "layer3", "layer4")

@@ -8,6 +8,7 @@ import threading
 import time
 
 import fakes
+import psutil
 import pytest
 from fakes import cells_for
 
@@ -254,3 +255,20 @@ def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process
         )
 
     assert cells.result(cell.key) is None
+
+
+def test_an_interrupt_before_the_workers_have_started_leaves_nothing_behind(tmp_path):
+    script, store = tmp_path / "script.py", tmp_path / "mlruns"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(store), ":".join(sys.path)]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while len(psutil.Process(parent.pid).children()) < 2:  # they exist, and import
+        assert time.monotonic() < deadline, "the workers did not start"
+
+    parent.send_signal(signal.SIGINT)
+    _, said = parent.communicate(timeout=30)
+
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "StoreError" not in said
+    assert all(Cells(store).result(cell.key) is None for cell in cells_for(2))
