@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.settings import ConvNet, Shapes
+from harness.settings import Shapes
 from harness.shapes import CHUNK, CLASS_NAMES, SHAPES, draw_shapes, shape_labels, shapes_fingerprint
 
 SMALL = Shapes(train_images=300, test_images=105)
@@ -104,36 +104,26 @@ def test_a_linear_classifier_cannot_tell_the_shapes():
 
 
 @pytest.mark.slow
-def test_the_baseline_of_quick_profiles_lands_between_50_and_80_percent():
-    # A quarter of the report's filters, 6 epochs of SGD at 0.05 on 4,000 images: what quick profiles train.
-    import torch
-    from torch.nn import functional as F
+def test_the_quick_baseline_lands_between_50_and_80_percent_and_a_real_change_shows(tmp_path):
+    from harness.plan import make_plan
+    from harness.study import load_study
+    from harness.train import run_cell
 
-    from harness.models import build_model
-
-    data = Shapes(train_images=4000, test_images=2000)
-    (images, labels), (test, truth) = (
-        (
-            torch.from_numpy((drawn(data, split).astype(np.float32) / 255 - 0.5) / 0.25).permute(0, 3, 1, 2),
-            torch.from_numpy(shape_labels(data, split)),
-        )
-        for split in ("train", "test")
+    plan = make_plan(
+        load_study("task3"),
+        profile="quick",
+        only=["batch-norm"],
+        seeds=[0],
+        precision="float32",
+        fingerprints=lambda settings: {"data": "shapes"},
     )
-    images, labels = images[400:], labels[400:]  # a tenth would be for validation
-    network = build_model(ConvNet(filters=(8, 16, 32)), 10, image_size=(32, 32), seed=0)
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
-    shuffle = torch.Generator().manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as cells train: with more, small networks wait more than they compute
-    try:
-        for _ in range(6):
-            for rows in torch.randperm(len(images), generator=shuffle).split(64)[:-1]:
-                optimizer.zero_grad()
-                F.cross_entropy(network(images[rows]), labels[rows]).backward()
-                optimizer.step()
-        with torch.inference_mode():
-            accuracy = (network(test).argmax(dim=1) == truth).double().mean().item()
-    finally:
-        torch.set_num_threads(threads)
-    assert 0.50 <= accuracy <= 0.80
+
+    def accuracy(cell):
+        folder = tmp_path / cell.key
+        folder.mkdir()
+        return run_cell(cell, folder, device="cpu", cache=tmp_path, on_event=lambda event: None).test_accuracy
+
+    baseline, batch_norm = (accuracy(variant.cells[0]) for variant in plan.variants)
+
+    assert 0.5 < baseline < 0.8
+    assert batch_norm > baseline + 0.05
