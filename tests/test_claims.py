@@ -266,13 +266,15 @@ def test_planned_cells_without_a_result_decide_nothing(tmp_path):
     }
 
 
-def test_a_study_run_without_the_variant_names_the_command_that_adds_it(tmp_path):
-    found = found_in(standard_run(tmp_path, designs=("add-one",)))
-    assert found["task3-model-1-test-accuracy"].how == (
-        "`harness ablate --study task3 --design add-one,combinations --only model-1` makes what this takes."
-    )
-    assert found["batch-norm-gain"].how == "`harness ablate --study task3 --design path:report` makes what this takes."
+def test_a_study_run_without_the_variant_names_the_one_command_that_adds_all(tmp_path):
+    cells = standard_run(tmp_path, designs=("add-one",))
+    found = found_in(cells)
+    makes = "`harness ablate --study task3 --design add-one,combinations,path:report` makes what this takes."
+    for name in ("task3-model-1-test-accuracy", "model-2-better", "batch-norm-gain", "batch-norm-biggest-step"):
+        assert (found[name].status, found[name].how) == ("not run", makes), name
     assert found["batch-norm-improves"].status == "confirmed"
+    edited(cells, "data", {"kind": "image-folder", "path": "somewhere", "image_size": 32})
+    assert "path:report --data image-folder:somewhere` makes" in found_in(cells)["batch-norm-gain"].how
 
 
 def test_exploratory_runs_and_other_protocols_do_not_speak_about_the_report(tmp_path):
@@ -293,6 +295,12 @@ def edited(cells, branch, settings):
     manifest = json.loads(path.read_text())
     manifest["baseline"][branch] |= settings
     path.write_text(json.dumps(manifest))
+
+
+def test_the_baseline_of_task3_stands_in_for_task2(tmp_path):
+    found = found_in(standard_run(tmp_path, designs=("add-one",), only=("kernel-3",)))
+    assert found["task2-baseline-test-accuracy"].status == "confirmed"
+    assert found["task2-baseline-test-accuracy"].n == 10
 
 
 def test_other_images_are_named_beside_the_numbers(tmp_path):

@@ -28,7 +28,8 @@ Status = Literal["confirmed", "corrected", "not reproduced", "not run"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 Value: TypeAlias = float | int | str | tuple[int, ...] | None
 # What a study has to compare for all claims about it, where that is more than its own designs.
-OPTIONS = {"task3": ("--design add-one,combinations,path:report",)}
+DESIGNS = {"task3": " --design add-one,combinations,path:report"}
+STAND_INS = {"task2": "task3"}  # its baseline is the same network by the same protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class StudyRun:
         known = {it["name"] for it in self.manifest["variants"]}
         absent = [name for name in variants if name not in known]
         if absent:
-            raise self.lacks("--design add-one,combinations", f"--only {','.join(absent)}")
+            raise NotRunError(_makes(self.manifest["study"], self.manifest["baseline"]["data"]))
 
     def comparisons(self, design: str, labels: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         """The comparisons of one design by label, those asked for among them; each has `variant` and `reference`.
@@ -125,15 +126,9 @@ class StudyRun:
             NotRunError: one of the labels is not in this study run.
         """
         found = {it["label"]: it for it in self.manifest["comparisons"] if it["design"] == design}
-        absent = [label for label in labels if label not in found]
-        if absent:
-            # Without a step, a path is another path; so it is run as a whole.
-            raise self.lacks(f"--design {design}", *([f"--only {','.join(absent)}"] if design == "add-one" else []))
+        if any(label not in found for label in labels):
+            raise NotRunError(_makes(self.manifest["study"], self.manifest["baseline"]["data"]))
         return found
-
-    def lacks(self, *options: str) -> NotRunError:
-        """The error for what a command with these options would make."""
-        return NotRunError(_makes(self.manifest["study"], *options))
 
 
 class Evidence:
@@ -157,13 +152,16 @@ class Evidence:
         return found
 
     def _find(self, study: str) -> StudyRun | NotRunError:
-        runs = [it for it in self._manifests.values() if it["study"] == study]
         protocol = _protocol(load_study(study).baseline)
-        fitting = [it for it in runs if not it["exploratory"] and _protocol_of(it) == protocol]
-        if fitting:
-            return StudyRun(self._cells, fitting[-1], _caveat(fitting[-1]))
-        others = f" Not by the report's protocol: {', '.join(it['id'] for it in runs)}." if runs else ""
-        return NotRunError(_makes(study, *OPTIONS.get(study, ())) + others)
+        others = []
+        for name in (study, STAND_INS.get(study)):
+            runs = [it for it in self._manifests.values() if it["study"] == name]
+            fitting = [it for it in runs if not it["exploratory"] and _protocol_of(it) == protocol]
+            if fitting:
+                return StudyRun(self._cells, fitting[-1], _caveat(fitting[-1]))
+            others += [it["id"] for it in runs]
+        not_by_it = f" Not by the report's protocol: {', '.join(others)}." if others else ""
+        return NotRunError(_makes(study) + not_by_it)
 
     @cached_property
     def _manifests(self) -> Mapping[str, Mapping[str, Any]]:
@@ -182,8 +180,11 @@ def _found(check: Check, evidence: Evidence) -> Finding:
         return Finding(status="not run", how=str(error))
 
 
-def _makes(study: str, *options: str) -> str:
-    return f"`{' '.join(('harness ablate --study', study, *options))}` makes what this takes."
+def _makes(study: str, data: Mapping[str, Any] | None = None) -> str:
+    """One command for all claims of a study, so that it is said once; cells that have ended are not trained again."""
+    kind, path = (data["kind"], data.get("path")) if data else ("cifar10", None)
+    images = "" if kind == "cifar10" else f" --data {kind}:{path}" if path else f" --data {kind}"
+    return f"`harness ablate --study {study}{DESIGNS.get(study, '')}{images}` makes what this takes."
 
 
 def _protocol_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -96,5 +96,5 @@ def decided(holds: bool, run: StudyRun, ours: Any, how: str) -> Finding:
 def finding(status: Status, run: StudyRun, ours: Any, how: str) -> Finding:
     """A finding with the measured numbers; NaN becomes None."""
     mean, low, high = (None if isnan(it) else float(it) for it in (ours.mean, ours.low, ours.high))
-    how = f"{how}. {run.caveat}" if run.caveat else how
+    how = f"{how.removesuffix('.')}. {run.caveat}" if run.caveat else how
     return Finding(status=status, ours=mean, low=low, high=high, n=ours.n, how=how)

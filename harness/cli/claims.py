@@ -59,12 +59,14 @@ def _explain(console: Console, checked: list[tuple[Claim, Finding]]) -> None:
         if differing:
             console.print(f"\n{status}", style=f"bold {STYLES[status]}")
         for claim, found in differing:
-            console.print(f"  {claim.source}, {claim.text}: {found.how}.".replace("..", "."), markup=False)
+            console.print(
+                f"  {claim.source}, {claim.text}: {found.how}.".replace("..", "."), markup=False, soft_wrap=True
+            )
     lacking = Counter(found.how for _, found in checked if found.status == "not run")
     if lacking:
         console.print("\nnot run", style="bold")
     for how, count in lacking.items():
-        console.print(f"  {count} claim{'s' if count > 1 else ''}: {how}", markup=False)
+        console.print(f"  {count} claim{'s' if count > 1 else ''}: {how}", markup=False, soft_wrap=True)
     console.print()
 
 
