@@ -74,7 +74,8 @@ def check_readback(settings: Settings, found: Mapping[str, Any], *, num_images: 
     asked = flatten(settings.model_dump())
     readable = {path for path in asked if not path.startswith(UNREADABLE)}
     assert readable == set(found), f"cannot be read back: {sorted(readable ^ set(found))}"
-    tolerances = {"training.validation_fraction": 0.5 / num_images}
+    # Half an image, and a little: 28.5 of 285 images round to 28, and the quotients do not come out even.
+    tolerances = {"training.validation_fraction": 0.5001 / num_images}
     wrong = [
         f"{path} is {found[path]!r} in the trained object, but {asked[path]!r} was asked for"
         for path in sorted(readable)
