@@ -162,9 +162,11 @@ def test_what_failed_is_tried_again_only_on_request(bench):
     bench.search(3)
     assert [trial.state for trial in bench.study()].count(TrialState.FAIL) == 1
 
-    bench.search(3, retry_failed=True)
+    answer = bench.search(3, retry_failed=True)
     again = next(trial for trial in bench.study() if trial.user_attrs.get("retry of trial") == 2)
     assert again.state == TrialState.COMPLETE
+    assert answer.outcomes == {"complete": 3, "retried": 1}
+    assert not any("diverged" in note for note in answer.notes)
     assert Counter(num_calls(bench.cells).values()) == Counter({1: len(num_calls(bench.cells))})
 
 
@@ -197,15 +199,30 @@ def test_when_the_time_is_up_nothing_begins_and_the_same_command_continues(bench
 
 
 def test_wilcoxon_prunes_sampled_combinations_and_never_compared_ones(bench):
-    bench.plan = plan_of(seeds=6)
+    bench.plan = plan_of(seeds=8)  # more than four and the workers: some are neither needed nor under way
     bench.search(FIRST + 10, prune="wilcoxon")
     pruned = [trial for trial in bench.study() if trial.state == TrialState.PRUNED]
     assert pruned
     assert {trial.user_attrs["why"] for trial in pruned} == {"sampled (tpe)"}
-    assert all(4 <= len(trial.intermediate_values) < 6 for trial in pruned)
+    assert all(4 <= len(trial.intermediate_values) < 8 for trial in pruned)
     for changes in bench.combinations(pruned):
         ended = [bench.cells.result(cell.key) for cell in bench.plan.make_variant(changes).cells]
-        assert sum(result is not None for result in ended) < 6, "its other seeds were not trained"
+        assert sum(result is not None for result in ended) < 8, "its other seeds were not trained"
+
+
+def test_a_pruned_combination_is_tried_in_full_once_the_answer_compares_it(bench):
+    bench.plan = plan_of(seeds=6)
+    bench.search(FIRST + 10, prune="wilcoxon")
+    pruned = bench.combinations(trial for trial in bench.study() if trial.state == TrialState.PRUNED)[0]
+    named = {"name": "wanted", "changes": list(pruned)}
+    bench.plan = plan_of(seeds=6, study=searched.STUDY | {"combinations": [named]})
+
+    answer = bench.search(FIRST + 10, prune="wilcoxon")
+
+    again = [trial for trial in bench.study() if trial.user_attrs["why"] == "the combination wanted"]
+    assert [trial.state for trial in again] == [TrialState.COMPLETE]
+    assert bench.combinations(again) == [pruned]
+    assert "wanted" in set(answer.table["variant"])
 
 
 @pytest.mark.parametrize(("seeds", "said"), [(3, "cannot act with 3 seeds"), (4, "can act from the 4th of 4 seeds")])

@@ -129,6 +129,23 @@ def test_the_trial_of_a_killed_process_is_retried_by_the_other(start, url, tmp_p
     assert set(num_calls(Cells(tmp_path / "mlruns")).values()) == {1}
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_an_interrupted_process_gives_its_trials_back_and_its_workers_end(start, url, tmp_path):
+    process = start("train_when_told")
+    number = wait_until_it_works(process, url)
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=60)
+
+    trials = trials_of(url)
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
+    retries = [trial for trial in trials if trial.user_attrs.get("retry of trial") == number]
+    assert [(trial.state, trial.system_attrs["fixed_params"]) for trial in retries] == [
+        (TrialState.WAITING, trials[number].params)
+    ]
+    cells = Cells(tmp_path / "mlruns")
+    assert not any(cells.is_claimed(folder.name) for folder in cells.root.glob("cells/*"))
+
+
 def wait_until_it_works(process, url):
     """The number of a trial that this process has in hand."""
     deadline = time.monotonic() + 90

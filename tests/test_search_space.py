@@ -124,4 +124,3 @@ def test_a_space_too_large_to_list_gives_its_nearest_combinations_at_once():
 def test_a_study_without_changes_has_no_space():
     with pytest.raises(StudyError, match="'small' has no changes to search over"):
         Space.of(plan_of(study={name: STUDY[name] for name in ("name", "title", "baseline")}))
-

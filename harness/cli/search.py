@@ -15,7 +15,7 @@ from rich.table import Table
 
 from harness.cli.options import Planned, json_option, planned, search_space_options
 from harness.cli.progress import RunProgress, duration
-from harness.cli.training import followed, save_manifest, say_stopped, track_summary, train, unfinished
+from harness.cli.training import check_disk, followed, save_manifest, say_stopped, track_summary, train, unfinished
 from harness.comparisons import Comparison
 from harness.errors import HarnessError
 from harness.provenance import command_line, provenance
@@ -79,13 +79,14 @@ def search(
     work = planned(**request, designs=("add-one", "combinations"))
     url = resolve_storage(storage, work.cells.root)
     _announce(console, work, url, num_trials)
+    check_disk(work, unfinished(work)[1])
     manifest = save_manifest(_only(work, []))
     started = time.monotonic()
     try:
         with followed(console, work.cells, manifest) as (tracking, follower), ExitStack() as shown:
             names: dict[str, str] = {}
             progress = shown.enter_context(_progress(console, work, num_trials, names))
-            scribe = _Scribe(work, tracking, follower, manifest, names)
+            scribe = _Scribe(work, tracking, follower, manifest, progress, names)
             answer = run_search(
                 work.plan,
                 work.cells,
@@ -127,18 +128,24 @@ class _Scribe:
         tracking: "Tracking",
         follower: "Follower",
         manifest: dict[str, Any],
+        progress: RunProgress,
         names: dict[str, str],
     ) -> None:
         from harness.store import Tracking
 
         self.manifest = manifest
-        self._work, self._follower, self._names = work, follower, names
+        self._work, self._follower, self._progress, self._names = work, follower, progress, names
+        self._num_begun = 0
         self._tracking = Tracking(tracking.uri, tracking.root)  # the other one is the follower's, in its own thread
 
     def begin(self, search: str, number: int, variant: Variant) -> None:
         tags = {variant.name: {"harness.search": search, "harness.trial": str(number)}}
         self.manifest = save_manifest(_only(self._work, [variant]), tags)
         self._follower.extend(self.manifest)
+        self._num_begun += sum(self._work.cells.result(cell.key) is None for cell in variant.cells)
+        self._progress.num_cells = max(
+            self._progress.num_cells, self._num_begun
+        )  # what is left out of the best is more
         self._names |= {cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in variant.cells}
 
     def run_ids(self, variant: Variant) -> dict[int, str]:

@@ -88,7 +88,7 @@ def train_plan(
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; said how to continue.
     """
-    _check_disk(work, expected)
+    check_disk(work, expected)
     prepare(todo, cache=work.cache)
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
     num_cells = len(work.plan.cells)
@@ -179,7 +179,8 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) 
     tracking.log_summary(manifest, rows.values(), [])
 
 
-def _check_disk(work: Planned, expected: Estimate) -> None:
+def check_disk(work: Planned, expected: Estimate) -> None:
+    """Raises StoreError where the disk has too little room for what is to be trained."""
     free = work.cells.free_bytes()
     if free < expected.disk_bytes + SPARE_BYTES:
         needed = size(expected.disk_bytes + SPARE_BYTES)

@@ -18,7 +18,7 @@ from harness.errors import ResultsError
 from harness.load import results_table
 from harness.plan import Plan
 from harness.search.space import Space
-from harness.search.trials import FAILED, REFUSED, best_trial, combination
+from harness.search.trials import FAILED, REFUSED, RETRY_OF, best_trial, combination
 from harness.stats import (
     SimplestChoice,
     effects,
@@ -132,12 +132,19 @@ def _plan_of(space: Space, changes: set[Changes], best: Changes) -> Plan:
     return replace(plan, variants=variants, comparisons=tuple(comparisons), notes=())
 
 
+def _failed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials without a value because of a cell, and not tried again since."""
+    retried = {trial.user_attrs.get(RETRY_OF) for trial in trials}
+    return [trial for trial in trials if FAILED in trial.user_attrs and trial.number not in retried]
+
+
 def _outcomes(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     outcomes: dict[str, int] = {}
+    failed = {trial.number for trial in _failed(trials)}
     for trial in trials:
         name = trial.state.name.lower()
         if trial.state == TrialState.FAIL:
-            name = "failed" if FAILED in trial.user_attrs else "retried"
+            name = "failed" if trial.number in failed else "retried"
         elif REFUSED in trial.user_attrs:
             name = "refused"
         outcomes[name] = outcomes.get(name, 0) + 1
@@ -198,9 +205,8 @@ def _notes(trials: Sequence[FrozenTrial], table: pd.DataFrame, tried: Sequence[s
     pruned = outcomes.get("pruned", 0)
     if pruned:
         notes.append(f"{pruned} pruned trial{'s have' if pruned > 1 else ' has'} no value and no part in this answer.")
-    for trial in trials:
-        if FAILED in trial.user_attrs:
-            notes.append(f"trial {trial.number} ({trial.user_attrs.get('combination')}): {trial.user_attrs[FAILED]}")
+    for trial in _failed(trials):
+        notes.append(f"trial {trial.number} ({trial.user_attrs.get('combination')}): {trial.user_attrs[FAILED]}")
     absent = sorted(set(table[table["status"] == "missing"]["variant"]) & set(tried))
     if absent:
         notes.append(

@@ -120,17 +120,20 @@ class Trials:
 
     def _enqueue_first(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """Gives the trials as they are afterwards."""
-        known, room = known_combinations(trials, self._space), self._num_trials - self._num_counted(trials)
-        missing = [(changes, why) for changes, why in self._space.first().items() if changes not in known]
-        for changes, why in missing[: max(room, 0)]:
-            self._enqueue(changes, why)
-        return self._all() if missing and room > 0 else trials
+        settled, known = self._settled(trials), known_combinations(trials, self._space)
+        room = self._num_trials - self._num_counted(trials)
+        missing = {changes: why for changes, why in self._space.first().items() if changes not in settled}
+        too_many = [changes for changes in missing if changes not in known][max(room, 0) :]
+        for changes, why in missing.items():
+            if changes not in too_many:
+                self._enqueue(changes, why)
+        return self._all() if missing else trials
 
     def _enqueue_left_out(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether there is any of them that was not tried yet."""
         found = best_trial(trials, self._space)
         best = (combination(found, self._space) if found else None) or ()
-        known = known_combinations(trials, self._space)
+        known = self._settled(trials)
         rests = {change: tuple(other for other in best if other != change) for change in best}
         missing = {it: rest for it, rest in rests.items() if rest not in known and not self._space.why_not(rest)}
         for change, rest in missing.items():
@@ -142,6 +145,10 @@ class Trials:
         seed = hashlib.sha256(f"{self._study.study_name} {len(trials)}".encode()).digest()
         known = known_combinations(trials, self._space)
         return make_sampler(self._sampler, self._space, known, seed=int.from_bytes(seed[:4]))
+
+    def _settled(self, trials: Iterable[FrozenTrial]) -> set[Changes]:
+        """The combinations that need no further trial for the answer: a pruned one does, if the answer compares it."""
+        return known_combinations((it for it in trials if it.state != TrialState.PRUNED), self._space)
 
     def _num_counted(self, trials: Iterable[FrozenTrial]) -> int:
         counted = [trial for trial in trials if not trial.user_attrs.get(WHY, "").startswith(LEFT_OUT)]
