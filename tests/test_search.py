@@ -62,11 +62,11 @@ def test_the_value_is_the_mean_validation_accuracy_over_the_seeds(bench):
         assert trial.intermediate_values == {0: expected[0], 1: expected[1]}
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "brute-force"])
-def test_no_combination_is_tried_twice_nor_one_that_cannot_be(bench, sampler):
-    bench.search(FIRST + 12, sampler=sampler)
+@pytest.mark.parametrize(("sampler", "more"), [("tpe", 12), ("gp", 3), ("brute-force", 12)])
+def test_no_combination_is_tried_twice_nor_one_that_cannot_be(bench, sampler, more):
+    bench.search(FIRST + more, sampler=sampler)
     tried = bench.combinations(bench.study())
-    assert len(tried) == len(set(tried)) >= FIRST + 12
+    assert len(tried) == len(set(tried)) >= FIRST + more
     assert not any(Space.of(bench.plan).why_not(changes) for changes in tried)
     assert set(num_calls(bench.cells).values()) == {1}
 
@@ -205,7 +205,10 @@ def test_wilcoxon_prunes_sampled_combinations_and_never_compared_ones(bench):
     assert pruned
     assert {trial.user_attrs["why"] for trial in pruned} == {"sampled (tpe)"}
     assert all(4 <= len(trial.intermediate_values) < 8 for trial in pruned)
-    for changes in bench.combinations(pruned):
+    finished = bench.combinations(trial for trial in bench.study() if trial.state == TrialState.COMPLETE)
+    given_up = [changes for changes in bench.combinations(pruned) if changes not in finished]
+    assert given_up, "some may be completed for the answer: the best without a change"
+    for changes in given_up:
         ended = [bench.cells.result(cell.key) for cell in bench.plan.make_variant(changes).cells]
         assert sum(result is not None for result in ended) < 8, "its other seeds were not trained"
 
