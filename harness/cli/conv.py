@@ -196,8 +196,9 @@ def _cell(value: float) -> str:
 
 
 def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from harness.cli.wide import print_whole
 
     click.echo(title)
     table = Table(show_header=any(header))
@@ -205,6 +206,4 @@ def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    # As wide as it needs to be: a number that is cut off to fit the terminal is a wrong number.
-    unbounded = Console(width=1_000_000)
-    Console(width=unbounded.measure(table).maximum).print(table)
+    print_whole(table)
