@@ -3,6 +3,7 @@
 Both train `layer4` and `fc` by Adam in batches of 32, with two validations. Weights are random: they cost as much.
 """
 
+import os
 import tempfile
 import time
 from dataclasses import replace
@@ -45,19 +46,25 @@ def measure_task4(request: Request, on_sample: OnSample) -> Figure:
     samples = side_by_side(contenders, request.rounds, on_sample)
     lines = [Line(it.name, "s per 1,000 images", values(samples, it.name)) for it in contenders]
     lines += [ratio(samples, "textbook", name) for name in precisions]
-    for it in contenders:
-        peaks = tuple(value / 1e9 for value in facts(samples, it.name, "peak_bytes"))
-        lines.append(Line(f"peak memory, {it.name}", "GB", peaks))
+    for name in (it.name for it in contenders):
+        busy = facts(samples, name, "cpu_seconds_per_1000")
+        lines.append(Line(f"processor time, {name}", "s per 1,000 images", busy))
+    for name in (it.name for it in contenders):
+        peaks = tuple(value / 1e9 for value in facts(samples, name, "peak_bytes"))
+        lines.append(Line(f"peak memory, {name}", "GB", peaks))
     title = f"task 4: ResNet18 at {SIDE} pixels, layer4 and fc train; {workload.num_images:,} images, one epoch"
     return Figure("task4", title, lines, contenders, samples)
 
 
 def _measure(work: str, arguments: tuple[Any, ...], threads: int | None = None) -> Sample:
-    """Seconds per 1,000 training images. Memory is that of the process that trains, without its loaders."""
+    """Seconds per 1,000 training images. Memory is that of the process that trains, without its loaders; processor time
+    is with them, and says more than the wall's on a machine that others use."""
     done: Together = together(work, arguments, processes=1, threads=threads)
     seconds, images = done.largest("epoch_seconds"), done.total("images")
     peak = done.largest("device_peak_bytes") or done.largest("peak_rss_bytes")
-    return Sample(1000 * seconds / images, {"images": images, "epoch_seconds": seconds, "peak_bytes": peak})
+    busy = 1000 * done.largest("epoch_cpu_seconds") / images
+    numbers = {"images": images, "epoch_seconds": seconds, "cpu_seconds_per_1000": busy, "peak_bytes": peak}
+    return Sample(1000 * seconds / images, numbers)
 
 
 def settings_of(precision: Precision, threads: int, side: int) -> Settings:
@@ -77,19 +84,25 @@ def train_harness(ready: Ready, workload: Workload, precision: Precision, thread
     settings = settings_of(precision, threads, side)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
     arrays, device = workload.images(), torch.device(workload.device)
-    moments: list[float] = []
+    moments: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory(dir=workload.scratch) as folder:
         ready()
-        result = train_cell(
-            cell, arrays, Path(folder), device=device, on_event=lambda event: moments.append(time.perf_counter())
-        )
+        result = train_cell(cell, arrays, Path(folder), device=device, on_event=lambda event: moments.append(clocks()))
     assert result.is_finished, result.reason
     assert len(moments) >= 3, "start and two validations; three where the steps are an odd number"
-    return {
-        "images": result.num_steps * settings.training.batch_size,
-        "epoch_seconds": moments[-1] - moments[0],
-        "device_peak_bytes": device_peak(workload.device),
-    }
+    images = result.num_steps * settings.training.batch_size
+    return {"images": images, **passed(moments[0], moments[-1]), "device_peak_bytes": device_peak(workload.device)}
+
+
+def clocks() -> tuple[float, float]:
+    """Wall and processor seconds, those of worker processes that have ended included."""
+    times = os.times()
+    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
+
+
+def passed(start: tuple[float, float], end: tuple[float, float]) -> Facts:
+    """What both clocks say of an epoch."""
+    return {"epoch_seconds": end[0] - start[0], "epoch_cpu_seconds": end[1] - start[1]}
 
 
 def device_peak(device: str) -> int:

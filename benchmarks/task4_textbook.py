@@ -1,6 +1,5 @@
 """Task 4 as most people write it first: images through PIL, each resized by itself in a `DataLoader`; float32."""
 
-import time
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torchvision.models import resnet18
 
 from benchmarks.peer import split_rows, wait_for
 from benchmarks.processes import Facts, Ready
-from benchmarks.task4 import SIDE, device_peak, settings_of
+from benchmarks.task4 import SIDE, clocks, device_peak, passed, settings_of
 from benchmarks.textbook import LOADER_WORKERS, PictureDataset, evaluate
 from benchmarks.workload import Workload
 from harness.settings import Settings
@@ -30,14 +29,14 @@ def train_textbook(ready: Ready, workload: Workload, side: int = SIDE) -> Facts:
     train, validation = Subset(pictures, train_rows), Subset(pictures, val_rows)
     network = build_network().to(device)
     ready()
-    began = time.perf_counter()
+    began = clocks()
     steps = _one_epoch(network, settings, _loader(settings, train, True), _loader(settings, validation), device)
     wait_for(device)
-    seconds = time.perf_counter() - began
+    epoch = passed(began, clocks())
     for split in (train, validation, PictureDataset(arrays.test_images, arrays.test_labels, transform)):
         evaluate(network, _loader(settings, split), device)
     images = steps * settings.training.batch_size
-    return {"images": images, "epoch_seconds": seconds, "device_peak_bytes": device_peak(workload.device)}
+    return {"images": images, **epoch, "device_peak_bytes": device_peak(workload.device)}
 
 
 def build_network() -> nn.Module:

@@ -53,3 +53,4 @@ def test_an_epoch_is_timed_after_the_preparation_and_counts_the_images_that_were
     assert calls == ["ready"]
     assert facts["images"] == 64  # 72 of 80 images train, in whole batches of 32
     assert facts["epoch_seconds"] > 0
+    assert facts["epoch_cpu_seconds"] > 0.1
