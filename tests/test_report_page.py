@@ -104,7 +104,7 @@ def test_a_small_profile_is_called_exploratory_and_says_how_it_differs_from_the_
 
     assert warnings(tables)[0].startswith("Exploratory: the profile 'quick'")
     assert "data.kind shapes instead of cifar10" in deviations(tables)
-    assert "training.max_epochs 6 instead of 10" in html
+    assert "training.max_epochs 8 instead of 10" in html
     assert "Not the published experiment" in html
 
 
