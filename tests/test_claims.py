@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -309,6 +310,31 @@ def test_other_images_are_named_beside_the_numbers(tmp_path):
     found = ChangeEffect("task3", "batch-norm", "improves")(Evidence(cells))
     assert found.status == "confirmed"
     assert found.how.endswith("Measured on image-folder images, not on the report's CIFAR-10.")
+
+
+def other_manifest(cells, name, **changed):
+    """A later manifest beside the standard run."""
+    (path,) = (cells.root / "studies").glob("task3-standard-*.json")
+    manifest = json.loads(path.read_text()) | changed
+    later = path.with_name(f"{name}.json")
+    later.write_text(json.dumps(manifest | {"id": name}))
+    os.utime(later, ns=(path.stat().st_mtime_ns + 10**9,) * 2)
+    return manifest
+
+
+def test_the_latest_run_speaks_but_one_on_the_reports_images_before_all_others(tmp_path):
+    cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
+    folder = {"kind": "image-folder", "path": "somewhere", "image_size": 32}
+    known = other_manifest(cells, "later")
+    assert Evidence(cells).run_of("task3").manifest["id"] == "later"
+    other_manifest(cells, "later", baseline=known["baseline"] | {"data": folder})
+    assert Evidence(cells).run_of("task3").manifest["id"] == known["id"]
+
+
+def test_a_confirmation_is_not_taken_for_a_run_of_the_study(tmp_path):
+    cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
+    known = other_manifest(cells, "later", confirms="task3-standard", variants=[], comparisons=[])
+    assert Evidence(cells).run_of("task3").manifest["id"] == known["id"]
 
 
 def test_a_machine_with_another_precision_follows_the_protocol_all_the_same(tmp_path):

@@ -141,6 +141,8 @@ class Evidence:
     def run_of(self, study: str) -> StudyRun:
         """The latest run of a built-in study by its own protocol: not exploratory, nothing changed but the images.
 
+        A run on the report's own images goes before later ones on others. A confirmation is no run of the study.
+
         Raises:
             NotRunError: there is none.
         """
@@ -155,8 +157,9 @@ class Evidence:
         protocol = _protocol(load_study(study).baseline)
         others = []
         for name in (study, STAND_INS.get(study)):
-            runs = [it for it in self._manifests.values() if it["study"] == name]
+            runs = [it for it in self._manifests.values() if it["study"] == name and "confirms" not in it]
             fitting = [it for it in runs if not it["exploratory"] and _protocol_of(it) == protocol]
+            fitting.sort(key=lambda it: not _caveat(it))  # stable: the latest of the better ones comes last
             if fitting:
                 return StudyRun(self._cells, fitting[-1], _caveat(fitting[-1]))
             others += [it["id"] for it in runs]
