@@ -162,7 +162,7 @@ def is_alive(pid):
 
 
 def wait_until_dead(pids):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(is_alive, pids)):
         assert time.monotonic() < deadline, "a worker goes on as an orphan"
         time.sleep(0.05)
@@ -183,7 +183,7 @@ def test_an_interrupt_stops_the_workers_and_is_journalled(tmp_path):
     parent, pids, cells = start_slow_run(tmp_path)
 
     parent.send_signal(signal.SIGINT)
-    parent.wait(timeout=15)
+    parent.wait(timeout=60)
 
     wait_until_dead(pids)
     assert [cells.events(cell.key)[-1]["event"] for cell in cells_for(2)] == ["interrupted", "interrupted"]
@@ -267,8 +267,8 @@ def test_an_interrupt_before_the_workers_have_started_leaves_nothing_behind(tmp_
         assert time.monotonic() < deadline, "the workers did not start"
 
     parent.send_signal(signal.SIGINT)
-    _, said = parent.communicate(timeout=30)
+    _, said = parent.communicate(timeout=60)
 
-    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert "KeyboardInterrupt" in said  # beside what a worker says that was cut off while it imported
     assert "StoreError" not in said
     assert all(Cells(store).result(cell.key) is None for cell in cells_for(2))
