@@ -225,6 +225,8 @@ def test_filters_of_an_ended_cell_are_written_and_logged_to_the_studys_run(run, 
     (study,) = mlflow_runs(uri, store.root)["study"]
     names = [it.path for it in MlflowClient(tracking_uri=uri).list_artifacts(study.info.run_id)]
     assert "filters-baseline-seed-1.png" in names
+    assert study.data.tags["harness.status"] == "interrupted"  # of its cells one has not ended
+    assert len(mlflow_runs(uri, store.root)["cell"]) == 4
 
 
 def test_activations_take_the_image_at_the_size_that_the_network_sees(run, tmp_path):

@@ -145,4 +145,4 @@ def _log(chosen: Chosen, content: bytes, name: str) -> None:
         file.write_bytes(content)
         tracking.log_summary(chosen.manifest, [], [file])
     init(uri, chosen.cells.root)
-    tracking.project(chosen.manifest, chosen.cells, keys=())
+    tracking.project(chosen.manifest, chosen.cells)  # with what else waits, so that the run's state is true
