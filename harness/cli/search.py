@@ -143,9 +143,8 @@ class _Scribe:
         self.manifest = save_manifest(_only(self._work, [variant]), tags)
         self._follower.extend(self.manifest)
         self._num_begun += sum(self._work.cells.result(cell.key) is None for cell in variant.cells)
-        self._progress.num_cells = max(
-            self._progress.num_cells, self._num_begun
-        )  # what is left out of the best is more
+        # More than announced where changes are left out of the best one.
+        self._progress.num_cells = max(self._progress.num_cells, self._num_begun)
         self._names |= {cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in variant.cells}
 
     def run_ids(self, variant: Variant) -> dict[int, str]:

@@ -5,7 +5,7 @@ All of it looks at validation accuracy, by which the search chooses; no test num
 what `harness confirm` is for, on fresh seeds. What comes after the first look at data is labelled exploratory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import optuna
@@ -99,7 +99,7 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
             f"{cells.root}: holds no cell of this search; it was made with another --store. Name that one."
         )
     names = {variant.changes: variant.name for variant in plan.variants}
-    singles = [names[(name,)] for name in space.changes if (name,) in changes]
+    singles = {names[(name,)]: name for name in space.changes if (name,) in changes}
     return Answer(
         search=study.study_name,
         plan=plan,
@@ -107,7 +107,7 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
         table=table,
         best=next(variant for variant in plan.variants if variant.changes == best),
         best_mean=best_one.value,
-        alone=effects(table, variants=singles, metric=METRIC, exploratory=True) if singles else _empty(),
+        alone=_alone(table, singles),
         left_out=leave_one_out_effects(table, names[best], metric=METRIC, exploratory=True) if best else _empty(),
         averaged=marginal_effects(table, metric=METRIC) if any(changes) else pd.DataFrame(),
         shapley=_shapley(table, space),
@@ -117,6 +117,14 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
         simplest=_simplest(table, trials, space, names),
         notes=(*notes, *_notes(trials, table, [names[it] for it in changes], space)),
     )
+
+
+def _alone(table: pd.DataFrame, singles: Mapping[str, str]) -> pd.DataFrame:
+    """Effects by change; a combination of one change may have given its variant another name."""
+    if not singles:
+        return _empty()
+    frame = effects(table, variants=list(singles), metric=METRIC, exploratory=True)
+    return frame.assign(variant=frame["variant"].map(singles))
 
 
 def _plan_of(space: Space, changes: set[Changes], best: Changes) -> Plan:

@@ -48,7 +48,7 @@ class _Open:
 
 
 class Loop:
-    """One process's part of a search. Use `work`; `num_begun` tells how many trials it took up.
+    """One process's part of a search.
 
     Args:
         make_variant: `Plan.make_variant`.
@@ -72,7 +72,6 @@ class Loop:
         self._prune, self._on_trial, self._run_ids = prune, on_trial, run_ids
         self._deadline = time.monotonic() + seconds if seconds is not None else float("inf")
         self._open: list[_Open] = []
-        self.num_begun = 0
 
     def work(
         self,
@@ -137,7 +136,6 @@ class Loop:
         asked.trial.set_user_attr("cells", {str(cell.seed): cell.key for cell in variant.cells})
         asked.trial.set_user_attr("seeds", describe_seeds(cell.seed for cell in variant.cells))
         self._open.append(it)
-        self.num_begun += 1
         self._on_trial(asked.trial.number, variant)
         ended = {cell: result for cell in variant.cells if (result := self._cells.result(cell.key))}
         it.todo = [cell for cell in variant.cells if cell not in ended]

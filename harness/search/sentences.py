@@ -83,7 +83,7 @@ def _best(answer: Answer) -> str:
     mean = format_value(answer.best_mean, METRIC, "points")
     return (
         f"Best of {answer.num_combinations} combinations: {answer.best.name}, {mean} of validation accuracy "
-        f"(seed{'s' * (len(answer.plan.seeds) > 1)} {seeds})."
+        f"(seed{'s' * (len(answer.plan.seeds) > 1)} {seeds}); the largest of so many noisy means, so probably too high."
     )
 
 
