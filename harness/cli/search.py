@@ -106,7 +106,7 @@ def search(
             )
             track_summary(tracking, work.cells, scribe.manifest)
     except KeyboardInterrupt:
-        say_stopped(console, "The trials that have ended")
+        say_stopped(console, "What has ended is saved")
         raise
     console.print(f"{answer.num_combinations} combinations, {duration(time.monotonic() - started)}.")
     if as_json:

@@ -110,7 +110,7 @@ def train_plan(
             track_summary(tracking, work.cells, manifest)
     except KeyboardInterrupt:
         ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
-        say_stopped(console, f"{ended} of {num_cells} cells have ended")
+        say_stopped(console, f"{ended} of {num_cells} cells have ended and are saved")
         raise
 
 
@@ -140,7 +140,7 @@ def followed(console: Console, cells: Cells, manifest: dict[str, Any]) -> Iterat
 
 def say_stopped(console: Console, what_is_saved: str) -> None:
     console.print(
-        f"\nStopped. {what_is_saved} and are saved; the others continue from their last checkpoint.\n"
+        f"\nStopped. {what_is_saved}; the others continue from their last checkpoint.\n"
         "Run the same command to continue.",
         style="yellow",
     )
