@@ -1,10 +1,12 @@
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 from synthetic import Numbers, synthetic_plan, synthetic_store
+from tracked import mlflow_runs
 
 import harness
 from harness.cli import cli
@@ -96,6 +98,29 @@ def test_report_writes_its_files_and_prints_the_answer(store, tmp_path):
     assert "The biggest single improvement cannot be named yet." in result.stdout
     num_files = sum(path.is_file() for path in (tmp_path / "report").rglob("*"))
     assert f"{num_files - 1} tables and figures beside it" in result.stdout
+
+
+def test_a_report_is_kept_with_the_studys_mlflow_run(store, tmp_path, monkeypatch):
+    from mlflow import MlflowClient
+
+    from harness.store import resolve_uri
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    arguments = ("report", "--study", "task3", "--store", store, "--output", tmp_path / "report")
+    assert "The report waits for MLflow: it has no run of this study yet." in run(*arguments).stderr
+    run("sync", "--store", store)
+
+    def logged(path):
+        (study,) = mlflow_runs(uri, store)["study"]
+        client = MlflowClient(tracking_uri=uri)
+        return Path(client.download_artifacts(study.info.run_id, path, str(tmp_path))).read_bytes()
+
+    uri = resolve_uri(None, store)
+    first = (tmp_path / "report" / "report.html").read_bytes()
+    assert logged("report/report.html") == first
+    assert logged("report/figures/effects.png").startswith(b"\x89PNG")
+    assert "waits" not in run(*arguments, "--metric", "val_accuracy").stderr
+    assert logged("report/report.html") == (tmp_path / "report" / "report.html").read_bytes() != first
 
 
 def test_a_report_goes_nowhere_where_nothing_can_be_written(store, tmp_path):

@@ -455,17 +455,19 @@ def test_effects_become_metrics_of_the_variants_and_files_artifacts_of_the_study
     report.write_text("| change | effect |")
     tracking = Tracking(uri, cells.root)
     rows = [{"variant": "batch-norm", "n": 1, "mean": 0.41, "effect": 0.01, "low": float("nan")}]
-    tracking.log_summary(MANIFEST, rows, [report])
+    tracking.log_summary(MANIFEST, rows, {"table.md": report})
     tracking.project(MANIFEST, cells)
-    tracking.log_summary(MANIFEST, [{**rows[0], "effect": 0.02}], [report])
+    tracking.log_summary(MANIFEST, [{**rows[0], "effect": 0.02}], {"report/table.md": report})
     tracking.project(MANIFEST, cells)
     run = runs(store, "variant")[1]
     assert history(uri, run.info.run_id, "test/accuracy:best-val/effect") == [(0, 0.01), (1, 0.02)]
     assert "test/accuracy:best-val/low" not in run.data.metrics
     assert run.data.params["model.batch_norm"] == "true"
     (study,) = runs(store, "study")
-    files = {file.path for file in MlflowClient(tracking_uri=uri).list_artifacts(study.info.run_id)}
-    assert files == {"manifest.json", "table.md"}
+    client = MlflowClient(tracking_uri=uri)
+    assert {file.path for file in client.list_artifacts(study.info.run_id)} == {"manifest.json", "table.md", "report"}
+    inside = client.download_artifacts(study.info.run_id, "report/table.md", str(tmp_path))
+    assert Path(inside).read_text() == report.read_text()
 
 
 def test_sync_delivers_every_study_of_a_store(store):

@@ -241,9 +241,9 @@ def test_a_group_lasts_from_its_first_cell_to_its_last():
 
 def test_a_summary_becomes_numbers_by_variant_and_each_revision_a_step(tmp_path):
     row = {"variant": "batch-norm", "n": 2, "mean": 0.5, "low": math.nan, "label": "text", "is_best": True}
-    record_summary(tmp_path, "s", [row], [])
-    record_summary(tmp_path, "s", [row], [])  # the same again: no revision
-    record_summary(tmp_path, "s", [{**row, "mean": 0.6}], [])
+    record_summary(tmp_path, "s", [row], {})
+    record_summary(tmp_path, "s", [row], {})  # the same again: no revision
+    record_summary(tmp_path, "s", [{**row, "mean": 0.6}], {})
     points = summary_points(tmp_path, "s")["batch-norm"]
     assert [(point.key, point.step, point.value) for point in points] == [
         ("test/accuracy:best-val/n", 0, 2.0),
@@ -256,11 +256,12 @@ def test_a_summary_becomes_numbers_by_variant_and_each_revision_a_step(tmp_path)
 def test_files_of_a_summary_survive_the_originals(tmp_path):
     report = tmp_path / "report.html"
     report.write_text("first")
-    record_summary(tmp_path / "store", "s", [], [report])
+    record_summary(tmp_path / "store", "s", [], {"report/page.html": report})
     (first,) = summary_artifacts(tmp_path / "store", "s")
     report.write_text("second one")
-    record_summary(tmp_path / "store", "s", [], [report])
+    record_summary(tmp_path / "store", "s", [], {"report/page.html": report})
     report.unlink()
     (second,) = summary_artifacts(tmp_path / "store", "s")
     assert second.source.read_text() == "second one"
+    assert second.name == "report/page.html"
     assert first.version != second.version

@@ -216,12 +216,14 @@ def run(store, tmp_path_factory, monkeypatch, tmp_path):
 def test_filters_of_an_ended_cell_are_written_and_logged_to_the_studys_run(run, store, tmp_path):
     from mlflow import MlflowClient
 
-    from harness.store import resolve_uri
+    from harness.store import init, resolve_uri, sync
 
+    uri = resolve_uri(None, store.root)
+    init(uri, store.root)
+    sync(uri, store.root)
     # Seed 0 has not ended, so that the first one that has finished is taken.
     assert "task3-quick-1a2b3c4d, baseline, seed 1: 4 filters (5x5)" in run("filters")
     assert (tmp_path / "out" / "picture.png").read_bytes().startswith(b"\x89PNG")
-    uri = resolve_uri(None, store.root)
     (study,) = mlflow_runs(uri, store.root)["study"]
     names = [it.path for it in MlflowClient(tracking_uri=uri).list_artifacts(study.info.run_id)]
     assert "filters-baseline-seed-1.png" in names

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cells import Cells
+from harness.cli.attach import attach
 from harness.cli.options import store_option
 
 
@@ -17,7 +18,8 @@ from harness.cli.options import store_option
 def report(study: str, profile: str | None, metric: str, output: Path, store: Path) -> None:
     """Write the report of a study run: one HTML page that works offline, tables and figures beside it.
 
-    Nothing is trained: the page says what the results do not have, and which design to run for it.
+    All of it becomes artifacts of the study's MLflow run, too. Nothing is trained: the page says what the results do
+    not have, and which design to run for it.
     """
     from harness.load import confirmations, curves_table, find_manifest, results_table
     from harness.report.files import check_folder
@@ -34,6 +36,8 @@ def report(study: str, profile: str | None, metric: str, output: Path, store: Pa
         confirmations=confirmations(cells, manifest),
     )
     written = write_report(tables, output)
+    names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}
+    attach(cells, manifest, names, what="The report")
     for sentence in (*tables.confirmations, tables.headline.sentence):
         click.echo(sentence)
     click.echo(f"{written[0]}: {manifest['id']}; {len(written) - 1} tables and figures beside it.")

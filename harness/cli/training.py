@@ -176,7 +176,7 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) 
     for row in effects(table).itertuples():
         numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
         rows[str(row.variant)] |= numbers
-    tracking.log_summary(manifest, rows.values(), [])
+    tracking.log_summary(manifest, rows.values(), {})
 
 
 def check_disk(work: Planned, expected: Estimate) -> None:

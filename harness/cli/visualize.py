@@ -1,6 +1,5 @@
 """`harness visualize`: pictures of what an ended cell has learned."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,9 @@ import click
 from harness.cell import Cell
 from harness.cells import WEIGHTS, Cells
 from harness.changes import suggestion
+from harness.cli.attach import attach
 from harness.cli.options import store_option
-from harness.errors import ResultsError, TrackingError
+from harness.errors import ResultsError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,21 +128,4 @@ def _finish(chosen: Chosen, grid: "Grid", output: Path, what: str) -> None:
     content = draw(grid)
     write_file(output, content)
     click.echo(f"{output}: {grid.title}")
-    try:
-        _log(chosen, content, f"{what}-{chosen.name}.png")
-    except TrackingError as error:
-        click.secho(f"The picture waits for MLflow ({error}) `harness sync` delivers it.", fg="yellow", err=True)
-
-
-def _log(chosen: Chosen, content: bytes, name: str) -> None:
-    """Keeps the picture beside the cells and delivers it to the study's run. Raises TrackingError; nothing is lost."""
-    from harness.store import Tracking, init, resolve_uri
-
-    uri = resolve_uri(None, chosen.cells.root)
-    tracking = Tracking(uri, chosen.cells.root)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
-        file.write_bytes(content)
-        tracking.log_summary(chosen.manifest, [], [file])
-    init(uri, chosen.cells.root)
-    tracking.project(chosen.manifest, chosen.cells)  # with what else waits, so that the run's state is true
+    attach(chosen.cells, chosen.manifest, {f"{what}-{chosen.name}.png": output}, what="The picture")

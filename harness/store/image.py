@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file (`source` is its path) or a text. Another version is uploaded again."""
+    """A file (`source` is its path, its last part that of `name`) or a text. Another version is uploaded again."""
 
     name: str
     source: Path | str
@@ -209,9 +209,9 @@ def milliseconds(time: str) -> int:
     return round(datetime.fromisoformat(time).timestamp() * 1000)
 
 
-def file_artifact(path: Path) -> Artifact:
+def file_artifact(path: Path, name: str = "") -> Artifact:
     status = path.stat()
-    return Artifact(path.name, path, f"{status.st_size}-{status.st_mtime_ns}")
+    return Artifact(name or path.name, path, f"{status.st_size}-{status.st_mtime_ns}")
 
 
 def _text_artifact(name: str, text: str) -> Artifact:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -142,7 +142,8 @@ class Server:
         elif isinstance(artifact.source, str):
             self._client.log_text(run_id, artifact.source, artifact.name)
         else:
-            self._client.log_artifact(run_id, str(artifact.source))
+            parent = PurePosixPath(artifact.name).parent.as_posix()
+            self._client.log_artifact(run_id, str(artifact.source), None if parent == "." else parent)
 
     def set_status(self, run_id: str, status: RunStatus, end_ms: int | None) -> None:
         if status == "RUNNING":
@@ -172,6 +173,7 @@ def _local_folder(artifact_uri: str) -> Path | None:
 def _place(artifact: Artifact, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / artifact.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if isinstance(artifact.source, str):
         target.write_text(artifact.source)

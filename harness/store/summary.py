@@ -7,6 +7,7 @@
 import json
 import math
 import numbers
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,12 +19,12 @@ from harness.store.image import BEST, Artifact, Point, allowed, file_artifact, m
 PREFIX = metric("test_accuracy") + BEST
 
 
-def record_summary(root: Path, study_id: str, rows: Iterable[Mapping[str, Any]], files: Iterable[Path]) -> None:
+def record_summary(root: Path, study_id: str, rows: Iterable[Mapping[str, Any]], files: Mapping[str, Path]) -> None:
     """Keeps the summary for delivery. Numbers that are the same as before are no new revision.
 
     Args:
         rows: one a variant: `variant`, its name, and numbers by name. What is not a finite number is left out.
-        files: copied; a file of the same name replaces the earlier one.
+        files: by the name they are to have (`report/report.html`); copied, and one of the same name is replaced.
     """
     folder = summary_folder(root, study_id)
     (folder / "files").mkdir(parents=True, exist_ok=True)
@@ -32,8 +33,12 @@ def record_summary(root: Path, study_id: str, rows: Iterable[Mapping[str, Any]],
     if numbers_by_variant and (not revisions or revisions[-1]["numbers"] != numbers_by_variant):
         revisions.append({"time": now(), "numbers": numbers_by_variant})
         write_atomically(folder / "revisions.json", json.dumps(revisions, indent=1))
-    for file in files:
-        shutil.copy2(file, folder / "files" / file.name)
+    for name, file in files.items():
+        kept = folder / "files" / name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        coming = folder / f"coming.{os.getpid()}"
+        shutil.copyfile(file, coming)
+        coming.replace(kept)  # the earlier one may be the artifact itself, by a link
 
 
 def summary_points(root: Path, study_id: str) -> dict[str, tuple[Point, ...]]:
@@ -49,7 +54,8 @@ def summary_points(root: Path, study_id: str) -> dict[str, tuple[Point, ...]]:
 
 def summary_artifacts(root: Path, study_id: str) -> tuple[Artifact, ...]:
     folder = summary_folder(root, study_id) / "files"
-    return tuple(file_artifact(path) for path in sorted(folder.glob("*")))
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(file_artifact(path, path.relative_to(folder).as_posix()) for path in found)
 
 
 def summary_folder(root: Path, study_id: str) -> Path:

@@ -98,12 +98,15 @@ class Tracking:
         except OSError as error:
             raise StoreError(f"{error.filename}: cannot be read or written ({error.strerror}).") from error
 
-    def log_summary(self, manifest: Manifest, effects_rows: Iterable[Mapping[str, Any]], files: Iterable[Path]) -> None:
+    def log_summary(
+        self, manifest: Manifest, effects_rows: Iterable[Mapping[str, Any]], files: Mapping[str, Path]
+    ) -> None:
         """Keeps effects and files on disk, for the next delivery: metrics of the variant runs, files of the study run.
 
         Args:
             effects_rows: at most one a variant: `variant`, its name, and numbers (n, mean, sd, effect, low, high ...;
                 fractions). They become `test/accuracy:best-val/<name>`; texts and numbers that are not finite do not.
+            files: by the name of the artifact, such as `report/report.html`.
         """
         record_summary(self.root, manifest["id"], effects_rows, files)
 
