@@ -1,79 +1,24 @@
 """Delivery beside training: through outages of a real server, and never in the way."""
 
 import http.client
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from postgresql import free_port
-from tracked import a_manifest, a_store, cells_of, finish, history, mlflow_runs, start, template, train, validate
+from tracked import a_manifest, a_store, cells_of, finish, history, mlflow_runs, start, train, validate
+from tracking_server import MlflowServer, wait_until
 
 from harness.cells import Cells
 from harness.store import Tracking, follow, follower, sync
 
 CELLS = cells_of()
 MANIFEST = a_manifest({"baseline": CELLS})
-
-
-class MlflowServer:
-    """A real `mlflow server` on a fresh database, which can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-        shutil.copy(template(), folder / "mlflow.db")
-
-    def start(self) -> None:
-        if self._process:
-            return
-        program = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        stores = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--artifacts-destination", "artifacts"]
-        quick = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [*program, *stores, "--workers", "1"],
-                cwd=self.folder,
-                env=os.environ | quick,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._answers, seconds=60)
-
-    def stop(self) -> None:
-        if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-
-def wait_until(is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def follow(
     manifest: Mapping[str, Any],
     *,
     on_problem: Callable[[str], None] = log.warning,
-    patience_seconds: float = 10.0,
+    patience_seconds: float = 30.0,
 ) -> Iterator["Follower"]:
     """Delivers in the background while the block runs, and the rest at its end; then `follower.delivery` is final.
 
