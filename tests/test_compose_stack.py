@@ -151,19 +151,54 @@ def test_its_artifacts_come_back_through_the_server(studied):
     assert sent == kept.read_bytes()
 
 
-def test_the_pages_show_the_study_in_a_browser(studied):
+@pytest.fixture(scope="module")
+def searched(studied):
+    """A search over two changes, whole; it reads the study's cells and trains the rest."""
+    variables = environment("harness", studied.replaced) | {"HARNESS_STORE": str(studied.folder / "store")}
+    harness = str(Path(sysconfig.get_path("scripts")) / "harness")
+    request = ["--study", "task3", "--profile", "quick", "--only", "batch-norm,dropout-0.2", "--seeds", "2"]
+    run([harness, "search", *request, "--epochs", "1", "--trials", "4"], variables, cwd=studied.folder)
+    return studied
+
+
+def test_one_can_go_from_either_page_to_the_other(searched):
+    """A trial names its runs in MLflow, and these the trial."""
     import optuna
 
-    with open_storage(environment("harness", studied.replaced)["HARNESS_OPTUNA_STORAGE"]) as (storage, _):
-        optuna.create_study(storage=storage, study_name="a search of task3", load_if_exists=True)
-    experiment, _ = search_runs(studied, "task3")
+    _, runs = search_runs(searched, "task3")
+    with open_storage(environment("harness", searched.replaced)["HARNESS_OPTUNA_STORAGE"]) as (storage, _):
+        (study,) = optuna.study.get_all_study_summaries(storage)
+        trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    assert len(trials) == 4
+    cells = {it["info"]["run_id"]: tags(it) for it in runs if tags(it)["harness.kind"] == "cell"}
+    for trial in trials:
+        links = trial.user_attrs["mlflow runs"]
+        assert len(links) == 2
+        for link in links.values():
+            address, _, run_id = link.rpartition("/runs/")
+            assert address.startswith(searched.mlflow)
+            assert cells[run_id]["harness.search"] == study.study_name
+            assert cells[run_id]["harness.trial"] == str(trial.number)
+
+
+def test_the_pages_show_study_and_search_in_a_browser(searched):
+    experiment, _ = search_runs(searched, "task3")
     with chromium() as page:
-        page.get(f"{studied.mlflow}/#/experiments/{experiment['experiment_id']}/runs?workflowType=machine_learning")
+        page.get(f"{searched.mlflow}/#/experiments/{experiment['experiment_id']}/runs?workflowType=machine_learning")
         wait_for_text(page, "task3", "batch-norm")
         keep_picture(page, "mlflow")
-        page.get(f"{studied.dashboard}/dashboard/")
-        wait_for_text(page, "a search of task3")
+        page.get(f"{searched.dashboard}/dashboard/")
+        wait_for_text(page, "task3")
         keep_picture(page, "dashboard")
+        page.get(f"{searched.dashboard}/dashboard/studies/1")
+        wait_for_text(page, "validation accuracy", "batch-norm")
+        keep_picture(page, "dashboard-study")
+        page.get(f"{searched.dashboard}/dashboard/studies/1/note")
+        wait_for_text(page, "Which changes improve the convolutional network?")
+        keep_picture(page, "dashboard-note")
+        page.get(f"{searched.dashboard}/dashboard/studies/1/trials")
+        wait_for_text(page, "mlflow runs")
+        keep_picture(page, "dashboard-trials")
 
 
 def keep_picture(page, name):

@@ -23,7 +23,7 @@ from harness.store.database import explained, masked, tracking_failures
 from harness.store.image import cell_image, first_event_ms, journal_bytes, read_record
 from harness.store.ledger import Ledger, open_ledger
 from harness.store.lock import is_locked, locked
-from harness.store.outline import PARENT_TAG, Outline, Variant
+from harness.store.outline import Outline, Variant
 from harness.store.sender import Sender
 from harness.store.server import Server
 from harness.store.summary import record_summary, summary_artifacts, summary_points
@@ -236,7 +236,8 @@ class _Pass:
         )
 
     def _is_done(self, variant: Variant, cell_key: str) -> bool:
-        """Whether the cell has ended, was delivered, and has not changed since; costs one look at the disk."""
+        """Whether the cell has ended, was delivered, and neither it nor its tags changed since (a search adds its trial
+        to a variant that was there before); costs one look at the disk."""
         entry = self._sender.entries.get(self._outline.cell_key(variant, cell_key))
         parent = self._sender.entries.get(self._outline.variant_key(variant))
         return (
@@ -244,7 +245,7 @@ class _Pass:
             and parent is not None
             and entry.settled
             and entry.state in STATUSES
-            and entry.tags.get(PARENT_TAG) == parent.run_id
+            and self._outline.cell_tags(variant, parent.run_id).items() <= entry.tags.items()
             and entry.journal_bytes == journal_bytes(self._cells, cell_key)
         )
 
