@@ -1,7 +1,8 @@
 """How long cells will take and how much disk they need, from what was measured so far.
 
 A cell like one that was measured (same settings, another seed) takes as long as that one. Another one is scaled by its
-multiply-accumulates from those that were measured; with nothing measured, by a guess for the device, and it says so.
+multiply-accumulates from those that were measured, and taken to stop as early as they did on average; with nothing
+measured, by a guess for the device and the most epochs, and it says so.
 """
 
 import heapq
@@ -42,17 +43,20 @@ def estimate(todo: Sequence[Cell], ended: Iterable[Cell], cells: Cells, *, devic
     """
     by_settings: defaultdict[str, list[float]] = defaultdict(list)
     slowness = []  # measured over modelled seconds
+    shares = []  # of the epochs that were allowed: early stopping
     kind = device.partition(":")[0]
     for cell in ended:
         result = cells.result(cell.key)
         if result and result.is_finished and result.device.startswith(kind) and result.seconds > 0:
             by_settings[_identity(cell.settings)].append(result.seconds)
             slowness.append(result.seconds / modelled_seconds(cell.settings, kind, result.num_epochs))
+            shares.append(result.num_epochs / cell.settings.training.max_epochs)
+    share = mean(shares) if shares else 1.0
     factor = median(slowness) if slowness else 1.0
     seconds = [
         mean(known)
         if (known := by_settings.get(_identity(cell.settings)))
-        else factor * modelled_seconds(cell.settings, kind, cell.settings.training.max_epochs)
+        else factor * modelled_seconds(cell.settings, kind, share * cell.settings.training.max_epochs)
         for cell in todo
     ]
     disk = sum(CHECKPOINT_COPIES * 4 * _num_parameters(cell.settings) for cell in todo)

@@ -135,7 +135,7 @@ def test_overfitting_is_the_gap_at_the_best_checkpoint_and_at_the_end():
     assert row.val_loss_rise == pytest.approx(0.05)  # .1 and 0
     assert row.train_loss_fall == pytest.approx(0.05)  # .1 and 0
     said = describe_overfitting(overfitting_table(results, curves), "a")
-    assert "epoch 1.5 of 2.0 (mean over 2 seeds; 1 to 2)" in said
+    assert "epoch 1.5 of 2.0 (mean over 2 seeds; 1.0 to 2.0)" in said
     assert "15.0 points there and 17.5 at the end" in said
     assert describe_overfitting(overfitting_table(results, curves), "b") == ""
 

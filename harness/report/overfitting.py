@@ -50,12 +50,13 @@ def describe_overfitting(overfitting: pd.DataFrame, variant: str, label: str = "
     if rows.empty:
         return ""
     row: Any = next(rows.itertuples())
-    seeds = "1 seed" if row.n == 1 else f"{row.n} seeds"
+    best, lowest, highest = f"{row.best_epoch:.1f}", f"{row.best_epoch_min:.1f}", f"{row.best_epoch_max:.1f}"
+    seeds = "one seed" if row.n == 1 else f"mean over {row.n} seeds; {lowest} to {highest}"
+    gaps = f"{100 * row.gap_best:.1f} points there and {100 * row.gap_end:.1f} at the end"
     return (
-        f"{label or variant}: the best checkpoint came at epoch {row.best_epoch:.1f} of {row.num_epochs:.1f} (mean over"
-        f" {seeds}; {row.best_epoch_min:g} to {row.best_epoch_max:g}). Training accuracy minus validation accuracy was"
-        f" {100 * row.gap_best:.1f} points there and {100 * row.gap_end:.1f} at the end. From that checkpoint to the"
-        f" end, training loss changed by {-row.train_loss_fall:+.3f} nats, validation loss by {row.val_loss_rise:+.3f}."
+        f"{label or variant}: the best checkpoint came at epoch {best} of {row.num_epochs:.1f} ({seeds}). Training"
+        f" accuracy minus validation accuracy was {gaps}. From that checkpoint to the end, training loss changed by"
+        f" {-row.train_loss_fall:+.3f} nats, validation loss by {row.val_loss_rise:+.3f}."
     )
 
 

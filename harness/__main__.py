@@ -1,0 +1,5 @@
+"""`python -m harness`: the command, where it is not on the path."""
+
+from harness.cli import main
+
+main()
