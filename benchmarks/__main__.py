@@ -14,7 +14,7 @@ from benchmarks.sample import OnSample, Sample
 from benchmarks.workload import Request, Workload, write_images
 from harness.hardware import resolve_device, usable_cores
 
-TRAINING = {"baseline", "batch-norm", "model-1", "overhead", "data"}  # the figures that need images
+TRAINING = {"baseline", "batch-norm", "model-1", "overhead", "estimate", "data"}  # the figures that need images
 FULL_PROTOCOL_EPOCHS = 10
 
 

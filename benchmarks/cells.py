@@ -80,29 +80,48 @@ def train_study(ready: Ready, workload: Workload, variant: str, num_cells: int, 
     Besides images it tells `cell_seconds` (the sum over cells) and the peak memory of the largest worker and of the
     process that feeds them and MLflow.
     """
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # the user's server is none of our business
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as the command does
-    settings = workload.settings(variant)
-    plan = make_plan(
-        _study_of(settings, num_cells),
-        fingerprints=lambda settings: workload.fingerprints,
-        precision=workload.precision,
-    )
-    assert len(plan.cells) == num_cells
     with _store(workload) as cells:
-        work = Planned(plan, cells, workload.device, (workload.device,) * workers, workload.cache)
-        console = Console(file=io.StringIO())
+        work = _planned(workload, variant, num_cells, workers, cells)
         ready()
-        todo, expected = unfinished(work)
-        train_plan(console, work, todo, save_manifest(work), expected)
+        _ablate(work)
         peak = peak_rss_bytes()
-        results = [_finished(cells.result(cell.key)) for cell in plan.cells]
+        results = [_finished(cells.result(cell.key)) for cell in work.plan.cells]
     return {
-        "images": sum(it.num_steps for it in results) * settings.training.batch_size,
+        "images": sum(it.num_steps for it in results) * workload.settings(variant).training.batch_size,
         "cell_seconds": sum(it.seconds for it in results),
         "worker_peak_bytes": max(it.peak_memory_bytes or 0 for it in results),
         "parent_peak_bytes": peak,
     }
+
+
+def estimate_study(ready: Ready, workload: Workload, variant: str, num_cells: int, workers: int) -> Facts:
+    """Trains a cell a worker, asks how long the other cells will take, and trains them: both numbers in seconds."""
+    with _store(workload) as cells:
+        _ablate(_planned(workload, variant, workers, workers, cells))
+        work = _planned(workload, variant, num_cells, workers, cells)
+        ready()
+        began = time.monotonic()
+        expected = _ablate(work)
+        return {"expected_seconds": expected, "seconds": time.monotonic() - began}
+
+
+def _planned(workload: Workload, variant: str, num_cells: int, workers: int, cells: Cells) -> Planned:
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # the user's server is none of our business
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as the command does
+    plan = make_plan(
+        _study_of(workload.settings(variant), num_cells),
+        fingerprints=lambda settings: workload.fingerprints,
+        precision=workload.precision,
+    )
+    assert len(plan.cells) == num_cells
+    return Planned(plan, cells, workload.device, (workload.device,) * workers, workload.cache)
+
+
+def _ablate(work: Planned) -> float:
+    """Trains what is missing; gives how long that was expected to take, in seconds."""
+    todo, expected = unfinished(work)
+    train_plan(Console(file=io.StringIO()), work, todo, save_manifest(work), expected)
+    return expected.seconds
 
 
 def _study_of(settings: Settings, num_cells: int) -> Study:

@@ -10,7 +10,7 @@ from benchmarks.processes import Work, together
 from benchmarks.report import Figure
 from benchmarks.sample import Contender, Line, OnSample, Sample, side_by_side, values
 from benchmarks.task4 import measure_task4
-from benchmarks.training_figures import measure_data, measure_overhead, measure_variant
+from benchmarks.training_figures import measure_data, measure_estimate, measure_overhead, measure_variant
 from benchmarks.workload import Request
 
 
@@ -66,6 +66,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "results": measure_results,
     "baseline": partial(measure_variant, variant="baseline"),
     "overhead": measure_overhead,
+    "estimate": measure_estimate,
     "data": measure_data,
     "batch-norm": partial(measure_variant, variant="batch-norm"),
     "model-1": partial(measure_variant, variant="model-1"),

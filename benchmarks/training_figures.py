@@ -180,6 +180,28 @@ def measure_overhead(request: Request, on_sample: OnSample) -> Figure:
     return Figure("overhead", "files and tracking, baseline", lines, contenders, samples)
 
 
+def measure_estimate(request: Request, on_sample: OnSample) -> Figure:
+    """Whether a study takes as long as its plan says, once a cell a worker was measured."""
+    workload, many = request.workload, request.processes
+    num_cells = max(request.study_cells, 2 * many)
+
+    def measure() -> Sample:
+        arguments = (workload, "baseline", num_cells, many)
+        (found,) = together("benchmarks.cells:estimate_study", arguments, processes=1, threads=None).facts
+        return Sample(100 * abs(found["expected_seconds"] / found["seconds"] - 1), found)
+
+    contenders = [
+        Contender("estimate", f"{many} cells are measured, {num_cells - many} estimated and then trained", measure)
+    ]
+    samples = side_by_side(contenders, request.rounds, on_sample)
+    lines = [
+        Line("estimate, off by", "%", values(samples, "estimate"), Aim("at_most", 20.0)),
+        Line("expected", "s", facts(samples, "estimate", "expected_seconds")),
+        Line("taken", "s", facts(samples, "estimate", "seconds")),
+    ]
+    return Figure("estimate", f"the estimate of a plan, {num_cells - many} baseline cells", lines, contenders, samples)
+
+
 def _percent(parts: Sequence[float], wholes: Sequence[float]) -> tuple[float, ...]:
     return tuple(100 * part / whole for part, whole in zip(parts, wholes, strict=True))
 

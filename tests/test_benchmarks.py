@@ -140,12 +140,13 @@ def test_the_textbook_loop_trains_the_same_images(workload):
 @pytest.mark.slow
 def test_every_training_contender_runs(tmp_path):
     small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
-    record, printed = bench(tmp_path, "--only", "baseline,overhead", *small)
+    record, printed = bench(tmp_path, "--only", "baseline,overhead,estimate", *small)
     contenders = record["figures"]["baseline"]["contenders"]
     assert {"floor 1 x 1", "floor with switches", "cell", "study", "textbook"} <= contenders.keys()
     assert any(name.startswith("lightning") for name in contenders) == (find_spec("lightning") is not None)
     assert all(each["rounds"][0]["images"] == 256 for each in contenders.values())
     assert "peak memory of a study's worker" in printed
+    assert record["figures"]["estimate"]["lines"][0]["name"] == "estimate, off by"
 
 
 def test_the_manual_names_every_figure():
