@@ -2,11 +2,14 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from harness.urls import masked
 
 LIBRARIES = ("harness", "torch", "torchvision", "numpy", "mlflow", "optuna", "pandas", "scipy")
 DIFF_LIMIT = 200_000  # characters; a larger diff is cut, and says so
@@ -45,8 +48,13 @@ def library_versions(names: tuple[str, ...] = LIBRARIES) -> Mapping[str, str]:
 
 
 def command_line() -> str:
-    """The command as the user typed it, near enough to paste."""
-    return " ".join(["harness", *sys.argv[1:]])
+    """The command as the user typed it, quoted for a shell; passwords in URLs are masked, because it is kept."""
+    return shlex.join(["harness", *map(_without_password, sys.argv[1:])])
+
+
+def _without_password(argument: str) -> str:
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{name}{equals}{masked(value)}"
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -62,6 +62,12 @@ def test_other_storages_are_refused_without_their_password(given, tmp_path):
     assert "secret" not in str(refusal.value)
 
 
+def test_a_storage_whose_address_can_be_read_in_two_ways_is_refused_without_its_password(tmp_path):
+    with pytest.raises(TrackingError, match="write @ as %40") as refusal:
+        resolve_storage("postgresql://me:se@cret@host/search", tmp_path)
+    assert "cret" not in str(refusal.value)
+
+
 OPEN = """
 import sys
 sys.path[:0] = sys.argv[2].split(":")

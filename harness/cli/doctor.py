@@ -65,7 +65,8 @@ def _data() -> Check:
 
 
 def _tracking(root: Path) -> Check:
-    from harness.store import init, masked, resolve_uri
+    from harness.store import init, resolve_uri
+    from harness.urls import masked
 
     try:
         uri = resolve_uri(None, root)

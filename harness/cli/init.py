@@ -15,7 +15,7 @@ def init(store: Path) -> None:
     $MLFLOW_TRACKING_URI and $HARNESS_OPTUNA_STORAGE name other databases than those of the store. A single `harness
     ablate`, `search` or `ui` does this by itself.
     """
-    from harness.store import masked
+    from harness.urls import masked
 
     tracking, storage = make_ready(store.absolute())
     click.echo(f"tracking  {masked(tracking)}\nsearch    {masked(storage)}")

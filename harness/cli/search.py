@@ -177,7 +177,7 @@ def _progress(console: Console, work: Planned, num_trials: int, names: dict[str,
 
 def _announce(console: Console, work: Planned, url: str, num_trials: int) -> None:
     from harness.search.space import Space
-    from harness.store import masked
+    from harness.urls import masked
 
     plan, space = work.plan, Space.of(work.plan)
     console.print(

@@ -18,7 +18,7 @@ def ui(store: Path) -> None:
     $MLFLOW_TRACKING_URI and $HARNESS_OPTUNA_STORAGE name other databases than those of the store.
     """
     from harness.services import free_port, mlflow_server, optuna_dashboard, running
-    from harness.store import masked
+    from harness.urls import masked
 
     root = store.absolute()
     click.echo("Starting; the first time takes some seconds more.")

@@ -20,7 +20,8 @@ from harness.errors import TrackingError
 from harness.search.choices import Prune
 from harness.search.locks import FileLocks, Locks, PostgresLocks
 from harness.search.space import Space
-from harness.store.database import SQLITE, masked, sqlite_path
+from harness.store.database import SQLITE, sqlite_path
+from harness.urls import masked, url_problem
 
 ENVIRONMENT = "HARNESS_OPTUNA_STORAGE"
 METRIC = "mean validation accuracy"
@@ -31,11 +32,13 @@ def resolve_storage(explicit: str | None, root: Path) -> str:
     """The one storage of this process: `explicit`, or else $HARNESS_OPTUNA_STORAGE, or else `root`/optuna.db.
 
     Raises:
-        TrackingError: neither an SQLite file nor PostgreSQL.
+        TrackingError: neither an SQLite file nor PostgreSQL, or a URL that can be read in two ways.
     """
     default = f"{SQLITE}{(root / 'optuna.db').absolute()}"
     url = explicit or os.environ.get(ENVIRONMENT) or default
     scheme, _, rest = url.partition("://")
+    if scheme.startswith("postgres") and (problem := url_problem(url)):
+        raise TrackingError(f"storage of the search {masked(url)}: {problem}")
     if scheme in ("postgres", "postgresql"):
         return f"postgresql+psycopg://{rest}"  # the bare scheme means another driver with each SQLAlchemy
     if scheme.startswith("postgresql+"):

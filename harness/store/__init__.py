@@ -14,7 +14,7 @@
 Training, plans and statistics do not belong here.
 """
 
-from harness.store.database import init, masked, resolve_uri
+from harness.store.database import init, resolve_uri
 from harness.store.follower import Follower, follow
 from harness.store.tracking import Delivery, RunLink, Tracking, sync
 
@@ -25,7 +25,6 @@ __all__ = [
     "Tracking",
     "follow",
     "init",
-    "masked",
     "resolve_uri",
     "sync",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import TrackingError
 from harness.store.lock import locked
+from harness.urls import masked, url_problem
 
 SQLITE = "sqlite:///"
 ENVIRONMENT = {
@@ -34,11 +35,14 @@ def resolve_uri(explicit: str | None, root: Path) -> str:
     driver written out, `postgresql+psycopg://`, because the bare scheme means another driver with each SQLAlchemy.
 
     Raises:
-        TrackingError: a plain folder, which MLflow no longer writes to, or a scheme that is not supported.
+        TrackingError: a plain folder, which MLflow no longer writes to, a scheme that is not supported, or a URL that
+            can be read in two ways.
     """
     default = f"{SQLITE}{(root / 'mlflow.db').absolute()}"
     uri = explicit or os.environ.get("MLFLOW_TRACKING_URI") or default
     scheme, separator, rest = uri.partition("://")
+    if scheme.startswith(("postgres", "http")) and (problem := url_problem(uri)):
+        raise TrackingError(f"tracking URI {masked(uri)}: {problem}")
     if scheme in ("postgres", "postgresql"):
         return f"postgresql+psycopg://{rest}"
     if scheme.startswith("postgresql+") or scheme in ("http", "https"):
@@ -52,12 +56,6 @@ def resolve_uri(explicit: str | None, root: Path) -> str:
     if uri.startswith("file:") or not separator:
         raise TrackingError(f"tracking URI {uri}: MLflow no longer writes to plain folders. {instead}")
     raise TrackingError(f"tracking URI {masked(uri)}: {scheme}:// is not supported. {instead}")
-
-
-def masked(uri: str) -> str:
-    """The URI without its password, for every place where it is printed or stored."""
-    uri = re.sub(r"^([\w+.-]+://[^/:@]*):.*@", r"\1:***@", uri)
-    return re.sub(r"([?&](?:password|sslpassword|token)=)[^&]*", r"\1***", uri)
 
 
 def sqlite_path(uri: str) -> Path | None:

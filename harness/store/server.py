@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from harness.errors import TrackingError
-from harness.store.database import configure_mlflow, init, masked
+from harness.store.database import configure_mlflow, init
 from harness.store.image import Artifact, Dataset, Point, RunStatus
+from harness.urls import masked
 
 KEY_TAG = "harness.run_key"
 POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 100  # MLflow: at most 100 params, 100 tags, 1000 of everything

@@ -19,7 +19,7 @@ from typing import Any
 from harness.cells import Cells, write_atomically
 from harness.errors import StoreError
 from harness.results import STATUSES
-from harness.store.database import explained, masked, tracking_failures
+from harness.store.database import explained, tracking_failures
 from harness.store.image import cell_image, first_event_ms, journal_bytes, read_record
 from harness.store.ledger import Ledger, open_ledger
 from harness.store.lock import is_locked, locked
@@ -27,6 +27,7 @@ from harness.store.outline import Outline, Variant
 from harness.store.sender import Sender
 from harness.store.server import Server
 from harness.store.summary import record_summary, summary_artifacts, summary_points
+from harness.urls import masked
 
 Manifest = Mapping[str, Any]
 

@@ -1,0 +1,36 @@
+"""Addresses of databases and servers: how they may be shown, and what is wrong with one by its looks.
+
+Nothing is connected to here. Which kinds are supported, and what they default to, is said where they are used: tracking
+in `store/database.py`, the search in `search/storage.py`.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+SECRETS = re.compile(r"([?&](?:password|sslpassword|token)=)[^&]*")
+
+
+def masked(text: str) -> str:
+    """A URL, or a text with URLs in it, without the passwords: for every place where it is printed or stored."""
+    text = re.sub(r"^([\w+.-]+://[^/:@]*):.*@", r"\1:***@", text)  # a whole URL: blanks in it belong to the password
+    text = re.sub(r"([\w+.-]+://[^/:@\s]*):\S*@", r"\1:***@", text)
+    return SECRETS.sub(r"\1***", text)
+
+
+def url_problem(url: str) -> str:
+    """Why user, password, host and port of a URL cannot be told apart, a sentence with the way out; or nothing.
+
+    Libraries guess differently where a password holds an `@` or a `/`, and some show the half that they took for the
+    host: such a URL must not reach them.
+    """
+    try:
+        parts = urlsplit(url)
+        is_clear = parts.port != 0 and parts.netloc.count("@") < 2 and "@" not in parts.path
+    except ValueError:  # the port is no number up to 65535, or what stands in brackets is no address
+        is_clear = False
+    if is_clear:
+        return ""
+    return (
+        "user, password, host and port cannot be told apart. The port is a number; in user and password write @ as "
+        "%40, : as %3A, / as %2F, ? as %3F and # as %23."
+    )
