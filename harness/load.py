@@ -12,6 +12,7 @@ from harness.cells import Cells
 from harness.changes import suggestion
 from harness.errors import ResultsError
 from harness.results import IDENTITY_COLUMNS, RESULT_COLUMNS, Epoch, Result
+from harness.study import load_study
 
 # Column types of the results table; they do not depend on which values happen to be missing.
 _COUNTS = ("best_step", "num_steps", "parameters", "peak_memory_bytes", "threads")
@@ -37,12 +38,13 @@ def load_results(study: str, *, store: str | Path = "mlruns", profile: str | Non
     profiles, other data), the latest run that fits is taken: study runs are never mixed.
 
     Args:
-        study: the study's name, or the id of one study run (`harness results --list`).
+        study: the study's name or file, or the id of one study run (`harness results --list`).
         store: the folder of cells.
         profile: only runs of this profile.
 
     Raises:
         ResultsError: nothing in this folder fits; the message lists what there is.
+        StudyError: the study's file cannot be read, or is wrong.
     """
     cells = Cells(Path(store))
     return results_table(cells, find_manifest(cells, study, profile))
@@ -62,19 +64,30 @@ def load_curves(
 
     Raises:
         ResultsError: nothing in this folder fits; the message lists what there is.
+        StudyError: the study's file cannot be read, or is wrong.
     """
     cells = Cells(Path(store))
     return curves_table(cells, find_manifest(cells, study, profile), variants)
 
 
 def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[str, Any]:
-    """The latest study run of that study (or with that id). Raises ResultsError where there is none.
+    """The latest study run of that study, or the one with that id.
 
     A confirmation is found by its own id only: it says nothing about the changes that it did not confirm.
+
+    Args:
+        study: a name, an id, or the path of a study's YAML file, which stands for the name in it.
+
+    Raises:
+        ResultsError: there is none.
+        StudyError: the file cannot be read, or is wrong.
     """
     manifests = cells.manifests()
     if study in manifests:
         return manifests[study]
+    asked = study
+    if Path(study).suffix in (".yaml", ".yml"):
+        study = load_study(study).name
     runs = (it for it in manifests.values() if "confirms" not in it)  # a confirmation is asked for by its id
     fitting = [it for it in runs if it["study"] == study and profile in (None, it["profile"])]
     if fitting:
@@ -84,7 +97,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
     raise ResultsError(
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
-        f"`harness ablate --study {study}` makes them; --store names another folder."
+        f"`harness ablate --study {asked}` makes them; --store names another folder."
     )
 
 

@@ -13,7 +13,9 @@ TABLES = ("effects", "variants", "cells", "published", "overfitting", "interacti
 
 
 @click.command()
-@click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results --list`).")
+@click.option(
+    "--study", required=True, help="A study's name or file, or the id of a study run (`harness results --list`)."
+)
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True, help="Of the file.")
 @click.option("--table", type=click.Choice(TABLES), default="cells", show_default=True, help="Which table.")

@@ -10,7 +10,9 @@ from harness.cli.options import store_option
 
 
 @click.command()
-@click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results --list`).")
+@click.option(
+    "--study", required=True, help="A study's name or file, or the id of a study run (`harness results --list`)."
+)
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--metric", default="test_accuracy", show_default=True, help="What the effects are of.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A folder, made if need be.")

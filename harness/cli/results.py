@@ -16,7 +16,7 @@ COLUMNS = ("variant", "seed", "status", "train", "val", "test", "test loss", "be
 
 
 @click.command()
-@click.option("--study", help="A study's name, or the id of one study run; the latest run that fits is shown.")
+@click.option("--study", help="A study's name or file, or the id of a study run; the latest run that fits is shown.")
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--list", "list_runs", is_flag=True, help="List the study runs in the store.")
 @store_option

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from harness.visualize import Grid
 
 OPTIONS = [
-    click.option("--study", required=True, help="A study's name, or the id of one study run (`harness results`)."),
+    click.option(
+        "--study", required=True, help="A study's name or file, or the id of a study run (`harness results`)."
+    ),
     click.option("--variant", default="baseline", show_default=True, help="A variant of that study run."),
     click.option("--seed", type=int, help="Of the cell; by default the first one that has finished."),
     click.option("--profile", help="Only study runs of this profile."),
