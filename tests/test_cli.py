@@ -108,6 +108,23 @@ def test_a_file_tracking_uri_is_refused_with_the_next_step(run, monkeypatch, tmp
     assert "Traceback" not in answer.output
 
 
+@pytest.mark.parametrize("command", ["init", "sync"])
+def test_a_store_that_cannot_be_made_is_refused_in_a_sentence(run, command):
+    answer = run(command, "--store", "tiny.yaml/store")
+
+    assert answer.exit_code == 2, answer.output
+    assert "tiny.yaml/store" in answer.output
+    assert "Traceback" not in answer.output
+
+
+def test_sync_makes_no_store_where_there_is_none(run):
+    answer = run("sync", "--store", "mlrun")
+
+    assert answer.exit_code == 2, answer.output
+    assert "mlrun: no such folder" in answer.output
+    assert not Path("mlrun").exists()
+
+
 def test_everything_wrong_with_a_file_is_said_at_once(run, tmp_path):
     (tmp_path / "bad.yaml").write_text(TINY.replace("filters:", "filtres:").replace("seeds: 2", "seeds: 0"))
 
@@ -165,6 +182,7 @@ def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
     assert "loss is not finite" in first.output
     assert "--retry-failed" in first.output
     assert "6 done, 0 to train" in second.output
+    assert json.loads(run("results", "--study", "tiny.yaml", "--json").output) == listed, "by its file, too"
     assert {row["status"] for row in listed if row["variant"] == "explosive"} == {"diverged"}
     assert {row["status"] for row in listed if row["variant"] != "explosive"} == {"finished"}
 

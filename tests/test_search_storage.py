@@ -102,6 +102,28 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
         assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("experiments",)]
 
 
+def test_a_storage_of_another_optuna_says_how_to_upgrade_it(tmp_path):
+    url = resolve_storage(None, tmp_path)
+    with open_storage(url):
+        pass
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'v2.4.0.a'")
+    with pytest.raises(TrackingError, match=r"optuna storage upgrade --storage sqlite:///"), open_storage(url):
+        pass
+
+
+def test_a_file_that_is_no_database_is_to_be_moved_away(tmp_path):
+    (tmp_path / "optuna.db").write_text("notes about a search, not a database\n" * 40)
+    with pytest.raises(TrackingError, match=r"not a database.*Move the file away"):
+        open_storage(resolve_storage(None, tmp_path)).__enter__()
+
+
+def test_a_driver_that_is_not_installed_is_named(tmp_path):
+    with pytest.raises(TrackingError, match=r"psycopg2.*Write postgresql://") as refusal:
+        open_storage("postgresql+psycopg2://me:secret@127.0.0.1:9/search").__enter__()
+    assert "secret" not in str(refusal.value)
+
+
 def test_a_storage_that_does_not_answer_is_named_without_its_password(tmp_path):
     url = "postgresql+psycopg://me:secret@127.0.0.1:9/search"
     with pytest.raises(TrackingError, match=r"me:\*\*\*@127.*cannot be used") as refusal, open_storage(url):

@@ -75,6 +75,11 @@ def test_an_address_that_can_be_read_in_two_ways_is_refused_without_its_password
     assert "cret" not in str(caught.value)
 
 
+def test_a_driver_that_is_not_installed_is_named_with_the_one_that_is(tmp_path):
+    with pytest.raises(TrackingError, match=r"driver that is not installed. Write postgresql://"):
+        init("postgresql+psycopg2://me@127.0.0.1:9/runs", tmp_path)
+
+
 def test_what_the_user_set_for_mlflow_is_left_alone(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "99")
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)

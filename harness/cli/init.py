@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
+from harness.errors import StoreError
 
 
 @click.command()
@@ -22,12 +23,20 @@ def init(store: Path) -> None:
 
 
 def make_ready(root: Path) -> tuple[str, str]:
-    """The URIs of tracking and of the search's storage, both ready. Raises TrackingError where one cannot be used."""
+    """The URIs of tracking and of the search's storage, both ready.
+
+    Raises:
+        StoreError: there is no such folder, and it cannot be made.
+        TrackingError: one of the databases cannot be used.
+    """
     from harness.search.storage import open_storage, resolve_storage
     from harness.store import init, resolve_uri
 
     tracking, storage = resolve_uri(None, root), resolve_storage(None, root)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"--store {root}: cannot be made ({error.strerror}). Name another folder.") from None
     init(tracking, root)
     with open_storage(storage):
         return tracking, storage

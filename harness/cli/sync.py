@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
+from harness.errors import StoreError
 
 
 @click.command()
@@ -15,6 +16,8 @@ def sync(store: Path) -> None:
     from harness.store import sync as deliver
 
     root = store.absolute()
+    if not root.is_dir():
+        raise StoreError(f"{root}: no such folder, so there is nothing to deliver. --store names another one.")
     uri = resolve_uri(None, root)
     init(uri, root)
     delivery = deliver(uri, root)

@@ -6,6 +6,7 @@ By default an SQLite file beside the cells; PostgreSQL for many machines. Which 
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -58,11 +59,12 @@ def open_storage(url: str) -> Iterator[tuple[optuna.storages.RDBStorage, Locks]]
         url: as `resolve_storage` gives it.
 
     Raises:
-        TrackingError: it cannot be used, or another program's tables are in it; also from within the block.
+        TrackingError: it cannot be used, or the tables of another program or of another Optuna are in it; also from
+            within the block.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with ExitStack() as stack:
-        with _explained(url, sqlite3.Error, OSError):
+        with _explained(url, sqlite3.Error, OSError, ImportError):
             locks = stack.enter_context(closing(_locks(url)))
             with locks.exclusive():  # Optuna crashes where two processes make its tables at the same time
                 storage = _ready(url)
@@ -116,9 +118,17 @@ def _explained(url: str, *more: type[Exception]) -> Iterator[None]:
     except failures as error:
         reason = str(getattr(error, "orig", None) or error.__cause__ or error).strip().partition("\n")[0]
         raise TrackingError(
-            f"{masked(url)}: the storage of the search cannot be used ({masked(reason)}). What was trained is saved; "
-            f"once it answers, the same command continues. --storage or ${ENVIRONMENT} names another one."
+            f"{masked(url)}: the storage of the search cannot be used ({masked(reason)}). {_next_step(reason)} "
+            f"--storage or ${ENVIRONMENT} names another one."
         ) from error
+
+
+def _next_step(reason: str) -> str:
+    if re.search(r"not a database|malformed", reason):
+        return "Move the file away, and a new one is made."
+    if re.search(r"No module named|Can't load plugin", reason):
+        return "Write postgresql://, for the driver that is installed."
+    return "What was trained is saved; once it answers, the same command continues."
 
 
 def _locks(url: str) -> Locks:
@@ -141,7 +151,14 @@ def _ready(url: str) -> optuna.storages.RDBStorage:
             f"{masked(url)}: holds the tables of another program ({', '.join(sorted(tables)[:4])}, ...). The search "
             "needs a database of its own; a server can hold several."
         )
-    storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    except RuntimeError as error:  # which Optuna raises for one reason only
+        raise TrackingError(
+            f"{masked(url)}: was made by another version of Optuna. Back it up, then run `optuna storage upgrade "
+            f"--storage {masked(url)}` (it only goes forward: where the database is the newer one, install the Optuna "
+            f"that made it). --storage or ${ENVIRONMENT} names another one."
+        ) from error
     if path:
         storage.engine.dispose()  # from here on with connections that wait for the disk at checkpoints only: a power
         sqlalchemy.event.listen(storage.engine, "connect", _relax)  # cut may cost the last trials, which are retried

@@ -88,7 +88,7 @@ def init(uri: str, root: Path) -> None:
 
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except Exception as error:
-        if isinstance(error, (*tracking_failures(), sqlite3.Error, OSError)):
+        if isinstance(error, (*tracking_failures(), sqlite3.Error, OSError, ImportError)):
             raise explained(error, uri) from error
         raise
 
@@ -123,7 +123,7 @@ def explained(error: BaseException, uri: str) -> TrackingError:
 ELSEWHERE = "choose another database with MLFLOW_TRACKING_URI"
 SENTENCES = (
     (
-        r"readonly database|permission denied|read-only file system|attempt to write a readonly",
+        r"readonly database|permission denied|operation not permitted|read-only file system",
         f"is read-only for this user. Give write rights there (SQLite: to the file and its folder), or {ELSEWHERE}.",
     ),
     (r"disk is full|no space left", f"the disk is full. Make room, or {ELSEWHERE}; nothing that was saved is lost."),
@@ -149,6 +149,10 @@ SENTENCES = (
     ),
     (r"error code 404", f"answers, but not as an MLflow server. Check the address, or {ELSEWHERE}."),
     (r"database \".*\" does not exist", "the database does not exist. Create it with `createdb`."),
+    (
+        r"no module named|can't load plugin",
+        "names a driver that is not installed. Write postgresql://, for the one that is.",
+    ),
     (r"authentication failed|no password supplied", "the database refuses this user. Check name and password."),
     (
         r"connection|timed out|timeout|max retries|resolve|refused",
