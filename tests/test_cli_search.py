@@ -127,6 +127,22 @@ def test_a_storage_elsewhere_is_another_search_of_the_same_cells(call, folder, k
     assert len(list((folder / "mlruns" / "cells").iterdir())) == before
 
 
+def test_a_search_in_another_store_is_confirmed_from_there(call, folder, kept):
+    shutil.copytree(folder / "mlruns", folder / "a copy")
+    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--in-process", "--store", "a copy")
+    assert answer.exit_code == 0, answer.output
+    assert "harness confirm --study reduced.yaml --profile standard --store 'a copy' --variant" in answer.output
+
+
+def test_a_storage_that_cannot_be_used_leaves_no_study_run_behind(call, folder):
+    (folder / "notes.txt").write_text("no database" * 100)
+    options = ("--trials", 6, "--in-process", "--store", folder / "fresh", "--storage", "sqlite:///notes.txt")
+    answer = call("search", "--study", "reduced.yaml", *options)
+    assert answer.exit_code == 2, answer.output
+    assert "not a database" in answer.output
+    assert not (folder / "fresh").exists()
+
+
 def test_the_budget_is_kept_and_the_rest_waits(call, folder):
     shutil.rmtree(folder / "other", ignore_errors=True)
     a_store(folder / "other")

@@ -86,7 +86,7 @@ def test_the_ways_disagree_where_changes_interact_and_the_changes_are_named(ever
     assert biggest(answer)["out_of_the_best"][0] == "flip"
     text = " ".join(sentences(answer))
     assert "over the baseline, norm (+10.0" in text
-    assert "out of the best, adam+norm+kernel-7+flip, flip (+" in text
+    assert "out of the best (adam+norm+kernel-7+flip), flip (+" in text
     assert "The ways disagree. The changes interact: " in text
     assert "norm adds +10.0" in text
     assert "adam x norm -8.0" in text
@@ -151,6 +151,7 @@ def test_the_baseline_may_be_the_best(tmp_path):
     text = " ".join(sentences(answer))
     assert "Nothing that was tried is better than the baseline." in text
     assert "No change improves" in text
+    assert "The ways" not in text
 
 
 def test_a_search_that_was_cut_off_says_what_is_missing(tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import re
+import shlex
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,13 +75,15 @@ def search(
     --trials is the total, so that the same command continues. Several searches may run at once on one storage.
     """
     from harness.search.run import search as run_search
-    from harness.search.storage import resolve_storage
+    from harness.search.storage import open_storage, resolve_storage
 
     console = Console(stderr=as_json, highlight=False)
     work = planned(**request, designs=("add-one", "combinations"))
     url = resolve_storage(storage, work.cells.root)
     _announce(console, work, url, num_trials)
     check_disk(work, unfinished(work)[1])
+    with open_storage(url):
+        pass  # can be used: a mistyped address must not leave a study run behind
     manifest = save_manifest(_only(work, []))
     started = time.monotonic()
     try:
@@ -189,7 +193,7 @@ def _announce(console: Console, work: Planned, url: str, num_trials: int) -> Non
     if num_trials < len(space.first()):
         console.print(
             f"note: --trials {num_trials} is less than the {len(space.first())} of the beginning (the baseline, each "
-            "change alone, the combinations), so that the answer will lack some.",
+            "change alone, the combinations): the answer lacks those that no search has tried.",
             style="yellow",
         )
 
@@ -214,7 +218,12 @@ def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
 
 
 def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:
-    """The command that confirms the best combination on the same baseline and data."""
-    kept = ("study", "profile", "data", "epochs")
-    parts = [f"--{name} {request[name]}" for name in kept if request[name] is not None]
-    return " ".join(["harness confirm", *parts, "--variant", answer.best.name])
+    """The command that confirms the best combination on the same baseline and data, from the same store.
+
+    The device is part of it where it was named: the baseline's precision can depend on it.
+    """
+    kept = ("study", "profile", "data", "epochs", "weights", "device", "store")
+    usual = {"device": "auto", "store": Path("mlruns")}
+    named = [name for name in kept if request[name] not in (None, usual.get(name))]
+    options = [part for name in named for part in (f"--{name}", str(request[name]))]
+    return shlex.join(["harness", "confirm", *options, "--variant", answer.best.name])

@@ -37,7 +37,8 @@ def headings(answer: Answer) -> tuple[str, ...]:
 
 def sentences(answer: Answer) -> list[str]:
     """What the table says, and what it does not."""
-    return [_best(answer), _simplest(answer), _biggest(answer), _agreement(answer), _importance(answer)]
+    said = [_best(answer), _simplest(answer), _biggest(answer), _agreement(answer), _importance(answer)]
+    return [sentence for sentence in said if sentence]
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def _biggest(answer: Answer) -> str:
     averaged = {row.change: row for row in rows_of(answer.averaged)}
     places = [
         ("over the baseline", tops["over_the_baseline"], _by_name(answer.alone)),
-        (f"out of the best, {answer.best.name}", tops["out_of_the_best"], _by_name(answer.left_out)),
+        (f"out of the best ({answer.best.name})", tops["out_of_the_best"], _by_name(answer.left_out)),
         (f"averaged over {answer.num_combinations} combinations", tops["averaged"], averaged),
     ]
     if not answer.best.changes:
@@ -117,7 +118,8 @@ def _biggest(answer: Answer) -> str:
 
 
 def _agreement(answer: Answer) -> str:
-    """Whether the three ways name one change, and which changes are worth something else in company than alone."""
+    """Whether the three ways name one change, and which changes are worth something else in company than alone; empty
+    where there is nothing to say."""
     tops = biggest(answer)
     if not answer.best.changes:
         del tops["out_of_the_best"]
@@ -125,6 +127,7 @@ def _agreement(answer: Answer) -> str:
     beyond_noise = [row for row in rows_of(answer.gaps) if row.low > 0 or row.high < 0]
     beyond_noise.sort(key=lambda row: -abs(row.mean))
     head = f"The ways agree on {next(iter(named))}." if len(named) == 1 else "The ways disagree."
+    head = head if any(tops.values()) else ""  # that no change improves was said
     if beyond_noise:
         alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
         worth = [
@@ -132,7 +135,7 @@ def _agreement(answer: Answer) -> str:
             f"company, difference {_cell(row)}"
             for row in beyond_noise[:MOST_INTERACTIONS]
         ]
-        return f"{head} The changes interact: {'; '.join(worth)}.{_pairs(answer)}"
+        return f"{head} The changes interact: {'; '.join(worth)}.{_pairs(answer)}".lstrip()
     if len(named) < 2:
         return head
     if answer.gaps.empty or len(answer.plan.seeds) == 1:
