@@ -67,6 +67,15 @@ def test_every_command_explains_itself(run, name):
     assert "Usage:" in answer.output
 
 
+def test_a_reader_that_has_gone_is_no_failure():
+    """1 would mean that cells failed."""
+    command = [sys.executable, "-m", "harness", "conv", "same", "--kernel", "3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_an_unknown_command_gets_a_suggestion(run):
     answer = run("ablat")
 

@@ -67,6 +67,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except HarnessError as error:
             raise Problem(str(error)) from None
+        except BrokenPipeError:  # the reader has gone: `harness results | head`; click would exit with 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
 
 
 class Problem(click.ClickException):
@@ -101,7 +104,4 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:  # the reader of a pipe has gone: `harness results | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code if isinstance(code, int) else 0)
