@@ -45,12 +45,29 @@ def print_effects(console: Console, results: "pd.DataFrame", *, metric: str = "t
     tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
     for family in tables.families.values():
         _print_family(console, tables, family)
+    if not tables.families:
+        _print_reference(console, results)
     console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
     if tables.manifest["exploratory"]:
         profile = tables.manifest["profile"]
         console.print(
             f"Exploratory: profile {profile} is too small for conclusions; use it to find what to run in full."
         )
+
+
+def _print_reference(console: Console, results: "pd.DataFrame") -> None:
+    """What the reference reaches on each part of the data, where there is nothing to compare it with."""
+    finished = results[results["status"] == "finished"]
+    seeds = ", ".join(str(seed) for seed in sorted(finished["seed"]))
+    console.print()
+    console.print(Text(f"At the lowest validation loss; mean and sd over seeds {seeds}:", style="bold"))
+    console.print(Text(f"{'':12}{'loss [nats]':>18}{'accuracy [%]':>18}", style="bold"))
+    for part, prefix in (("training", "train"), ("validation", "val"), ("test", "test")):
+        loss, accuracy = finished[f"{prefix}_loss"], 100 * finished[f"{prefix}_accuracy"]
+        numbers = (f"{loss.mean():.4f} ± {loss.std():.4f}", f"{accuracy.mean():.2f} ± {accuracy.std():.2f}")
+        if len(finished) == 1:
+            numbers = (f"{loss.mean():.4f}", f"{accuracy.mean():.2f}")
+        console.print(f"{part:12}{numbers[0]:>18}{numbers[1]:>18}")
 
 
 def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
