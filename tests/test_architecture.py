@@ -38,6 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.report.html": FRAMES | {"plotly"},
     "harness.report.pictures": FRAMES | {"matplotlib"},
     "harness.cli": frozenset({"click", "rich"}),
+    "harness.__main__": frozenset({"click", "rich"}),
 }
 
 

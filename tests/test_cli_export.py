@@ -118,7 +118,7 @@ def test_a_report_is_kept_with_the_studys_mlflow_run(store, tmp_path, monkeypatc
     uri = resolve_uri(None, store)
     first = (tmp_path / "report" / "report.html").read_bytes()
     assert logged("report/report.html") == first
-    assert logged("report/figures/effects.png").startswith(b"\x89PNG")
+    assert logged("report/figures/effects-add-one.png").startswith(b"\x89PNG")
     assert "waits" not in run(*arguments, "--metric", "val_accuracy").stderr
     assert logged("report/report.html") == (tmp_path / "report" / "report.html").read_bytes() != first
 

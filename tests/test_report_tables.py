@@ -73,11 +73,12 @@ def test_the_headline_is_picked_by_validation_and_reported_on_test(tmp_path):
     assert f"{100 * ours:+.2f} points" in headline.sentence
 
 
-def test_the_headline_is_about_single_changes_whatever_design_comes_first(tmp_path):
-    plan = synthetic_plan(designs=("combinations", "add-one"), seeds=2)
+def test_single_changes_come_first_and_make_the_headline_whatever_design_ran_first(tmp_path):
+    plan = synthetic_plan(designs=("path", "combinations", "add-one"), seeds=2)
     tables = synthetic_tables(tmp_path, plan)
 
-    assert next(iter(tables.families)) == "combinations"
+    assert tables.manifest["comparisons"][0]["design"] == "path:report"
+    assert list(tables.families) == ["add-one", "combinations", "path:report"]
     assert tables.headline.variant in tables.families["add-one"].sides
 
 

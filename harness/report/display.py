@@ -121,7 +121,7 @@ def overfitting_grid(tables: Tables) -> Grid:
     )  # fmt: skip
     rows = tuple(
         (
-            row.variant, str(row.n), f"{row.best_epoch:.1f} ({row.best_epoch_min:g}–{row.best_epoch_max:g})",
+            row.variant, str(row.n), f"{row.best_epoch:.1f} ({row.best_epoch_min:.1f}–{row.best_epoch_max:.1f})",
             f"{row.num_epochs:.1f}", unit.format_spread(row.gap_best, row.gap_best_sd),
             unit.format_spread(row.gap_end, row.gap_end_sd), nats.format_signed(row.val_loss_rise),
             nats.format_signed(-row.train_loss_fall),

@@ -110,6 +110,7 @@ def draw_forest(data: Forest) -> go.Figure:
                 customdata=[(data.rows[index].label, data.rows[index].verdict) for index in at],
                 hovertemplate="%{customdata[0]}: %{x:+.2f}<br>%{customdata[1]}<extra></extra>",
             )
+    figure.update_xaxes(autorangeoptions={"include": 0})  # an effect is read against none
     return _with_rows(figure, [row.label for row in data.rows])
 
 
@@ -145,6 +146,7 @@ def draw_pairs(data: Pairs) -> go.Figure:
             customdata=[row.label for row in data.rows],
             hovertemplate="%{customdata}: %{x:+.2f}<extra>%{fullData.name}</extra>",
         )
+    figure.update_xaxes(autorangeoptions={"include": 0})
     return _with_rows(figure, [row.label for row in data.rows])
 
 

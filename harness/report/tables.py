@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.designs import DESIGNS
 from harness.errors import ResultsError
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
@@ -91,7 +92,7 @@ class Tables:
 
     @cached_property
     def families(self) -> Mapping[str, Family]:
-        """The effects by design, in the order of the plan."""
+        """The effects by design, single changes first."""
         return families(self.results, self.metric)
 
     @cached_property
@@ -168,14 +169,17 @@ TABLES = ("effects", "variants", "cells", "published", "overfitting", "interacti
 
 
 def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Family]:
-    """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none."""
+    """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none.
+
+    Single changes come first, and then the other designs in their documented order, whichever ran first.
+    """
     manifest = results.attrs["manifest"]
     values = metric_values(results, metric)
     sides: dict[str, dict[str, tuple[str, str]]] = {}
     for it in manifest["comparisons"]:
         sides.setdefault(it["design"], {})[it["label"]] = (it["variant"], it["reference"])
     found = {}
-    for design, pairs in sides.items():
+    for design, pairs in sorted(sides.items(), key=_rank):
         contrasts = [
             Contrast(label, reference, {variant: 1.0, reference: -1.0}, reference)
             for label, (variant, reference) in pairs.items()
@@ -187,6 +191,11 @@ def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, 
             frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
         found[design] = Family(design, frame, pairs)
     return found
+
+
+def _rank(item: tuple[str, object]) -> int:
+    kind = item[0].partition(":")[0]
+    return list(DESIGNS).index(kind) if kind in DESIGNS else len(DESIGNS)
 
 
 def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:
