@@ -47,7 +47,13 @@ class Duration(click.ParamType[float]):
 
 @click.command()
 @search_space_options
-@click.option("--trials", "num_trials", type=click.IntRange(1), required=True, help="Combinations in all, not more.")
+@click.option(
+    "--trials",
+    "num_trials",
+    type=click.IntRange(1),
+    required=True,
+    help="Combinations in all, before those that leave one out.",
+)
 @click.option("--sampler", type=click.Choice(SAMPLERS), default="tpe", show_default=True, help="What suggests them.")
 @click.option("--prune", type=click.Choice(PRUNES), default="none", show_default=True, help="Give up on some early.")
 @click.option("--budget", "seconds", type=Duration(), help="Stop after this time: 90s, 30m, 1.5h.")
