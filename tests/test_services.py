@@ -141,6 +141,12 @@ def test_a_password_goes_into_the_environment_and_not_into_the_command(url, bare
 # harness ui, with the real programs
 
 
+def heed_signals():
+    """Ignored signals are inherited: SIGINT where a shell runs the tests with `&`, SIGHUP under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def harness_ui(store, **variables):
     """`harness ui` as a process of its own, and the lines that it printed until it was ready."""
@@ -153,7 +159,7 @@ def harness_ui(store, **variables):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where a shell runs us with `&`
+        preexec_fn=heed_signals,
     )
     try:
         lines = []
