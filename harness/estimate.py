@@ -5,6 +5,7 @@ multiply-accumulates from those that were measured, and taken to stop as early a
 measured, by a guess for the device and the most epochs, and it says so.
 """
 
+import functools
 import heapq
 import json
 from collections import defaultdict
@@ -97,6 +98,7 @@ def _num_parameters(settings: Settings) -> int:
     return 11_700_000 if isinstance(settings.model, ResNet18) else 1_000_000
 
 
+@functools.cache  # the seeds of a variant share a network
 def _rows(model: ConvNet, side: int) -> tuple[LayerRow, ...]:
     layers = convnet_layers(**model.model_dump(exclude={"kind"}), image_size=side)
     return layer_table(layers, (3, side, side))
