@@ -302,15 +302,15 @@ def evaluate(trainer: Trainer, split: Split) -> tuple[float, float]:
 
 
 def _measure_best(trainer: Trainer, progress: Progress, folder: Path) -> dict[str, Any]:
-    """Write the best weights, and measure them on all three splits."""
+    """Write the best weights, and measure them on the two splits that validation did not."""
     best = progress.best
     tensors = {name: value.contiguous() for name, value in progress.best_weights.items()}
     about = {"cell": trainer.cell.key, "step": str(best.step)}
     write_atomically(folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
     trainer.replica.load(progress.best_weights)
-    splits = {"train": trainer.splits.train, "val": trainer.splits.validation, "test": trainer.splits.test}
     numbers: dict[str, Any] = {"best_step": best.step, "best_epoch": best.epoch}
-    for name, split in splits.items():
+    numbers |= {"val_loss": best.val_loss, "val_accuracy": best.val_accuracy}
+    for name, split in {"train": trainer.splits.train, "test": trainer.splits.test}.items():
         numbers[f"{name}_loss"], numbers[f"{name}_accuracy"] = evaluate(trainer, split)
     return numbers
 

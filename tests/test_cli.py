@@ -107,6 +107,16 @@ def test_what_a_user_can_fix_is_one_message_and_exit_code_2(run, arguments, mess
     assert not Path("mlruns").exists(), "nothing was started"
 
 
+def test_names_may_be_listed_or_given_one_by_one(run):
+    def planned(*options):
+        return run("plan", "--study", "task3", "--data", "shapes", "--json", *options).stdout
+
+    listed = planned("--design", "add-one,path", "--skip", "batch-norm,kernel-3,model-1,model-2")
+    skipped = (option for name in ("batch-norm", "kernel-3", "model-1", "model-2") for option in ("--skip", name))
+    assert json.loads(listed)["num_cells"]
+    assert planned("--design", "add-one", "--design", "path", *skipped) == listed
+
+
 def test_a_file_tracking_uri_is_refused_with_the_next_step(run, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
 

@@ -16,15 +16,14 @@ from harness.study import load_study, studies
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Names(click.ParamType[tuple[str, ...]]):
-    """Comma-separated names."""
+def _split_names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    names = (part.strip() for value in values for part in value.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
-    name = "names"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+def _names_option(*declarations: str, **settings: Any) -> Callable[[Command], Command]:
+    """An option of comma-separated names that may be given several times; the command gets each name once, in order."""
+    return click.option(*declarations, multiple=True, metavar="NAMES", callback=_split_names, **settings)
 
 
 def _complete_study(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -51,9 +50,7 @@ study_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
-_design_option = click.option(
-    "--design", "designs", type=Names(), default=(), help="Designs, comma-separated; the study's own by default."
-)
+_design_option = _names_option("--design", "designs", help="Designs, comma-separated; the study's own by default.")
 _PLAN_OPTIONS = [
     study_option,
     click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study."),
@@ -65,8 +62,8 @@ _PLAN_OPTIONS = [
         "--mde", type=click.FloatRange(0, 100, min_open=True), help="With --seeds auto: effect to find, in points."
     ),
     _design_option,
-    click.option("--only", type=Names(), default=(), help="Only these changes.", shell_complete=_complete_change),
-    click.option("--skip", type=Names(), default=(), help="Not these changes.", shell_complete=_complete_change),
+    _names_option("--only", help="Only these changes.", shell_complete=_complete_change),
+    _names_option("--skip", help="Not these changes.", shell_complete=_complete_change),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
     click.option(
         "--weights",

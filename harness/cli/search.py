@@ -17,7 +17,16 @@ from rich.table import Table
 
 from harness.cli.options import Planned, json_option, planned, search_space_options
 from harness.cli.progress import RunProgress, duration
-from harness.cli.training import check_disk, followed, save_manifest, say_stopped, track_summary, train, unfinished
+from harness.cli.training import (
+    check_disk,
+    followed,
+    save_manifest,
+    say_stopped,
+    track_summary,
+    train,
+    unfinished,
+    warm_up_workers,
+)
 from harness.comparisons import Comparison
 from harness.errors import HarnessError
 from harness.provenance import command_line, provenance
@@ -92,6 +101,8 @@ def search(
         pass  # can be used: a mistyped address must not leave a study run behind
     manifest = save_manifest(_only(work, []))
     started = time.monotonic()
+    if not in_process:
+        warm_up_workers()
     try:
         with followed(console, work.cells, manifest) as (tracking, follower), ExitStack() as shown:
             names: dict[str, str] = {}

@@ -1,6 +1,5 @@
 """Training from the command line: live progress, MLflow following, a clean stop. What several commands share."""
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from harness.prepare import prepare
 from harness.provenance import command_line, provenance
 from harness.results import Result
 from harness.runner import Event, run
+from harness.workers import warm_up
 
 if TYPE_CHECKING:
     from harness.store import Follower, Tracking
@@ -34,6 +34,11 @@ def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[Event], 
     from harness.train import run_cell
 
     return run_cell(cell, folder, device=device, cache=cache, on_event=on_event)
+
+
+def warm_up_workers() -> None:
+    """Begin to import what workers need while the command does other things."""
+    warm_up("harness.train", "torch._dynamo")  # PyTorch's first optimizer imports the second, as long as all the rest
 
 
 def unfinished(work: Planned) -> tuple[list[Cell], Estimate]:
@@ -90,6 +95,8 @@ def train_plan(
     """
     check_disk(work, expected)
     prepare(todo, cache=work.cache)
+    if todo and not in_process:
+        warm_up_workers()
     names = {cell.key: f"{variant.name} seed {cell.seed}" for variant in work.plan.variants for cell in variant.cells}
     num_cells = len(work.plan.cells)
     started = time.monotonic()
@@ -123,7 +130,6 @@ def followed(console: Console, cells: Cells, manifest: dict[str, Any]) -> Iterat
     """
     from harness.store import Tracking, follow, init, resolve_uri
 
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
     signal.signal(signal.SIGTERM, _interrupt)
     uri = resolve_uri(None, cells.root)
     init(uri, cells.root)
