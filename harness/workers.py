@@ -2,7 +2,7 @@
 
 Workers are forked from one server process that has imported what they need (`warm_up`): PyTorch is imported once for
 all of them, and while the command still opens its tracking database. The command itself is never forked: that would
-copy its threads and databases. Where there is no such server (Windows), each worker starts as a new interpreter.
+copy its threads and databases. Where there can be no such server, each worker starts as a new interpreter.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from tempfile import gettempdir
 from typing import Any
 
 from harness.attempt import STOPPED, Event, Train, failed, run_one, stamped
@@ -26,6 +27,8 @@ from harness.cell import Cell
 from harness.cells import Cells
 from harness.errors import HarnessError
 from harness.todo import POLL_SECONDS, Progress, Todo
+
+LONGEST_TEMPORARY_FOLDER = 70  # characters; the server's socket is in it, with 32 more, and may have 103 (macOS) or 107
 
 
 def warm_up(*modules: str) -> None:
@@ -44,7 +47,8 @@ def warm_up(*modules: str) -> None:
 
 def _context() -> BaseContext:
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
-    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    is_known = "forkserver" in multiprocessing.get_all_start_methods()
+    has_server = is_known and len(gettempdir()) <= LONGEST_TEMPORARY_FOLDER
     return multiprocessing.get_context("forkserver" if has_server else "spawn")
 
 

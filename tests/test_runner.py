@@ -273,3 +273,18 @@ def test_an_interrupt_before_the_workers_have_started_leaves_nothing_behind(tmp_
     assert "KeyboardInterrupt" in said  # beside what a worker says that was cut off while it imported
     assert "StoreError" not in said
     assert all(Cells(store).result(cell.key) is None for cell in cells_for(2))
+
+
+def test_workers_start_in_a_temporary_folder_with_a_name_too_long_for_a_socket(tmp_path):
+    script, store, temporary = tmp_path / "script.py", tmp_path / "mlruns", tmp_path / ("t" * 120)
+    temporary.mkdir()
+    script.write_text(SCRIPT.replace("train_slowly", "train"))
+
+    subprocess.run(
+        [sys.executable, str(script), str(store), ":".join(sys.path)],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        check=True,
+        timeout=120,
+    )
+
+    assert all(Cells(store).result(cell.key).is_finished for cell in cells_for(2))
