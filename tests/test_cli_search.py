@@ -1,6 +1,7 @@
 """`harness search` from end to end: real training on drawn images, MLflow and Optuna beside it."""
 
 import json
+import re
 import shutil
 
 import optuna
@@ -107,6 +108,17 @@ def test_trials_and_mlflow_runs_point_at_each_other(folder, kept):
             assert tags["harness.trial"] == str(trial.number)
             assert tags["harness.seed"] == seed
             assert tags["harness.cell_key"] == trial.user_attrs["cells"][seed]
+
+
+def test_a_search_that_goes_on_counts_what_was_done_before(call, folder):
+    a_store(folder / "continued")
+    options = ("--study", "reduced.yaml", "--store", folder / "continued", "--in-process", "--seeds", 1, "--only")
+    assert call("search", *options, "learns,flip", "--trials", 3).exit_code == 0
+
+    answer = call("search", *options, "learns,flip", "--trials", 4, "--sampler", "brute-force")
+
+    counts = [(int(ended), int(whole)) for ended, whole in re.findall(r"\[(\d+)/(\d+)\]", answer.output)]
+    assert counts == [(4, 4)], answer.output
 
 
 def test_people_read_a_table_sentences_and_what_to_do_next(call, folder, kept):

@@ -163,7 +163,10 @@ class _Scribe:
         tags = {variant.name: {"harness.search": search, "harness.trial": str(number)}}
         self.manifest = save_manifest(_only(self._work, [variant]), tags)
         self._follower.extend(self.manifest)
-        self._num_begun += sum(self._work.cells.result(cell.key) is None for cell in variant.cells)
+        if not self._num_begun:  # earlier calls, and other processes, have begun the trials before this one
+            self._progress.num_done = self._num_begun = number * len(variant.cells)
+        self._progress.num_done += sum(self._work.cells.result(cell.key) is not None for cell in variant.cells)
+        self._num_begun += len(variant.cells)
         # More than announced where changes are left out of the best one.
         self._progress.num_cells = max(self._progress.num_cells, self._num_begun)
         self._names |= {cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in variant.cells}
