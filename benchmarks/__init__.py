@@ -1,8 +1,8 @@
 """Speed against peers, side by side in one run; `python -m benchmarks` is the one entrance, README.md the manual.
 
     __main__.py           the command: what to measure, how large
-    figures.py            the figures by name; training_figures.py and command_figures.py make them:
-                          which contenders meet, which ratios are formed, which aims they have
+    figures.py            the figures by name; training_figures.py, command_figures.py, task4.py and accuracy_figure.py
+                          make them: which contenders meet, which ratios are formed, which aims they have
     sample.py             rounds, medians, ratios; pure arithmetic
     processes.py          fresh processes with a synchronised start
     workload.py           how much is measured; synthetic images; the settings of a variant

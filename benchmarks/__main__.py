@@ -50,9 +50,8 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
     workload = Workload(scratch, options.images, options.epochs or EPOCHS, device)
     processes = options.workers or (usable_cores() if device == "cpu" else 4)
     real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
-    return Request(
-        workload, options.rounds, processes, options.cells, options.largest, options.real, real_epochs=real_epochs
-    )
+    kept = options.scratch / "benchmark-accuracy"
+    return Request(workload, options.rounds, processes, options.cells, options.largest, options.real, real_epochs, kept)
 
 
 def _say(console: Console, figure: str) -> OnSample:
@@ -93,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--largest", type=_count, default=100_000, help="cells to plan; a store has 10,000 at most")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
     add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
-    add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with; left as it was")
+    add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with")
     return parser
 
 

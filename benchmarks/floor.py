@@ -16,10 +16,11 @@ from benchmarks.workload import Workload
 from harness.arithmetic import environment
 
 WARM_UP_STEPS = 10
+EPOCHS = 3  # of steps: half a minute, because a machine's speed varies from one moment to the next
 
 
 def train_one_batch(ready: Ready, workload: Workload, variant: str, switches: bool) -> Facts:
-    """As many steps on one batch as an epoch has."""
+    """As many steps on one batch as some epochs have."""
     settings, device = workload.settings(variant), torch.device(workload.device)
     batch_size = settings.training.batch_size
     arrays = workload.images()
@@ -37,7 +38,7 @@ def train_one_batch(ready: Ready, workload: Workload, variant: str, switches: bo
         loss.backward()
         optimizer.step()
 
-    num_steps = round(workload.num_images * (1 - settings.training.validation_fraction)) // batch_size
+    num_steps = EPOCHS * (round(workload.num_images * (1 - settings.training.validation_fraction)) // batch_size)
     with environment(threads=torch.get_num_threads(), device=device) if switches else nullcontext():
         for _ in range(WARM_UP_STEPS):
             step()

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sample import Contender, Line
+from benchmarks.sample import Described, Line
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Figure:
     name: str
     title: str
     lines: Sequence[Line]
-    contenders: Sequence[Contender]
+    contenders: Sequence[Described]
     samples: Mapping[str, Sequence[Any]]
 
     def to_json(self) -> dict[str, Any]:

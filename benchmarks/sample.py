@@ -19,11 +19,17 @@ OnSample = Callable[[str, Sample], None]  # told of each measurement: the conten
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Something that is measured once a round; `meaning` says what its number means."""
+class Described:
+    """Something that is measured; `meaning` says what its number means."""
 
     name: str
     meaning: str
+
+
+@dataclass(frozen=True)
+class Contender(Described):
+    """Something that is measured once a round, by `measure`."""
+
     measure: Callable[[], Sample]
 
 

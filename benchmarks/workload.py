@@ -75,6 +75,7 @@ class Request:
         largest: most cells that are planned.
         real: an image folder for the comparison of accuracies, or None.
         real_epochs: the most epochs of that comparison.
+        kept: the folder for what that comparison has found, so that a broken-off one goes on.
     """
 
     workload: Workload
@@ -84,6 +85,7 @@ class Request:
     largest: int
     real: Path | None
     real_epochs: int
+    kept: Path
 
 
 def write_images(workload: Workload) -> None:

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from image_files import encoded, write_files
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
+from benchmarks.accuracy_figure import Kept  # noqa: E402
 from benchmarks.figures import FIGURES  # noqa: E402
 from benchmarks.processes import together  # noqa: E402
 from benchmarks.report import results_path, slug, unused  # noqa: E402
@@ -137,6 +139,34 @@ def test_the_textbook_loop_trains_the_same_images(workload):
     assert 0 <= facts["test_accuracy"] <= 1
 
 
+def test_an_answer_is_kept_for_what_it_depends_on(tmp_path):
+    question, other = {"contender": "a", "seed": 0}, {"contender": "a", "seed": 1}
+    Kept(tmp_path / "new", {"commit": "1"}).keep(question, Sample(0.7, {"seconds": 3.0}))
+    kept = Kept(tmp_path / "new", {"commit": "1"})
+    assert kept.sample(question) == Sample(0.7, {"seconds": 3.0})
+    assert kept.sample(other) is None
+    assert Kept(tmp_path / "new", {"commit": "2"}).sample(question) is None
+    assert Kept(tmp_path / "new", None).sample(question) is None, "changes that no commit holds"
+
+
+@pytest.mark.slow
+def test_accuracies_of_both_over_the_same_seeds(tmp_path):
+    files = {
+        f"{split}/class{index % 10}/{index}.png": encoded((25 * (index % 10), 0, index), 32)
+        for split, count in (("train", 150), ("test", 10))
+        for index in range(count)
+    }
+    real = write_files(tmp_path / "real", files)
+    record, _ = bench(tmp_path, "--only", "accuracy", "--real", str(real), "--epochs", "1", "--rounds", "2")
+    figure = record["figures"]["accuracy"]
+    lines = {line["name"]: line for line in figure["lines"]}
+    assert [each["seed"] for each in figure["contenders"]["textbook, float32"]["rounds"]] == [0, 1]
+    theirs, ours = (lines[name]["rounds"] for name in figure["contenders"])
+    assert all(0 <= accuracy <= 1 for accuracy in theirs + ours)
+    (mean,) = (line["median"] for name, line in lines.items() if name.startswith("mean of"))
+    assert mean == pytest.approx(50 * (sum(ours) - sum(theirs)))
+
+
 @pytest.mark.slow
 def test_every_training_contender_runs(tmp_path):
     small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
@@ -144,7 +174,8 @@ def test_every_training_contender_runs(tmp_path):
     contenders = record["figures"]["baseline"]["contenders"]
     assert {"floor 1 x 1", "floor with switches", "cell", "study", "textbook"} <= contenders.keys()
     assert any(name.startswith("lightning") for name in contenders) == (find_spec("lightning") is not None)
-    assert all(each["rounds"][0]["images"] == 256 for each in contenders.values())
+    images = {name: each["rounds"][0]["images"] for name, each in contenders.items()}
+    assert all(count == (768 if name.startswith("floor") else 256) for name, count in images.items())
     assert "peak memory of a study's worker" in printed
     assert record["figures"]["estimate"]["lines"][0]["name"] == "estimate, off by"
 
