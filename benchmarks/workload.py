@@ -20,6 +20,7 @@ from harness.sources import data_fingerprint, load_images
 from harness.study import load_study
 
 CLASSES = 10
+NEVER = 1_000_000  # validations
 CHUNK = 2_500  # images drawn at a time: the peak memory of what starts processes counts as theirs on Linux
 
 
@@ -30,12 +31,15 @@ class Workload:
     Attributes:
         num_images: training images, validation included; a fifth as many test images.
         epochs: each a pass over nine tenths of them, with two validations.
+        stops_early: whether patience is the report's. Otherwise every training takes all epochs, so that all contenders
+            and all cells of a study have the same work.
     """
 
     scratch: Path
     num_images: int
     epochs: int
     device: str
+    stops_early: bool = False
 
     @property
     def cache(self) -> Path:
@@ -62,7 +66,8 @@ class Workload:
             only=() if variant == "baseline" else (variant,),
         )
         (settings,) = (it.settings for it in plan.variants if it.name == variant)
-        return with_overrides(settings, {"training.max_epochs": self.epochs})
+        patience = settings.training.patience if self.stops_early else NEVER
+        return with_overrides(settings, {"training.max_epochs": self.epochs, "training.patience": patience})
 
 
 @dataclass(frozen=True)
