@@ -123,7 +123,8 @@ def _keep_freed_memory() -> None:
         return
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     libc = ctypes.CDLL(None)
-    libc.mallopt(mmap_threshold, 2**30)
+    if not libc.mallopt(mmap_threshold, 2**30):
+        libc.mallopt(mmap_threshold, 2**25)  # the documented limit, which some versions keep to
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
