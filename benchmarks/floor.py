@@ -39,7 +39,8 @@ def train_one_batch(ready: Ready, workload: Workload, variant: str, switches: bo
         optimizer.step()
 
     num_steps = EPOCHS * (round(workload.num_images * (1 - settings.training.validation_fraction)) // batch_size)
-    with environment(threads=torch.get_num_threads(), device=device) if switches else nullcontext():
+    ours = environment(threads=torch.get_num_threads(), device=device, precision=workload.precision)
+    with ours if switches else nullcontext():
         for _ in range(WARM_UP_STEPS):
             step()
         wait_for(device)

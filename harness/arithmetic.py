@@ -88,12 +88,12 @@ def _twin(master: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def environment(*, threads: int, device: torch.device) -> Iterator[None]:
+def environment(*, threads: int, device: torch.device, precision: Precision) -> Iterator[None]:
     """Process-wide switches for the time of one cell; random state, threads and denormals are put back after it.
 
     * `threads` CPU threads.
     * Denormal numbers count as zero: moments of units that never fire decay into that range, where a CPU is slow.
-    * float32 is float32 on CUDA too: no TF32.
+    * float32 is float32 on CUDA too: TF32 only where it was asked for.
     """
     _keep_freed_memory()
     before = torch.get_num_threads()
@@ -104,8 +104,8 @@ def environment(*, threads: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         try:
             yield
         finally:

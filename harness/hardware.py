@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.errors import HarnessError
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 def resolve_device(requested: str) -> str:
@@ -37,6 +37,13 @@ def native_precision(device: str) -> Precision:
         capabilities = cuda_capabilities()
         return "bfloat16" if capabilities and min(capabilities) >= (8, 0) else "float32"
     return "bfloat16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def precision_problem(precision: str, device: str) -> str | None:
+    """Why the device cannot compute in this precision; None where it can."""
+    if precision == "tf32" and not device.startswith("cuda"):
+        return "training.precision: tf32 is a format of CUDA devices; choose float32 or bfloat16 here, or --device cuda"
+    return None
 
 
 def usable_cores() -> int:

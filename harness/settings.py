@@ -233,8 +233,9 @@ class Training(_Part):
         validations_per_epoch: evenly, in optimizer steps: one every `steps_per_epoch // validations_per_epoch`.
         patience: stop when, of the last `patience` validation losses, the oldest is the smallest.
         validation_fraction: of the training images, drawn at random with `split_seed` (the same for all seeds).
-        precision: `bfloat16` computes convolutions and matrix products in bfloat16, the last layer excepted; `auto` is
-            resolved to the hardware's native one before a cell gets its key.
+        precision: `bfloat16` computes convolutions and matrix products in bfloat16, the last layer excepted; `tf32`, on
+            CUDA only, rounds the factors of all of them to 11 significant bits; `auto` is resolved to the hardware's
+            native one, float32 or bfloat16, before a cell gets its key.
         threads: CPU threads of one cell; more than one gives other bits, so it is a setting.
     """
 
@@ -244,7 +245,7 @@ class Training(_Part):
     patience: Annotated[int, Field(ge=2)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     split_seed: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     threads: PositiveInt = 1
 
 

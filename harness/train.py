@@ -26,7 +26,8 @@ from harness.augment import make_edits
 from harness.cell import Cell
 from harness.checkpoint import UnusableCheckpointError, load_checkpoint, save_checkpoint, write_atomically
 from harness.data import Preprocess, Split, Splits, TrainingBatches, evaluation_batches, make_splits
-from harness.errors import DivergedError
+from harness.errors import DivergedError, StudyError
+from harness.hardware import precision_problem
 from harness.models import build_model
 from harness.readback import check_readback, readback
 from harness.results import Epoch, Result
@@ -74,7 +75,9 @@ def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.d
     """`run_cell` on images that are in memory already."""
     progress = Progress()
     outcome: dict[str, Any] = {}
-    with environment(threads=cell.settings.training.threads, device=device):
+    training = cell.settings.training
+    assert training.precision != "auto"
+    with environment(threads=training.threads, device=device, precision=training.precision):
         try:
             trainer = build_trainer(cell, arrays, device)
             _check(trainer)
@@ -160,6 +163,8 @@ def build_trainer(cell: Cell, arrays: ImageArrays, device: torch.device) -> Trai
     """
     settings = cell.settings
     training = settings.training
+    if problem := precision_problem(training.precision, device.type):
+        raise StudyError(problem)
     splits = make_splits(arrays, fraction=training.validation_fraction, seed=training.split_seed, device=device)
     height, width = splits.image_size
     side = settings.preprocessing.resize

@@ -107,6 +107,16 @@ def test_what_a_user_can_fix_is_one_message_and_exit_code_2(run, arguments, mess
     assert not Path("mlruns").exists(), "nothing was started"
 
 
+def test_a_precision_that_the_device_lacks_is_refused_before_anything_starts(run):
+    rounded = "  - {name: rounded, summary: TF32, overrides: {training.precision: tf32}}\nprofiles"
+    Path("rounded.yaml").write_text(TINY.replace("profiles", rounded))
+    answer = run("ablate", "--study", "rounded.yaml", "--device", "cpu")
+    assert answer.exit_code == 2
+    assert "training.precision: tf32 is a format of CUDA devices" in answer.output
+    assert "(variant rounded)" in answer.output
+    assert not Path("mlruns").exists(), "nothing was started"
+
+
 def test_names_may_be_listed_or_given_one_by_one(run):
     def planned(*options):
         return run("plan", "--study", "task3", "--data", "shapes", "--json", *options).stdout

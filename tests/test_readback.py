@@ -17,6 +17,6 @@ def test_a_held_out_share_that_ends_in_half_an_image_trains(tmp_path, num_images
     (cell,) = make_cells(settings, [0], {"data": "planted"})
     arrays, cpu = planted_images(train=num_images), torch.device("cpu")
     assert train_cell(cell, arrays, tmp_path, device=cpu, on_event=lambda event: None).is_finished
-    with environment(threads=1, device=cpu):
+    with environment(threads=1, device=cpu, precision="float32"):
         splits = build_trainer(cell, arrays, cpu).splits
     assert len(splits.validation) == round(num_images * 0.1)

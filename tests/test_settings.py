@@ -37,7 +37,7 @@ def problems(overrides, settings=None):
         ("training.patience", 1, "greater than or equal to 2"),
         ("training.validation_fraction", 1, "less than 1"),
         ("training.max_epochs", 0, "greater than 0"),
-        ("training.precision", "float16", "'auto', 'float32' or 'bfloat16'"),
+        ("training.precision", "float16", "'auto', 'float32', 'tf32' or 'bfloat16'"),
     ],
 )
 def test_values_out_of_range_are_refused_with_their_path(path, value, message):

@@ -15,7 +15,7 @@ from harness.cell import Cell, make_cells
 from harness.changes import combine
 from harness.errors import StudyError
 from harness.models import build_model
-from harness.readback import UNREADABLE, check_readback, readback
+from harness.readback import UNREADABLE, _precision, check_readback, readback
 from harness.results import Result
 from harness.settings import ConvNet, ResNet18, Settings, flatten, with_overrides
 from harness.study import load_study, studies
@@ -412,7 +412,7 @@ def test_frozen_weights_reach_the_twin_when_a_state_is_loaded():
 
 
 def test_denormals_count_as_zero_while_a_cell_trains():
-    with environment(threads=1, device=CPU):
+    with environment(threads=1, device=CPU, precision="float32"):
         assert torch.tensor([1e-30]).mul(1e-10).item() == 0
     assert torch.tensor([1e-30]).mul(1e-10).item() > 0
 
@@ -462,7 +462,7 @@ def test_every_setting_of_a_model_is_read_back_but_for_those_declared_unreadable
 def test_a_setting_that_reached_nothing_is_noticed():
     settings = tiny_cell().settings
     trainer = build_trainer(tiny_cell(), ARRAYS, CPU)
-    with environment(threads=1, device=CPU):
+    with environment(threads=1, device=CPU, precision="float32"):
         found = readback(trainer.replica, trainer.optimizer, trainer.batches, trainer.schedule, trainer.splits)
     check_readback(settings, found, num_images=200)
     for path, value in found.items():
@@ -490,9 +490,22 @@ def test_settings_that_do_not_fit_the_images_are_errors_of_the_user(tmp_path):
         run(tiny_cell({"training.batch_size": 500}), tmp_path / "a")
 
 
+def test_tf32_is_refused_where_there_is_none(tmp_path):
+    with pytest.raises(StudyError, match=r"training\.precision: tf32 is a format of CUDA devices"):
+        run(tiny_cell({"training.precision": "tf32"}), tmp_path / "a")
+
+
+def test_tf32_is_switched_on_where_it_was_asked_for_and_read_back():
+    replica = Replica(build_model(ConvNet(), 10, image_size=(32, 32), seed=0), "tf32", is_known=True)
+    for precision in ("float32", "tf32", "float32"):
+        with environment(threads=1, device=CPU, precision=precision):
+            assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is (precision == "tf32")
+            assert _precision(replica) == precision
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_cuda_sees_the_same_batches_and_first_weights_and_learns_the_same(tmp_path, precision):
     cell = tiny_cell(LEARNS | {"training.precision": precision})
     on_cuda = torch.device("cuda")

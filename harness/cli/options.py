@@ -8,7 +8,7 @@ import click
 
 from harness.cells import Cells
 from harness.errors import StudyError
-from harness.hardware import cuda_capabilities, native_precision, resolve_device, usable_cores
+from harness.hardware import cuda_capabilities, native_precision, precision_problem, resolve_device, usable_cores
 from harness.plan import Plan, make_plan, parse_seeds
 from harness.settings import flatten
 from harness.study import load_study, studies
@@ -152,8 +152,16 @@ def planned(
         from harness.sensitivity import seeds_for
 
         plan = make(tuple(range(seeds_for(plan, cells, mde / 100))))
+    _check_precisions(plan, device)
     threads = plan.variants[0].settings.training.threads
     return Planned(plan, cells, device, worker_devices(device, jobs, threads), cache)
+
+
+def _check_precisions(plan: Plan, device: str) -> None:
+    problems = {precision_problem(it.settings.training.precision, device): it.name for it in plan.variants}
+    found = [f"{problem} (variant {name})" for problem, name in problems.items() if problem]
+    if found:
+        raise StudyError(*found)
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
