@@ -5,7 +5,12 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY harness harness
 COPY experiments experiments
-RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt .
+# The compiler makes the fast convolutions for CPUs; nothing needs it afterwards.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    && apt-get purge -y --auto-remove gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 
 # A new volume takes its owner from the folder in the image.
 RUN useradd --create-home --uid 1000 harness \

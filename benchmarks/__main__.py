@@ -15,7 +15,15 @@ from benchmarks.workload import Request, Workload, write_images
 from harness.hardware import resolve_device, usable_cores
 
 EPOCHS = 7  # what real baseline cells take before they stop early (docs/results: 6.0 to 7.5)
-TRAINING = {"baseline", "batch-norm", "model-1", "overhead", "estimate", "data"}  # the figures that need images
+TRAINING = {
+    "baseline",
+    "batch-norm",
+    "model-1",
+    "overhead",
+    "estimate",
+    "data",
+    "convolutions",
+}  # the figures that need images
 FULL_PROTOCOL_EPOCHS = 10
 
 

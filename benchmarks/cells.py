@@ -56,12 +56,14 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     }
 
 
-def train_without_files(ready: Ready, workload: Workload, variant: str) -> Facts:
-    """The same cell with no journal, no checkpoint and no weights written."""
+def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain: bool = False) -> Facts:
+    """The same cell with no journal, no checkpoint and no weights written; `is_plain`: by PyTorch's convolutions."""
     import torch
 
     import harness.train
 
+    if is_plain:
+        harness.train.winograd_pays = lambda: False
     settings = workload.settings(variant)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
     for name in ("save_checkpoint", "write_atomically"):

@@ -8,7 +8,13 @@ from benchmarks.command_figures import measure_commands, measure_planning, measu
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
 from benchmarks.task4 import measure_task4
-from benchmarks.training_figures import measure_data, measure_estimate, measure_overhead, measure_variant
+from benchmarks.training_figures import (
+    measure_convolutions,
+    measure_data,
+    measure_estimate,
+    measure_overhead,
+    measure_variant,
+)
 from benchmarks.workload import Request
 
 # `accuracy` needs real images, so that it is measured only where --real names them.
@@ -20,6 +26,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "overhead": measure_overhead,
     "estimate": measure_estimate,
     "data": measure_data,
+    "convolutions": measure_convolutions,
     "batch-norm": partial(measure_variant, variant="batch-norm"),
     "model-1": partial(measure_variant, variant="model-1"),
     "task4": measure_task4,

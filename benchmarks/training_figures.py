@@ -206,6 +206,25 @@ def _percent(parts: Sequence[float], wholes: Sequence[float]) -> tuple[float, ..
     return tuple(100 * part / whole for part, whole in zip(parts, wholes, strict=True))
 
 
+def measure_convolutions(request: Request, on_sample: OnSample) -> Figure:
+    """What the harness's own convolutions gain over PyTorch's, in cells that are otherwise the same."""
+    workload = replace(request.workload, epochs=1)
+    variants = ("baseline", "kernel-3", "batch-norm", "model-1")
+    contenders = [
+        Contender(
+            f"{variant}, {whose}",
+            f"one epoch of a cell without files, by {whose} convolutions",
+            partial(throughput, "benchmarks.cells:train_without_files", (workload, variant, is_plain), 1, None),
+        )
+        for variant in variants
+        for whose, is_plain in (("harness's", False), ("PyTorch's", True))
+    ]
+    samples = side_by_side(contenders, request.rounds, on_sample)
+    lines = [Line(it.name, "images/s", values(samples, it.name)) for it in contenders]
+    lines += [ratio(samples, f"{variant}, harness's", f"{variant}, PyTorch's") for variant in variants]
+    return Figure("convolutions", "the harness's convolutions beside PyTorch's", lines, contenders, samples)
+
+
 def measure_data(request: Request, on_sample: OnSample) -> Figure:
     """Whether an image costs the same in a large data set as in a small one."""
     whole = replace(request.workload, epochs=1)

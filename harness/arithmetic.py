@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.hardware import Precision, cpu_name
-from harness.models import Logits
+from harness.models import Block, Logits
+from harness.winograd import WinogradBlock, suits
 
 
 class Replica:
@@ -29,15 +30,18 @@ class Replica:
     shared with the master, not copied: they compute in float32, whatever the input is. In float32, or for a network of
     unknown operators (which runs under autocast), the twin is the master itself.
 
+    With `is_winograd`, the blocks of a twin convolve by `winograd.py` where its kernels suit them.
+
     Args:
         master: float32, on its device; its `grad`s are filled by `backward`.
         is_known: whether every operator of it is known to take bfloat16 input.
     """
 
-    def __init__(self, master: nn.Module, precision: Precision, *, is_known: bool) -> None:
+    def __init__(self, master: nn.Module, precision: Precision, *, is_known: bool, is_winograd: bool = False) -> None:
         self.uses_autocast = precision == "bfloat16" and not is_known
         self.master = master
         self.network = _twin(master) if precision == "bfloat16" and is_known else master
+        self.uses_winograd = is_winograd and self.network is not master and _use_winograd(self.network)
         self._pairs = [
             (weight, copied)
             for weight, copied in zip(master.parameters(), self.network.parameters(), strict=True)
@@ -85,6 +89,19 @@ def _twin(master: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Logits):
             module.to(torch.bfloat16)
     return twin
+
+
+def _use_winograd(network: nn.Module) -> bool:
+    """Replace the blocks that the kernels suit; whether there was one."""
+    suited = [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, Block) and suits(child)
+    ]
+    for parent, name, block in suited:
+        setattr(parent, name, WinogradBlock(block))
+    return bool(suited)
 
 
 @contextmanager

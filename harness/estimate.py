@@ -15,12 +15,14 @@ from statistics import mean, median
 
 from harness.cell import Cell
 from harness.cells import Cells
+from harness.hardware import winograd_pays
 from harness.layers import LayerRow, convnet_layers, layer_table
 from harness.settings import ConvNet, ImageFolder, ResNet18, Settings, Shapes
 
 # Multiply-accumulates a second that one worker makes of these models, before anything was measured. CPU: one core of
 # an EPYC with AVX512-BF16, baseline, 1,100 images/s (benchmarks/). CUDA: a guess.
 GUESSED_RATE = {"bfloat16": 9e10, "float32": 5e10, "cuda": 5e12}
+WINOGRAD_SHARE = {3: 0.85, 5: 0.5}  # of the time that convolutions of this kernel size take without `winograd.py`
 RESNET18_MACS = 1.814e9  # one image of 224x224, forward; He et al. 2015, table 1
 STEP_SECONDS = 2e-3  # of one optimizer step besides its arithmetic: indexing, dispatch, the optimizer
 CELL_SECONDS = 1.0  # of one cell besides its steps: images, checkpoints, the journal
@@ -82,8 +84,18 @@ def modelled_seconds(settings: Settings, device: str, num_epochs: float) -> floa
     validations = num_epochs * settings.training.validations_per_epoch
     passes = 3 * num_epochs * (train - held_out) + validations * held_out + train + test
     rate = GUESSED_RATE["cuda" if device == "cuda" else settings.training.precision]
+    if device == "cpu":
+        rate /= _winograd_share(settings)
     steps = num_epochs * (train - held_out) / settings.training.batch_size
     return CELL_SECONDS + STEP_SECONDS * steps + passes * _macs(settings) / rate
+
+
+def _winograd_share(settings: Settings) -> float:
+    """Of the time without `winograd.py`. Filters that fill no whole vectors are rare, and not looked at."""
+    model, training = settings.model, settings.training
+    if not isinstance(model, ConvNet) or model.pooling == "stride" or training.precision != "bfloat16":
+        return 1.0
+    return WINOGRAD_SHARE.get(model.kernel_size, 1.0) if training.threads == 1 and winograd_pays() else 1.0
 
 
 def _macs(settings: Settings) -> float:

@@ -4,6 +4,7 @@ Only what the identity of cells needs (which precision `auto` means here) and wh
 """
 
 import ctypes
+import importlib.util
 import os
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Literal
 from harness.errors import HarnessError
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+
+WINOGRAD_FLAGS = frozenset(
+    {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}
+)  # as `_winograd.c` is compiled
 
 
 def resolve_device(requested: str) -> str:
@@ -44,6 +49,26 @@ def precision_problem(precision: str, device: str) -> str | None:
     if precision == "tf32" and not device.startswith("cuda"):
         return "training.precision: tf32 is a format of CUDA devices; choose float32 or bfloat16 here, or --device cuda"
     return None
+
+
+def winograd_pays() -> bool:
+    """Whether a core of this machine convolves in bfloat16 faster by `winograd.py` than by PyTorch: not with AMX."""
+    return "amx_bf16" not in cpu_flags() and not winograd_problem()
+
+
+def winograd_problem() -> str:
+    """Why the compiled kernels of `winograd.py` cannot run here; empty where they can."""
+    if missing := sorted(WINOGRAD_FLAGS - cpu_flags()):
+        return f"the CPU lacks {', '.join(missing)}"
+    if winograd_library() is None:
+        return "harness was installed without a C compiler; install one (gcc or clang), then harness again"
+    return ""
+
+
+def winograd_library() -> Path | None:
+    """The file of the compiled kernels; None where the installation could not compile them."""
+    spec = importlib.util.find_spec("harness._winograd")
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def usable_cores() -> int:

@@ -27,7 +27,7 @@ from harness.cell import Cell
 from harness.checkpoint import UnusableCheckpointError, load_checkpoint, save_checkpoint, write_atomically
 from harness.data import Preprocess, Split, Splits, TrainingBatches, evaluation_batches, make_splits
 from harness.errors import DivergedError, StudyError
-from harness.hardware import precision_problem
+from harness.hardware import precision_problem, winograd_pays
 from harness.models import build_model
 from harness.readback import check_readback, readback
 from harness.results import Epoch, Result
@@ -74,14 +74,16 @@ def run_cell(cell: Cell, folder: Path, *, device: str, cache: Path, on_event: Ev
 def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.device, on_event: EventSink) -> Result:
     """`run_cell` on images that are in memory already."""
     progress = Progress()
-    outcome: dict[str, Any] = {}
+    outcome: dict[str, Any] = {"versions": f"torch {torch.__version__}"}
     training = cell.settings.training
     assert training.precision != "auto"
     with environment(threads=training.threads, device=device, precision=training.precision):
         try:
             trainer = build_trainer(cell, arrays, device)
             _check(trainer)
-            outcome = {"parameters": sum(weight.numel() for weight in trainer.replica.master.parameters())}
+            outcome["parameters"] = sum(weight.numel() for weight in trainer.replica.master.parameters())
+            if trainer.replica.uses_winograd:
+                outcome["versions"] += ", harness's convolutions"
             _start(trainer, progress, folder, on_event, outcome["parameters"])
             _train(trainer, progress, folder, on_event)
             outcome |= {"status": "finished", **_measure_best(trainer, progress, folder)}
@@ -101,7 +103,6 @@ def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.d
             device=device_name(device),
             precision=cell.settings.training.precision,
             threads=torch.get_num_threads(),
-            versions=f"torch {torch.__version__}",
             data_fingerprint=dict(cell.fingerprints)["data"],
             **outcome,
         )
@@ -172,7 +173,9 @@ def build_trainer(cell: Cell, arrays: ImageArrays, device: torch.device) -> Trai
     model = build_model(settings.model, len(splits.classes), image_size=input_size, seed=cell.seed)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert training.precision != "auto"
-    replica = Replica(model, training.precision, is_known=not isinstance(settings.model, PluginModel))
+    is_known = not isinstance(settings.model, PluginModel)
+    is_winograd = device.type == "cpu" and training.threads == 1 and winograd_pays()  # its kernels know one thread
+    replica = Replica(model, training.precision, is_known=is_known, is_winograd=is_winograd)
     preprocess = Preprocess(settings.preprocessing, width=width, device=device, dtype=replica.input_dtype)
     edits = make_edits(settings.augmentation, height=height, width=width)
     batches = TrainingBatches(

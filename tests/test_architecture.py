@@ -20,6 +20,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.data": frozenset({"torch"}),
     "harness.augment": frozenset({"torch"}),
     "harness.arithmetic": frozenset({"torch"}),
+    "harness.winograd": frozenset({"torch"}),
     "harness.readback": frozenset({"torch"}),
     "harness.streams": frozenset({"torch"}),
     "harness.checkpoint": frozenset({"torch"}),

@@ -4,6 +4,7 @@ import fakes
 import pytest
 from fakes import cells_for
 
+import harness.estimate
 from harness.cells import Cells
 from harness.estimate import estimate, makespan, modelled_seconds
 from harness.settings import with_overrides
@@ -73,3 +74,15 @@ def test_bfloat16_is_expected_to_be_faster():
     fast = with_overrides(slow, {"training.precision": "bfloat16"})
 
     assert modelled_seconds(fast, "cpu", 10) < 0.7 * modelled_seconds(slow, "cpu", 10)
+
+
+def test_kernels_that_our_convolutions_do_not_suit_gain_nothing_by_them(monkeypatch):
+    """Four models of one network, on a machine with and without the compiled convolutions."""
+    overrides = ({}, {"model__kernel_size": 7}, {"model__pooling": "stride"}, {"training__threads": 2})
+    seconds = {}
+    for pays in (False, True):
+        monkeypatch.setattr(harness.estimate, "winograd_pays", lambda answer=pays: answer)
+        settings = [cells_for(1, training__precision="bfloat16", **it)[0].settings for it in overrides]
+        seconds[pays] = [modelled_seconds(it, "cpu", 10.0) for it in settings]
+    assert seconds[True][0] < 0.7 * seconds[False][0]
+    assert seconds[True][1:] == seconds[False][1:]

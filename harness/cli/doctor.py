@@ -11,7 +11,15 @@ from harness.cells import Cells
 from harness.cli.options import store_option
 from harness.cli.progress import size
 from harness.errors import HarnessError
-from harness.hardware import cpu_name, cuda_capabilities, native_precision, resolve_device, usable_cores
+from harness.hardware import (
+    cpu_name,
+    cuda_capabilities,
+    native_precision,
+    resolve_device,
+    usable_cores,
+    winograd_pays,
+    winograd_problem,
+)
 from harness.provenance import library_versions
 
 
@@ -19,9 +27,9 @@ from harness.provenance import library_versions
 @store_option
 @click.pass_context
 def doctor(ctx: click.Context, store: Path) -> None:
-    """Check device, native precision, versions, data, tracking and disk; exit code 1 if something is wrong."""
+    """Check device, precision, convolutions, versions, data, tracking and disk; exit code 1 if something is wrong."""
     cells = Cells(store.absolute())
-    checks = [_device(), _precision(), _versions(), _data(), _tracking(cells.root), _disk(cells)]
+    checks = [_device(), _precision(), _convolutions(), _versions(), _data(), _tracking(cells.root), _disk(cells)]
     table = Table.grid(padding=(0, 2))
     for is_good, name, said in checks:
         table.add_row("[green]ok[/green]" if is_good else "[red]no[/red]", name, said)
@@ -49,6 +57,14 @@ def _precision() -> Check:
     precision = native_precision(device)
     remark = "" if precision == "bfloat16" else "; bfloat16 is not native here, so training takes about twice as long"
     return True, "precision", f"{precision} ({device}){remark}"
+
+
+def _convolutions() -> Check:
+    if resolve_device("auto") != "cpu":
+        return True, "convolutions", "cuDNN's"
+    if winograd_pays():
+        return True, "convolutions", "Winograd's algorithm in bfloat16, for 3x3 and 5x5 kernels"
+    return True, "convolutions", f"PyTorch's ({winograd_problem() or 'this CPU has AMX'})"
 
 
 def _versions() -> Check:

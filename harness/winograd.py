@@ -1,0 +1,172 @@
+"""Fast convolutions on a CPU with AVX512-BF16 and without AMX: the compiled kernels of `_winograd.c`, for autograd.
+
+A convolution of stride 1 with a kernel of 3x3 or 5x5 needs five or six times fewer products by Winograd's minimal
+filtering than directly. (7x7 would gain nothing: its tiles have four outputs each.) Inputs, weights and outputs are
+bfloat16 and all between them is float32, as in PyTorch's own kernels; so the two differ by the rounding of float32
+sums: one result in a thousand is the other neighbour of its exact value. Max-pooling and ReLU are part of it: the
+largest value after rounding and its first place are those that PyTorch finds.
+
+Which networks compute this way is decided in `arithmetic.py`; which machines do, in `hardware.py`.
+
+Axes: N images, C channels, H rows, W columns, R = rows and columns of a kernel.
+"""
+
+import ctypes
+from fractions import Fraction
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.hardware import winograd_library
+from harness.models import Block
+
+POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))  # and infinity
+NUM_POINTS = 64  # in two dimensions
+LANES = 16  # channels of a vector register
+
+
+class WinogradBlock(nn.Module):
+    """A `Block` whose convolution, max-pooling and ReLU are one operation; the parameters are those of the block.
+
+    Takes and gives bfloat16 (N, C, H, W), channels-last; the normalization, if any, computes as it did.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.conv, self.norm = block.conv, block.norm
+        self.is_max_pooled = isinstance(block.pool, nn.MaxPool2d)
+        self.activation, self.pool = block.activation, block.pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = convolve(x, self.conv.weight, self.conv.bias, pool=self.is_max_pooled)
+        if not self.is_max_pooled:
+            x = self.pool(self.activation(x))
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def suits(block: Block) -> bool:
+    """Whether the kernels can take this block's place."""
+    conv = block.conv
+    (size, width), channels = conv.kernel_size, conv.in_channels
+    return (
+        size == width
+        and size in (3, 5)
+        and conv.stride == (1, 1)
+        and conv.padding == (size // 2, size // 2)
+        and conv.bias is not None
+        and conv.out_channels % LANES == 0
+        and (channels % LANES == 0 or channels < LANES)
+    )
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, pool: bool) -> Tensor:
+    """Convolution of stride 1 that keeps the image's size; with `pool`, 2x2 max-pooling and ReLU of it.
+
+    Gradients flow to `x` only where its channels fill whole vectors: not to an image of three.
+
+    Args:
+        x: bfloat16 (N, C, H, W), best channels-last.
+        weight: bfloat16 (C', C, R, R); see `suits` for what is possible.
+        bias: bfloat16 (C',).
+
+    Returns:
+        bfloat16 (N, C', H, W), or (N, C', H // 2, W // 2) with `pool`; channels-last.
+    """
+    if torch.is_grad_enabled():
+        return _Convolution.apply(x, weight, bias, pool)  # type: ignore[no-any-return]
+    assert bias is not None
+    return _forward(_pixels(x), weight, bias, pool=pool, keeps_places=False)[0]
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pool: bool) -> Tensor:
+        pixels = _pixels(x)
+        y, places = _forward(pixels, weight, bias, pool=pool, keeps_places=True)
+        ctx.save_for_backward(pixels, weight, places)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        pixels, weight, places = ctx.saved_tensors
+        return *_backward(pixels, weight, places, _pixels(gradients[0]), needs_dx=ctx.needs_input_grad[0]), None
+
+
+def _forward(
+    pixels: Tensor, weight: Tensor, bias: Tensor, *, pool: bool, keeps_places: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The result as (N, C, H, W), and where each pooled value came from, uint8 (N, H // 2, W // 2, C)."""
+    shape = _shape(pixels, weight, pool)
+    n, h, w, ci, co, size, _ = shape
+    factors = kernel_transform(size) @ weight.permute(2, 3, 1, 0).reshape(size * size, ci * co).float()
+    constants = bias.float()
+    height, width = (h // 2, w // 2) if pool else (h, w)
+    y = torch.empty((n, co, height, width), dtype=torch.bfloat16, memory_format=torch.channels_last)
+    places = torch.empty((n, height, width, co), dtype=torch.uint8) if pool and keeps_places else None
+    scratch = torch.empty(_library().winograd_scratch(*shape))
+    _call("winograd_forward", shape, pixels, factors, constants, y, places, scratch)
+    return y, places
+
+
+def _backward(
+    pixels: Tensor, weight: Tensor, places: Tensor | None, dy: Tensor, *, needs_dx: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Gradients by x (N, C, H, W), weight and bias; `pixels` and `dy` are (N, H, W, C)."""
+    shape = _shape(pixels, weight, places is not None)
+    _, _, _, ci, co, size, _ = shape
+    assert not needs_dx or ci % LANES == 0
+    matrix, dx, factors = kernel_transform(size), None, None
+    if needs_dx:
+        dx = torch.empty_like(pixels)
+        factors = matrix @ weight.permute(2, 3, 0, 1).reshape(size * size, co * ci).float()
+    dfactors, dbias = torch.empty(NUM_POINTS, ci * co), torch.empty(co)
+    scratch = torch.empty(_library().winograd_scratch(*shape))
+    _call("winograd_backward", shape, pixels, factors, dy, places, dx, dfactors, dbias, scratch)
+    dweight = (matrix.T @ dfactors).view(size, size, ci, co).permute(3, 2, 0, 1)
+    return None if dx is None else dx.permute(0, 3, 1, 2), dweight.to(weight.dtype), dbias.to(weight.dtype)
+
+
+@cache
+def kernel_transform(size: int) -> Tensor:
+    """From a kernel, float32 (R * R,), to its 64 points: G for rows and columns, as a matrix (64, R * R).
+
+    Row i of G holds the powers of point i over the product of its distances to the others; the row of infinity is the
+    highest power alone. The sign of the first row is that of Lavin and Gray's input transform.
+    """
+    rows = []
+    for point in POINTS:
+        scale = Fraction(-1 if point == 0 else 1)
+        for other in POINTS:
+            scale *= (point - other) if other != point else 1
+        rows.append([float(Fraction(point) ** power / scale) for power in range(size)])
+    rows.append([0.0] * (size - 1) + [1.0])
+    matrix = torch.tensor(rows, dtype=torch.float64)
+    return torch.kron(matrix, matrix).float()
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(N, C, H, W) to contiguous (N, H, W, C): a view, where x is channels-last."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _shape(pixels: Tensor, weight: Tensor, pool: bool) -> tuple[int, ...]:
+    assert pixels.dtype == weight.dtype == torch.bfloat16
+    n, h, w, ci = pixels.shape
+    return n, h, w, ci, weight.shape[0], weight.shape[2], int(pool)
+
+
+def _call(name: str, shape: tuple[int, ...], *tensors: Tensor | None) -> None:
+    addresses = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    status = getattr(_library(), name)(*map(ctypes.c_int, shape), *addresses)
+    assert status == 0, f"{name}{shape}: no kernel for this shape"
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    path = winograd_library()
+    assert path is not None, "ask winograd_library() first"
+    library = ctypes.CDLL(str(path))
+    library.winograd_scratch.restype = ctypes.c_long
+    return library

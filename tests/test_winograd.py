@@ -1,0 +1,286 @@
+"""The compiled convolutions against PyTorch's, in float64 and in training; skipped where the CPU cannot run them."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted import planted_images, tiny_cell
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness import hardware, train
+from harness.arithmetic import Replica, environment
+from harness.models import build_model
+from harness.settings import ConvNet
+from harness.train import build_trainer, train_cell
+from harness.winograd import WinogradBlock, convolve, suits
+
+CPU = torch.device("cpu")
+LACKS_FLAGS = bool(hardware.WINOGRAD_FLAGS - hardware.cpu_flags())
+needs_kernels = pytest.mark.skipif(hardware.winograd_problem() != "", reason=hardware.winograd_problem())
+
+# (images, channels, filters, height, width, kernel): the baseline's layers; sides that leave partial tiles, odd ones
+# that pooling cuts; 48 filters (a group of 32 and one of 16); many images (several blocks, the last shorter).
+SHAPES = [
+    (3, 3, 32, 32, 32, 5),
+    (3, 32, 64, 16, 16, 5),
+    (11, 64, 128, 8, 8, 5),
+    (2, 32, 48, 9, 13, 5),
+    (3, 3, 16, 5, 11, 3),
+    (40, 16, 16, 7, 7, 3),
+    (2, 48, 32, 16, 16, 3),
+    (1, 16, 16, 1, 1, 5),
+]
+
+
+def tensors(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Input, weight and bias in bfloat16, the first two channels-last."""
+    n, ci, co, height, width, size = shape
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, ci, height, width, generator=generator).bfloat16().to(memory_format=torch.channels_last)
+    weight = torch.randn(co, ci, size, size, generator=generator) / (ci * size * size) ** 0.5
+    bias = torch.randn(co, generator=generator).bfloat16()
+    return x, weight.bfloat16().to(memory_format=torch.channels_last), bias
+
+
+def share_of_last_bits(found: Tensor, exact: Tensor) -> float:
+    """The share of results that are not the exact value rounded once; asserts that none is further off than a bit.
+
+    One bit of bfloat16 is at most 2^-7 of a value. Sums that cancel are off by float32 rounding of their terms: up to a
+    ten-thousandth of the largest result, which is no share of a bit.
+    """
+    rounding = 1e-4 * exact.abs().max()
+    assert ((found.double() - exact).abs() <= exact.abs() * 2**-7 + rounding).all()
+    return ((found != exact.to(torch.bfloat16)) & (exact.abs() > rounding)).double().mean().item()
+
+
+def test_the_kernels_are_compiled_where_they_can_be():
+    if LACKS_FLAGS or not (shutil.which("gcc") or shutil.which("clang")):
+        pytest.skip("another kind of CPU, or no compiler")
+    assert hardware.winograd_library() is not None, hardware.winograd_problem()
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_results_are_those_of_exact_sums_rounded_once(shape):
+    x, weight, bias = tensors(shape)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), padding=shape[-1] // 2)
+    found = convolve(x, weight, bias, pool=False)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # Where the exact value is close to half between two bfloat16 numbers, float32 sums can fall to the other side: an
+    # error of 1e-5 in steps of 2^-8 is one result in 400.
+    assert share_of_last_bits(found, exact) < 0.01
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_are_those_of_exact_sums_rounded_once(shape):
+    x, weight, bias = (it.requires_grad_() for it in tensors(shape))
+    doubles = [it.detach().double().requires_grad_() for it in (x, weight, bias)]
+    exact = F.conv2d(*doubles, padding=shape[-1] // 2)
+    gradient = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    exact.backward(gradient.double())
+    wanted = [x, weight, bias] if shape[1] % 16 == 0 else [weight, bias]
+    image = x if shape[1] % 16 == 0 else x.detach()
+    found = torch.autograd.grad(convolve(image, weight, bias, pool=False), wanted, gradient)
+    for ours, theirs in zip(found, doubles[-len(found) :], strict=True):
+        assert share_of_last_bits(ours, theirs.grad) < 0.02
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if min(shape[3:5]) > 1])
+@pytest.mark.parametrize("rounded", [False, True], ids=["any values", "many ties"])
+def test_pooling_and_relu_are_pytorchs_to_the_bit(shape, rounded):
+    """The largest of four and where it came from, ties and all: the same bits after, and the same gradients."""
+    x, weight, bias = tensors(shape)
+    if rounded:  # sums of small whole numbers: a handful of values, so that many of the four are equal, or zero
+        x, weight, bias = x.sign(), (weight * 0).index_fill_(1, torch.tensor([0]), 1.0), torch.zeros_like(bias)
+    inputs = [it.requires_grad_(it is not x or shape[1] % 16 == 0) for it in (x, weight, bias)]
+    wanted = [it for it in inputs if it.requires_grad]
+    one = convolve(*inputs, pool=True)
+    other = F.relu(F.max_pool2d(convolve(*inputs, pool=False), 2))
+    assert torch.equal(one, other)
+    gradient = torch.randn(one.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    pairs = zip(torch.autograd.grad(one, wanted, gradient), torch.autograd.grad(other, wanted, gradient), strict=True)
+    for ours, theirs in pairs:
+        if ours.ndim == 4:
+            assert torch.equal(ours, theirs)
+        else:  # the bias: the same terms, added up in another order
+            torch.testing.assert_close(ours, theirs, atol=0.1, rtol=2**-7)
+
+
+@needs_kernels
+def test_nothing_is_kept_for_gradients_that_nobody_wants():
+    x, weight, bias = tensors(SHAPES[1])
+    with torch.no_grad():
+        without = convolve(x, weight.requires_grad_(), bias, pool=True)
+    assert not without.requires_grad
+    assert torch.equal(without, convolve(x, weight, bias, pool=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("pool", [True, False])
+def test_a_number_that_is_none_stays_one(pool):
+    x, weight, bias = tensors(SHAPES[1])
+    x[1, 5, 8, 8] = torch.nan
+    found = convolve(x, weight, bias, pool=pool)
+    assert found[1].isnan().any()
+    assert found[[0, 2]].isfinite().all()
+
+
+@needs_kernels
+def test_any_layout_is_taken():
+    x, weight, bias = tensors(SHAPES[1])
+    assert torch.equal(
+        convolve(x.contiguous(), weight.contiguous(), bias, pool=True), convolve(x, weight, bias, pool=True)
+    )
+
+
+# --- in training -----------------------------------------------------------------------------------------------------
+
+WIDE = {"model.filters": (16, 32), "training.precision": "bfloat16", "training.max_epochs": 4}
+
+
+def replicas(model: ConvNet) -> list[Replica]:
+    """One that convolves by PyTorch, one by Winograd, with the same weights."""
+    return [
+        Replica(build_model(model, 10, image_size=(32, 32), seed=0), "bfloat16", is_known=True, is_winograd=flag)
+        for flag in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        (ConvNet(), 3),
+        (ConvNet(kernel_size=3, batch_norm=True), 3),
+        (ConvNet(pooling="avg"), 3),
+        (ConvNet(kernel_size=7), 0),
+        (ConvNet(pooling="stride"), 0),
+        (ConvNet(filters=(32, 40, 64)), 1),  # 40 are no whole vectors, neither as outputs nor as inputs
+    ],
+)
+def test_the_blocks_that_the_kernels_suit_are_computed_by_them(model, count):
+    direct, winograd = replicas(model)
+    assert sum(isinstance(module, WinogradBlock) for module in winograd.network.modules()) == count
+    assert winograd.uses_winograd == (count > 0)
+    assert not direct.uses_winograd
+    names = [name.rpartition(".")[2] for name, _ in winograd.network.named_parameters()]
+    assert names == [name.rpartition(".")[2] for name, _ in direct.network.named_parameters()]
+    assert sum(suits(block) for block in winograd.master.blocks) == count
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "model",
+    [ConvNet(), ConvNet(kernel_size=3), ConvNet(batch_norm=True, batch_norm_fc=True), ConvNet(pooling="avg")],
+    ids=["baseline", "kernel-3", "batch-norm", "average"],
+)
+def test_gradients_of_a_network_differ_less_from_pytorchs_than_those_from_float32(model):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 3, 32, 32, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.arange(64) % 10
+
+    def gradient(replica: Replica) -> Tensor:
+        replica.backward(F.cross_entropy(replica(inputs.to(replica.input_dtype)), labels))
+        return torch.cat([weight.grad.flatten() for weight in replica.master.parameters()])
+
+    direct, winograd = (gradient(replica) for replica in replicas(model))
+    exact = gradient(Replica(build_model(model, 10, image_size=(32, 32), seed=0), "float32", is_known=True))
+    assert not torch.equal(direct, winograd), "both went the same way"
+    assert (winograd - direct).norm() < (direct - exact).norm()
+    assert (winograd - exact).norm() < 1.05 * (direct - exact).norm()
+
+
+def train_both_ways(tmp_path: Path, monkeypatch: Any, overrides: dict[str, Any]) -> list[Any]:
+    results = []
+    for is_winograd in (False, True):
+        monkeypatch.setattr(train, "winograd_pays", lambda answer=is_winograd: answer)
+        folder = tmp_path / str(is_winograd)
+        folder.mkdir()
+        events: list[dict[str, Any]] = []
+        result = train_cell(tiny_cell(overrides), planted_images(), folder, device=CPU, on_event=events.append)
+        results.append((result, [event["val_loss"] for event in events if event["event"] == "validation"]))
+    return results
+
+
+@needs_kernels
+def test_a_cell_trains_alike_both_ways(tmp_path, monkeypatch):
+    """32 steps: validation losses are within 1%, as far as the same training in bfloat16 is from float32."""
+    (direct, losses), (winograd, other_losses) = train_both_ways(tmp_path, monkeypatch, WIDE)
+    assert other_losses == pytest.approx(losses, rel=0.01)
+    assert other_losses != losses, "both went the same way"
+    assert "convolutions" in winograd.versions
+    assert "convolutions" not in direct.versions
+
+
+@needs_kernels
+@pytest.mark.parametrize("more", [{"training.precision": "float32"}, {"training.threads": 2}])
+def test_float32_and_two_threads_are_pytorchs(tmp_path, monkeypatch, more):
+    (direct, losses), (winograd, other_losses) = train_both_ways(tmp_path, monkeypatch, WIDE | more)
+    assert losses == other_losses
+    assert direct.versions == winograd.versions
+
+
+@needs_kernels
+def test_what_trains_is_read_back_where_blocks_are_replaced(monkeypatch):
+    monkeypatch.setattr(train, "winograd_pays", lambda: True)
+    with environment(threads=1, device=CPU, precision="bfloat16"):
+        trainer = build_trainer(tiny_cell(WIDE), planted_images(), CPU)
+        train._check(trainer)
+    assert trainer.replica.uses_winograd
+    convolutions = [it for it in trainer.replica.network.modules() if isinstance(it, nn.Conv2d)]
+    assert {it.weight.dtype for it in convolutions} == {torch.bfloat16}
+
+
+@needs_kernels
+def test_an_interrupted_cell_has_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "winograd_pays", lambda: True)
+
+    class Killed(BaseException):
+        pass
+
+    def run(folder: Path, kill_at: int = 0) -> Any:
+        folder.mkdir(exist_ok=True)
+        count = 0
+
+        def report(event: dict[str, Any]) -> None:
+            nonlocal count
+            count += 1
+            if count == kill_at:
+                raise Killed
+
+        return train_cell(tiny_cell(WIDE), planted_images(), folder, device=CPU, on_event=report)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", kill_at=4)
+    result = run(tmp_path / "killed")
+    assert (result.test_loss, result.train_loss, result.num_steps) == (
+        whole.test_loss,
+        whole.train_loss,
+        whole.num_steps,
+    )
+
+
+# --- which machines --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "library", "pays", "problem"),
+    [
+        (hardware.WINOGRAD_FLAGS, Path("kernels.so"), True, ""),
+        (hardware.WINOGRAD_FLAGS | {"amx_bf16"}, Path("kernels.so"), False, ""),
+        (hardware.WINOGRAD_FLAGS - {"avx512_bf16"}, Path("kernels.so"), False, "the CPU lacks avx512_bf16"),
+        (hardware.WINOGRAD_FLAGS, None, False, "without a C compiler"),
+    ],
+)
+def test_a_machine_that_cannot_says_why(monkeypatch, flags, library, pays, problem):
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(hardware, "winograd_library", lambda: library)
+    assert hardware.winograd_pays() is pays
+    assert problem in hardware.winograd_problem()
+    assert bool(problem) == bool(hardware.winograd_problem())
