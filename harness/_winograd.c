@@ -9,7 +9,7 @@
  * values and where they came from are kept.
  *
  * Lavin, Gray: Fast algorithms for convolutional neural networks (2016). The matrices
- * are Toom and Cook's for these points; G, of the weights, is applied in winograd.py.
+ * are Toom and Cook's for these points: B of inputs, G of weights, A of outputs.
  *
  * Axes: n images, h rows, w columns, c channels (ci of inputs, co of outputs), all channels-last; t tiles, p = 64 points.
  * Transformed arrays are [p][t][c]. Vectors hold 16 channels. One thread.
@@ -31,6 +31,7 @@ typedef __m512 vec;
 ALWAYS vec splat(float value) { return _mm512_set1_ps(value); }
 ALWAYS vec add(vec a, vec b) { return _mm512_add_ps(a, b); }
 ALWAYS vec sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+ALWAYS vec scaled(float a, vec b) { return _mm512_mul_ps(splat(a), b); }
 ALWAYS vec fma_(float a, vec b, vec c) { return _mm512_fmadd_ps(splat(a), b, c); }
 
 ALWAYS vec widen(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
@@ -64,8 +65,8 @@ ALWAYS void points_to_input(const vec x[8], vec d[8]) {
     d[0] = x[0];
     d[1] = sub(fma_(0.5f, e2, fma_(2.0f, eh, e1)), x[7]);
     d[2] = fma_(-5.25f, x[0], fma_(0.25f, s2, fma_(4.0f, sh, s1)));
-    d[3] = fma_(5.25f, x[7], fma_(-4.25f, e1, _mm512_mul_ps(splat(-2.5f), add(e2, eh))));
-    d[4] = fma_(5.25f, x[0], fma_(-4.25f, s1, fma_(-1.25f, s2, _mm512_mul_ps(splat(-5.0f), sh))));
+    d[3] = fma_(5.25f, x[7], fma_(-4.25f, e1, scaled(-2.5f, add(e2, eh))));
+    d[4] = fma_(5.25f, x[0], fma_(-4.25f, s1, fma_(-1.25f, s2, scaled(-5.0f, sh))));
     d[5] = fma_(-5.25f, x[7], fma_(2.0f, e2, fma_(0.5f, eh, e1)));
     d[6] = sub(add(s1, add(s2, sh)), x[0]);
     d[7] = x[7];
@@ -91,7 +92,7 @@ ALWAYS void points_to_output(const int M, const vec x[8], vec y[6]) {
 ALWAYS void output_to_points(const int M, const vec y[6], vec z[8]) {
     vec even = add(y[0], y[2]), odd = add(y[1], y[3]);
     vec even2 = fma_(4.0f, y[2], y[0]), odd2 = fma_(8.0f, y[3], add(y[1], y[1]));
-    vec evenh = fma_(0.25f, y[2], y[0]), oddh = fma_(0.125f, y[3], _mm512_mul_ps(splat(0.5f), y[1]));
+    vec evenh = fma_(0.25f, y[2], y[0]), oddh = fma_(0.125f, y[3], scaled(0.5f, y[1]));
     if (M > 4) {
         even = add(even, y[4]), odd = add(odd, y[5]);
         even2 = fma_(16.0f, y[4], even2), odd2 = fma_(32.0f, y[5], odd2);
@@ -101,6 +102,37 @@ ALWAYS void output_to_points(const int M, const vec y[6], vec z[8]) {
     z[1] = add(even, odd), z[2] = sub(even, odd);
     z[3] = add(even2, odd2), z[4] = sub(even2, odd2);
     z[5] = add(evenh, oddh), z[6] = sub(evenh, oddh);
+}
+
+/* R weights to eight points: G g, the powers of each point over the product of its distances to the others. */
+ALWAYS void kernel_to_points(const int R, const vec g[5], vec u[8]) {
+    vec even = add(g[0], g[2]), odd = g[1];
+    vec even2 = fma_(4.0f, g[2], g[0]), odd2 = add(g[1], g[1]);
+    vec evenh = fma_(0.25f, g[2], g[0]), oddh = scaled(0.5f, g[1]);
+    if (R == 5) {
+        even = add(even, g[4]), odd = add(odd, g[3]);
+        even2 = fma_(16.0f, g[4], even2), odd2 = fma_(8.0f, g[3], odd2);
+        evenh = fma_(0.0625f, g[4], evenh), oddh = fma_(0.125f, g[3], oddh);
+    }
+    u[0] = g[0], u[7] = g[R - 1];
+    u[1] = scaled(-2.0f / 9, add(even, odd)), u[2] = scaled(-2.0f / 9, sub(even, odd));
+    u[3] = scaled(1.0f / 90, add(even2, odd2)), u[4] = scaled(1.0f / 90, sub(even2, odd2));
+    u[5] = scaled(32.0f / 45, add(evenh, oddh)), u[6] = scaled(32.0f / 45, sub(evenh, oddh));
+}
+
+/* The transpose, for gradients by weights: G' u. */
+ALWAYS void points_to_kernel(const int R, const vec u[8], vec g[5]) {
+    vec s1 = scaled(-2.0f / 9, add(u[1], u[2])), e1 = scaled(-2.0f / 9, sub(u[1], u[2]));
+    vec s2 = scaled(1.0f / 90, add(u[3], u[4])), e2 = scaled(1.0f / 90, sub(u[3], u[4]));
+    vec sh = scaled(32.0f / 45, add(u[5], u[6])), eh = scaled(32.0f / 45, sub(u[5], u[6]));
+    g[0] = add(add(u[0], s1), add(s2, sh));
+    g[1] = fma_(2.0f, e2, fma_(0.5f, eh, e1));
+    g[2] = fma_(4.0f, s2, fma_(0.25f, sh, s1));
+    if (R == 5) {
+        g[3] = fma_(8.0f, e2, fma_(0.125f, eh, e1));
+        g[4] = fma_(16.0f, s2, fma_(0.0625f, sh, s1));
+    }
+    g[R - 1] = add(g[R - 1], u[7]);
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
@@ -428,30 +460,86 @@ ALWAYS void backward(const int M, const shape_t *s, const bf16 *x, const float *
     }
 }
 
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+/* All kernels, [R * R][count], to points, U[64][count]; count is a multiple of a vector. */
+ALWAYS void transform_kernels(const int R, long count, const bf16 *weights, float *U) {
+    for (long k = 0; k < count; k += LANES) {
+        vec half[8][5];
+        for (int x = 0; x < R; x++) {
+            vec g[5], u[8];
+            for (int y = 0; y < R; y++) g[y] = load_bf16(weights + (y * R + x) * count + k);
+            kernel_to_points(R, g, u);
+            for (int p = 0; p < 8; p++) half[p][x] = u[p];
+        }
+        for (int p = 0; p < 8; p++) {
+            vec u[8];
+            kernel_to_points(R, half[p], u);
+            for (int q = 0; q < 8; q++) _mm512_storeu_ps(U + (p * 8 + q) * count + k, u[q]);
+        }
+    }
+}
+
+/* Gradients by points, dU[64][count], to gradients by kernels, [R * R][count]. */
+ALWAYS void transform_to_kernels(const int R, long count, const float *dU, bf16 *gradients) {
+    for (long k = 0; k < count; k += LANES) {
+        vec half[5][8];
+        for (int q = 0; q < 8; q++) {
+            vec u[8], g[5];
+            for (int p = 0; p < 8; p++) u[p] = _mm512_loadu_ps(dU + (p * 8 + q) * count + k);
+            points_to_kernel(R, u, g);
+            for (int y = 0; y < R; y++) half[y][q] = g[y];
+        }
+        for (int y = 0; y < R; y++) {
+            vec g[5];
+            points_to_kernel(R, half[y], g);
+            for (int x = 0; x < R; x++) store_bf16(gradients + (y * R + x) * count + k, g[x]);
+        }
+    }
+}
+
 /* ---- what Python calls --------------------------------------------------------------------------------------------- */
+
+/* Each returns 0, or 1 for a kernel size that there is nothing for. Weights are bfloat16 [R][R][in][out] channels. */
 
 /* Floats of scratch memory that either direction needs. */
 long winograd_scratch(int n, int h, int w, int ci, int co, int R, int pool) {
     shape_t s = shape_of(n, h, w, ci, co, R, pool);
-    return (long)s.ph * s.pw * (s.lanes + 2 * LANES) + POINTS * (stride_of(&s, s.lanes) + stride_of(&s, co) + stride_of(&s, 2 * LANES));
+    long tiles = stride_of(&s, s.lanes) + stride_of(&s, co) + stride_of(&s, 2 * LANES);
+    return (long)s.ph * s.pw * (s.lanes + 2 * LANES) + POINTS * (tiles + 2L * ci * co);
 }
 
-/* y = x * U + bias, with U[64][ci][co] the transformed weights; `places` (uint8, as y) only with `pool`, or null. */
-int winograd_forward(int n, int h, int w, int ci, int co, int R, int pool, const bf16 *x, const float *U, const float *bias, bf16 *y,
-                     uint8_t *places, float *scratch) {
+/* y: the convolution and its bias, with `pool` pooled and clipped; `places` (uint8, as y, or null) is for backward. */
+int winograd_forward(int n, int h, int w, int ci, int co, int R, int pool, const bf16 *x, const bf16 *weights, const float *bias,
+                     bf16 *y, uint8_t *places, float *scratch) {
     shape_t s = shape_of(n, h, w, ci, co, R, pool);
-    if (R == 3) forward(6, &s, x, U, bias, y, places, scratch);
-    else if (R == 5) forward(4, &s, x, U, bias, y, places, scratch);
-    else return 1;
+    float *U = scratch, *rest = U + (long)POINTS * ci * co;
+    if (R == 3) {
+        transform_kernels(3, (long)ci * co, weights, U);
+        forward(6, &s, x, U, bias, y, places, rest);
+    } else if (R == 5) {
+        transform_kernels(5, (long)ci * co, weights, U);
+        forward(4, &s, x, U, bias, y, places, rest);
+    } else
+        return 1;
     return 0;
 }
 
-/* dU[64][ci][co], dbias[co], and dx unless it is null; UT[64][co][ci]. */
-int winograd_backward(int n, int h, int w, int ci, int co, int R, int pool, const bf16 *x, const float *UT, const bf16 *dy,
-                      const uint8_t *places, bf16 *dx, float *dU, float *dbias, float *scratch) {
+/* Gradients: dweights [R][R][ci][co], dbias [co], and dx unless it and `transposed`, the weights as [R][R][co][ci], are null. */
+int winograd_backward(int n, int h, int w, int ci, int co, int R, int pool, const bf16 *x, const bf16 *transposed, const bf16 *dy,
+                      const uint8_t *places, bf16 *dx, bf16 *dweights, float *dbias, float *scratch) {
     shape_t s = shape_of(n, h, w, ci, co, R, pool);
-    if (R == 3) backward(6, &s, x, UT, dy, places, dx, dU, dbias, scratch);
-    else if (R == 5) backward(4, &s, x, UT, dy, places, dx, dU, dbias, scratch);
-    else return 1;
+    long count = (long)ci * co;
+    float *UT = scratch, *dU = UT + POINTS * count, *rest = dU + POINTS * count;
+    if (R == 3) {
+        if (dx) transform_kernels(3, count, transposed, UT);
+        backward(6, &s, x, UT, dy, places, dx, dU, dbias, rest);
+        transform_to_kernels(3, count, dU, dweights);
+    } else if (R == 5) {
+        if (dx) transform_kernels(5, count, transposed, UT);
+        backward(4, &s, x, UT, dy, places, dx, dU, dbias, rest);
+        transform_to_kernels(5, count, dU, dweights);
+    } else
+        return 1;
     return 0;
 }

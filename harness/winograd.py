@@ -12,7 +12,6 @@ Axes: N images, C channels, H rows, W columns, R = rows and columns of a kernel.
 """
 
 import ctypes
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -22,8 +21,6 @@ from torch import Tensor, nn
 from harness.hardware import winograd_library
 from harness.models import Block
 
-POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))  # and infinity
-NUM_POINTS = 64  # in two dimensions
 LANES = 16  # channels of a vector register
 
 
@@ -99,14 +96,13 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None]:
     """The result as (N, C, H, W), and where each pooled value came from, uint8 (N, H // 2, W // 2, C)."""
     shape = _shape(pixels, weight, pool)
-    n, h, w, ci, co, size, _ = shape
-    factors = kernel_transform(size) @ weight.permute(2, 3, 1, 0).reshape(size * size, ci * co).float()
-    constants = bias.float()
+    n, h, w, _, co, _, _ = shape
+    kernels, constants = weight.permute(2, 3, 1, 0).contiguous(), bias.float()
     height, width = (h // 2, w // 2) if pool else (h, w)
     y = torch.empty((n, co, height, width), dtype=torch.bfloat16, memory_format=torch.channels_last)
     places = torch.empty((n, height, width, co), dtype=torch.uint8) if pool and keeps_places else None
     scratch = torch.empty(_library().winograd_scratch(*shape))
-    _call("winograd_forward", shape, pixels, factors, constants, y, places, scratch)
+    _call("winograd_forward", shape, pixels, kernels, constants, y, places, scratch)
     return y, places
 
 
@@ -117,33 +113,11 @@ def _backward(
     shape = _shape(pixels, weight, places is not None)
     _, _, _, ci, co, size, _ = shape
     assert not needs_dx or ci % LANES == 0
-    matrix, dx, factors = kernel_transform(size), None, None
-    if needs_dx:
-        dx = torch.empty_like(pixels)
-        factors = matrix @ weight.permute(2, 3, 0, 1).reshape(size * size, co * ci).float()
-    dfactors, dbias = torch.empty(NUM_POINTS, ci * co), torch.empty(co)
+    transposed, dx = (weight.permute(2, 3, 0, 1).contiguous(), torch.empty_like(pixels)) if needs_dx else (None, None)
+    dkernels, dbias = weight.new_empty((size, size, ci, co)), torch.empty(co)
     scratch = torch.empty(_library().winograd_scratch(*shape))
-    _call("winograd_backward", shape, pixels, factors, dy, places, dx, dfactors, dbias, scratch)
-    dweight = (matrix.T @ dfactors).view(size, size, ci, co).permute(3, 2, 0, 1)
-    return None if dx is None else dx.permute(0, 3, 1, 2), dweight.to(weight.dtype), dbias.to(weight.dtype)
-
-
-@cache
-def kernel_transform(size: int) -> Tensor:
-    """From a kernel, float32 (R * R,), to its 64 points: G for rows and columns, as a matrix (64, R * R).
-
-    Row i of G holds the powers of point i over the product of its distances to the others; the row of infinity is the
-    highest power alone. The sign of the first row is that of Lavin and Gray's input transform.
-    """
-    rows = []
-    for point in POINTS:
-        scale = Fraction(-1 if point == 0 else 1)
-        for other in POINTS:
-            scale *= (point - other) if other != point else 1
-        rows.append([float(Fraction(point) ** power / scale) for power in range(size)])
-    rows.append([0.0] * (size - 1) + [1.0])
-    matrix = torch.tensor(rows, dtype=torch.float64)
-    return torch.kron(matrix, matrix).float()
+    _call("winograd_backward", shape, pixels, transposed, dy, places, dx, dkernels, dbias, scratch)
+    return None if dx is None else dx.permute(0, 3, 1, 2), dkernels.permute(3, 2, 0, 1), dbias.to(weight.dtype)
 
 
 def _pixels(x: Tensor) -> Tensor:
