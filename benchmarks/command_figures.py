@@ -51,7 +51,8 @@ def measure_planning(request: Request, on_sample: OnSample) -> Figure:
             )
         )
         samples = side_by_side(contenders, request.rounds, on_sample)
-    aims = {f"plan {request.largest}": Aim("at_most", 3.0)} if request.largest == 100_000 else {}
+    both = (f"plan {request.largest}", name)
+    aims = dict.fromkeys(both, Aim("at_most", 3.0)) if request.largest == 100_000 else {}
     lines = [Line(it.name, "s", values(samples, it.name), aims.get(it.name)) for it in contenders]
     lines.append(_growth(samples, "plan {}", sizes))
     return Figure("planning", "planning", lines, contenders, samples)

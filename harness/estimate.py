@@ -56,14 +56,19 @@ def estimate(todo: Sequence[Cell], ended: Iterable[Cell], cells: Cells, *, devic
             shares.append(result.num_epochs / cell.settings.training.max_epochs)
     share = mean(shares) if shares else 1.0
     factor = median(slowness) if slowness else 1.0
-    seconds = [
-        mean(known)
-        if (known := by_settings.get(_identity(cell.settings)))
-        else factor * modelled_seconds(cell.settings, kind, share * cell.settings.training.max_epochs)
-        for cell in todo
-    ]
-    disk = sum(CHECKPOINT_COPIES * 4 * _num_parameters(cell.settings) for cell in todo)
-    return Estimate(makespan(seconds, workers), disk, len(slowness))
+
+    def expected(settings: Settings) -> tuple[float, int]:
+        if known := by_settings.get(_identity(settings)):
+            seconds = mean(known)
+        else:
+            seconds = factor * modelled_seconds(settings, kind, share * settings.training.max_epochs)
+        return seconds, CHECKPOINT_COPIES * 4 * _num_parameters(settings)
+
+    variants = {id(cell.settings): cell.settings for cell in todo}  # the seeds of a variant share one object
+    each = {key: expected(settings) for key, settings in variants.items()}
+    of_cells = [each[id(cell.settings)] for cell in todo]
+    seconds = makespan((seconds for seconds, _ in of_cells), workers)
+    return Estimate(seconds, sum(size for _, size in of_cells), len(slowness))
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

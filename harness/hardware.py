@@ -65,6 +65,7 @@ def winograd_problem() -> str:
     return ""
 
 
+@cache
 def winograd_library() -> Path | None:
     """The file of the compiled kernels; None where the installation could not compile them."""
     spec = importlib.util.find_spec("harness._winograd")

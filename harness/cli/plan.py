@@ -31,7 +31,7 @@ def plan(as_json: bool, **request: Any) -> None:
         sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
         return
     console = Console(highlight=False)
-    console.print(_variants_table(work))
+    console.print(_variants_table(work, {cell.key for cell in todo}))
     console.print(
         f"{len(work.plan.cells)} distinct cells, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "
         f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
@@ -42,7 +42,7 @@ def plan(as_json: bool, **request: Any) -> None:
         console.print(f"note: {note}", style="dim")
 
 
-def _variants_table(work: Planned) -> Table:
+def _variants_table(work: Planned, todo: set[str]) -> Table:
     plan = work.plan
     title = f"{plan.study.title} ({plan.study.name}, profile {plan.profile}{', exploratory' * plan.exploratory})"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
@@ -50,7 +50,7 @@ def _variants_table(work: Planned) -> Table:
     table.add_column("what", overflow="fold")
     table.add_column("done", justify="right")
     for variant in plan.variants:
-        done = sum(work.cells.result(cell.key) is not None for cell in variant.cells)
+        done = sum(cell.key not in todo for cell in variant.cells)
         table.add_row(variant.name, variant.summary, f"{done}/{len(variant.cells)}")
     return table
 

@@ -43,8 +43,11 @@ def warm_up_workers() -> None:
 
 def unfinished(work: Planned) -> tuple[list[Cell], Estimate]:
     """The cells of a plan that have not ended, and what they will take."""
-    todo = [cell for cell in work.plan.cells if work.cells.result(cell.key) is None]
-    return todo, estimate(todo, work.plan.cells, work.cells, device=work.device, workers=len(work.devices))
+    todo: list[Cell] = []
+    ended: list[Cell] = []
+    for cell in work.plan.cells:
+        (todo if work.cells.result(cell.key) is None else ended).append(cell)
+    return todo, estimate(todo, ended, work.cells, device=work.device, workers=len(work.devices))
 
 
 def announce(console: Console, work: Planned, todo: Sequence[Cell], expected: Estimate) -> None:
