@@ -20,7 +20,8 @@ from benchmarks.processes import together
 from benchmarks.report import Figure
 from benchmarks.sample import Described, Line, OnSample, Sample, values
 from benchmarks.workload import Request
-from harness.settings import ImageFolder
+from harness.hardware import winograd_problem
+from harness.settings import ImageFolder, Settings
 from harness.sources import data_fingerprint
 
 TEXTBOOK, HARNESS = "benchmarks.accuracy:textbook_accuracy", "benchmarks.accuracy:harness_accuracy"
@@ -114,7 +115,9 @@ def _sources(work: str) -> str:
 
 
 def _measure(request: Request, kept: Kept, name: str, work: str, seed: int, on_sample: OnSample) -> Sample:
+    settings = Settings().identity() | ({} if work == TEXTBOOK else {"convolutions": winograd_problem()})
     question = {"contender": name, "seed": seed, "epochs": request.real_epochs, "sources": _sources(work)}
+    question |= {"settings": settings}
     sample = kept.sample(question)
     if sample is None:
         arguments = (request.real, request.workload.scratch / "real", request.workload.device, request.real_epochs)

@@ -2,8 +2,8 @@
  *
  * Eight-point tiles: a tile of 8x8 inputs gives MxM outputs with M = 9 - R for kernels of RxR, all from the same points
  * 0, 1, -1, 2, -2, 1/2, -1/2, infinity. Within a tile a convolution is 64 products where the direct way needs M*M*R*R:
- * 6.25 times fewer for R = 5. Inputs and outputs are bfloat16, everything in between is float32, so that the result
- * differs from that of a direct convolution of the same inputs by float32 rounding alone.
+ * 6.25 times fewer for R = 5. Inputs and outputs are bfloat16, everything in between is float32, so that a result
+ * is off by rounding it once, and by float32 rounding of values as large as the largest of its tile.
  *
  * With `pool`, 2x2 max-pooling and ReLU follow before anything is written: of the convolution's output only the pooled
  * values and where they came from are kept.
@@ -499,6 +499,9 @@ ALWAYS void transform_to_kernels(const int R, long count, const float *dU, bf16 
 }
 
 /* ---- what Python calls --------------------------------------------------------------------------------------------- */
+
+/* To be counted up, here and in hardware.py, whenever a function below takes or needs anything else. */
+int winograd_interface(void) { return 1; }
 
 /* Each returns 0, or 1 for a kernel size that there is nothing for. Weights are bfloat16 [R][R][in][out] channels. */
 

@@ -41,7 +41,8 @@ class Replica:
         self.uses_autocast = precision == "bfloat16" and not is_known
         self.master = master
         self.network = _twin(master) if precision == "bfloat16" and is_known else master
-        self.uses_winograd = is_winograd and self.network is not master and _use_winograd(self.network)
+        if is_winograd and self.network is not master:
+            _use_winograd(self.network)
         self._pairs = [
             (weight, copied)
             for weight, copied in zip(master.parameters(), self.network.parameters(), strict=True)
@@ -91,17 +92,17 @@ def _twin(master: nn.Module) -> nn.Module:
     return twin
 
 
-def _use_winograd(network: nn.Module) -> bool:
-    """Replace the blocks that the kernels suit; whether there was one."""
+def _use_winograd(network: nn.Module) -> None:
+    """Replace the blocks that the kernels suit."""
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
     suited = [
         (parent, name, child)
         for parent in network.modules()
         for name, child in parent.named_children()
-        if isinstance(child, Block) and suits(child)
+        if isinstance(child, Block) and suits(child, is_first=child is blocks[0])
     ]
     for parent, name, block in suited:
         setattr(parent, name, WinogradBlock(block))
-    return bool(suited)
 
 
 @contextmanager

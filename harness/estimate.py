@@ -96,7 +96,7 @@ def modelled_seconds(settings: Settings, device: str, num_epochs: float) -> floa
 
 
 def _winograd_share(settings: Settings) -> float:
-    """Of the time without `winograd.py`. Filters that fill no whole vectors are rare, and not looked at."""
+    """Of the time without `winograd.py`; as if it did every block, which it does for filters in multiples of 16."""
     model, training = settings.model, settings.training
     if not isinstance(model, ConvNet) or model.pooling == "stride" or training.precision != "bfloat16":
         return 1.0

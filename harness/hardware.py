@@ -14,9 +14,9 @@ from harness.errors import HarnessError
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
-WINOGRAD_FLAGS = frozenset(
-    {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}
-)  # as `_winograd.c` is compiled
+# As `_winograd.c` is compiled (pyproject.toml), and the version of what it exports.
+WINOGRAD_FLAGS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "fma"})
+WINOGRAD_INTERFACE = 1
 
 
 def resolve_device(requested: str) -> str:
@@ -60,8 +60,14 @@ def winograd_problem() -> str:
     """Why the compiled kernels of `winograd.py` cannot run here; empty where they can."""
     if missing := sorted(WINOGRAD_FLAGS - cpu_flags()):
         return f"the CPU lacks {', '.join(missing)}"
-    if winograd_library() is None:
-        return "harness was installed without a C compiler; install one (gcc or clang), then harness again"
+    library = winograd_library()
+    if library is None:
+        return (
+            "harness was installed without a C compiler that knows -mavx512bf16 (gcc 10, clang 9, or later); "
+            "install one, then harness anew (with make: `make clean` first)"
+        )
+    if _interface(library) != WINOGRAD_INTERFACE:
+        return f"{library.name} was compiled from other sources; install harness anew (with make: `make clean` first)"
     return ""
 
 
@@ -70,6 +76,14 @@ def winograd_library() -> Path | None:
     """The file of the compiled kernels; None where the installation could not compile them."""
     spec = importlib.util.find_spec("harness._winograd")
     return Path(spec.origin) if spec and spec.origin else None
+
+
+@cache
+def _interface(library: Path) -> int | None:
+    try:
+        return int(ctypes.CDLL(str(library)).winograd_interface())
+    except (OSError, AttributeError):
+        return None
 
 
 def usable_cores() -> int:

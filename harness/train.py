@@ -74,7 +74,7 @@ def run_cell(cell: Cell, folder: Path, *, device: str, cache: Path, on_event: Ev
 def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.device, on_event: EventSink) -> Result:
     """`run_cell` on images that are in memory already."""
     progress = Progress()
-    outcome: dict[str, Any] = {"versions": f"torch {torch.__version__}"}
+    outcome: dict[str, Any] = {"versions": _versions(device)}
     training = cell.settings.training
     assert training.precision != "auto"
     with environment(threads=training.threads, device=device, precision=training.precision):
@@ -82,8 +82,6 @@ def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.d
             trainer = build_trainer(cell, arrays, device)
             _check(trainer)
             outcome["parameters"] = sum(weight.numel() for weight in trainer.replica.master.parameters())
-            if trainer.replica.uses_winograd:
-                outcome["versions"] += ", harness's convolutions"
             _start(trainer, progress, folder, on_event, outcome["parameters"])
             _train(trainer, progress, folder, on_event)
             outcome |= {"status": "finished", **_measure_best(trainer, progress, folder)}
@@ -106,6 +104,12 @@ def train_cell(cell: Cell, arrays: ImageArrays, folder: Path, *, device: torch.d
             data_fingerprint=dict(cell.fingerprints)["data"],
             **outcome,
         )
+
+
+def _versions(device: torch.device) -> str:
+    """What computes on this machine: the same for all variants, whether their convolutions suit it or not."""
+    convolutions = ", harness's convolutions" if device.type == "cpu" and winograd_pays() else ""
+    return f"torch {torch.__version__}{convolutions}"
 
 
 @dataclass(frozen=True)
