@@ -14,6 +14,7 @@ from harness.arithmetic import Replica, environment
 from harness.cell import Cell, make_cells
 from harness.changes import combine
 from harness.errors import StudyError
+from harness.hardware import winograd_pays
 from harness.models import build_model
 from harness.readback import UNREADABLE, _precision, check_readback, readback
 from harness.results import Result
@@ -332,7 +333,8 @@ def test_a_cell_leaves_the_process_as_it_was(tmp_path):
 def test_a_result_says_how_it_was_computed(tmp_path):
     result = run(tiny_cell({"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
     assert (result.threads, result.precision, result.data_fingerprint) == (2, "float32", "planted")
-    assert result.versions.startswith(f"torch {torch.__version__}")
+    convolutions = ", harness's convolutions" if winograd_pays() else ""
+    assert result.versions == f"torch {torch.__version__}{convolutions}"
     assert result.device.startswith("cpu: ")
     assert result.peak_memory_bytes > 2**26
 
