@@ -118,6 +118,8 @@ def environment(*, threads: int, device: torch.device, precision: Precision) -> 
     devices = []
     if device.type == "cuda":
         devices = [device]
+        torch.cuda.set_device(device.index or 0)
+        torch.cuda.init()  # nothing below knows a device that is not initialised
         torch.cuda.reset_peak_memory_stats(device)  # of the cell before, in the same process
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(threads)

@@ -505,6 +505,29 @@ def test_tf32_is_switched_on_where_it_was_asked_for_and_read_back():
             assert _precision(replica) == precision
 
 
+def test_cuda_is_initialised_before_its_memory_statistics_are_reset(monkeypatch):
+    # As PyTorch: the allocator knows no device before `init`, and `reset_peak_memory_stats` does not call it.
+    initialised: list[bool] = []
+    selected: list[int] = []
+
+    def reset(device: torch.device) -> None:
+        if not initialised:
+            raise RuntimeError("Invalid device argument 1: did you call init?")
+
+    stand_ins = {
+        "init": lambda: initialised.append(True),
+        "set_device": selected.append,
+        "reset_peak_memory_stats": reset,
+        "get_rng_state": lambda *_: torch.get_rng_state(),
+        "set_rng_state": lambda *_: None,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    with environment(threads=1, device=torch.device("cuda:1"), precision="float32"):
+        assert initialised
+    assert selected == [1]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
