@@ -19,10 +19,10 @@ bench: .venv/installed  ## speed against peers, side by side; see benchmarks/REA
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-.venv/installed: pyproject.toml constraints.txt harness/_winograd.c
+.venv/installed: pyproject.toml constraints.txt harness/trainers/images/kernels/_winograd.c
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info harness/*.so .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist *.egg-info harness/trainers/images/kernels/*.so .mypy_cache .ruff_cache .pytest_cache

@@ -12,13 +12,13 @@ from torch import nn
 from benchmarks.peer import build_network
 from benchmarks.processes import Facts, Ready
 from benchmarks.textbook import Start, train_by_protocol
-from harness.cell import Cell, make_cells
 from harness.hardware import Precision, native_precision
-from harness.image_cache import ImageArrays
-from harness.models import ConvolutionalNetwork
-from harness.settings import ImageFolder, Settings, with_overrides
-from harness.sources import data_fingerprint, load_images
-from harness.train import Trainer, build_trainer, train_cell
+from harness.plan.cell import Cell, make_cells
+from harness.trainers.images.data.cache import ImageArrays
+from harness.trainers.images.data.sources import data_fingerprint, load_images
+from harness.trainers.images.models import ConvolutionalNetwork
+from harness.trainers.images.settings import ImageFolder, Settings, with_overrides
+from harness.trainers.images.train import Trainer, build_trainer, train_cell
 
 
 def textbook_accuracy(ready: Ready, folder: Path, cache: Path, device: str, epochs: int, seed: int) -> Facts:

@@ -21,8 +21,8 @@ from benchmarks.report import Figure
 from benchmarks.sample import Described, Line, OnSample, Sample, values
 from benchmarks.workload import Request
 from harness.hardware import winograd_problem
-from harness.settings import ImageFolder, Settings
-from harness.sources import data_fingerprint
+from harness.trainers.images.data.sources import data_fingerprint
+from harness.trainers.images.settings import ImageFolder, Settings
 
 TEXTBOOK, HARNESS = "benchmarks.accuracy:textbook_accuracy", "benchmarks.accuracy:harness_accuracy"
 

@@ -19,15 +19,15 @@ from rich.console import Console
 
 from benchmarks.processes import Facts, Ready, peak_rss_bytes
 from benchmarks.workload import Workload
-from harness.cell import make_cells
-from harness.cells import Cells
 from harness.cli.options import Planned
-from harness.cli.training import save_manifest, train, train_plan, unfinished
-from harness.plan import make_plan
-from harness.results import Result
-from harness.runner import run_one
-from harness.settings import Settings
-from harness.study import Study
+from harness.cli.training import save_manifest, train_plan, unfinished
+from harness.execution.runner import run_one
+from harness.plan.cell import make_cells
+from harness.plan.plan import make_plan
+from harness.store.cells import Cells
+from harness.store.result import Result
+from harness.study.study import Study
+from harness.trainers.images.settings import Settings
 
 # What the folder of cells writes: specification, journal, result. Timed in a process of its own, which ends with it.
 FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"))
@@ -35,7 +35,7 @@ FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"))
 
 def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     """One cell in this process, with `file_seconds`: what journal, checkpoints and best weights took of its time."""
-    import harness.train
+    from harness.trainers.images import train
 
     settings = workload.settings(variant)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
@@ -43,7 +43,7 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     for owner, name in FILE_WRITERS:
         setattr(owner, name, watch.timed(getattr(owner, name)))
     for name in ("save_checkpoint", "write_atomically"):
-        setattr(harness.train, name, watch.timed(getattr(harness.train, name)))
+        setattr(train, name, watch.timed(getattr(train, name)))
     with _store(workload) as cells:
         ready()
         run_one(cell, cells, partial(train, cache=workload.cache), device=workload.device, provenance={})
@@ -60,19 +60,17 @@ def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain
     """The same cell with no journal, no checkpoint and no weights written; `is_plain`: by PyTorch's convolutions."""
     import torch
 
-    import harness.train
+    from harness.trainers.images import train
 
     if is_plain:
-        harness.train.winograd_pays = lambda: False
+        train.winograd_pays = lambda: False
     settings = workload.settings(variant)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
     for name in ("save_checkpoint", "write_atomically"):
-        setattr(harness.train, name, lambda *arguments: None)
+        setattr(train, name, lambda *arguments: None)
     ready()
     arrays, device = workload.images(), torch.device(workload.device)
-    result = _finished(
-        harness.train.train_cell(cell, arrays, workload.scratch, device=device, on_event=lambda event: None)
-    )
+    result = _finished(train.train_cell(cell, arrays, workload.scratch, device=device, on_event=lambda event: None))
     return {"images": result.num_steps * settings.training.batch_size}
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchmarks.peer import build_network, build_optimizer, normalized, wait_for
 from benchmarks.processes import Facts, Ready
 from benchmarks.workload import Workload
-from harness.arithmetic import environment
+from harness.trainers.images.arithmetic import environment
 
 WARM_UP_STEPS = 10
 EPOCHS = 3  # of steps: half a minute, because a machine's speed varies from one moment to the next

@@ -8,11 +8,11 @@ import math
 from pathlib import Path
 
 from benchmarks.processes import Facts, Ready
-from harness.cell import Cell
-from harness.cells import Cells
-from harness.plan import Plan, make_plan
-from harness.results import Result
-from harness.study import load_study
+from harness.plan.cell import Cell
+from harness.plan.plan import Plan, make_plan
+from harness.store.cells import Cells
+from harness.store.result import Result
+from harness.study.load import load_study
 
 
 def plan_of(num_cells: int) -> Plan:

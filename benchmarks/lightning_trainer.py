@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from benchmarks.peer import build_network, build_optimizer, normalized, split_rows, wait_for
 from benchmarks.processes import Facts, Ready
 from benchmarks.workload import Workload
-from harness.settings import Settings
+from harness.trainers.images.settings import Settings
 
 
 class Classifier(lightning.LightningModule):

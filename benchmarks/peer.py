@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.settings import ConvNet, Settings
+from harness.trainers.images.settings import ConvNet, Settings
 
 
 def build_network(settings: Settings) -> nn.Sequential:

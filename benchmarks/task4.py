@@ -16,8 +16,8 @@ from benchmarks.report import Figure
 from benchmarks.sample import Contender, Line, OnSample, Sample, facts, ratio, side_by_side, values
 from benchmarks.workload import Request, Workload, write_images
 from harness.hardware import Precision
-from harness.settings import Settings, with_overrides
-from harness.study import load_study
+from harness.study.load import load_study
+from harness.trainers.images.settings import Settings, with_overrides
 
 SIDE = 224
 MOST_IMAGES = {"cpu": 1_112, "cuda": 50_000}  # a tenth of them is held out
@@ -78,8 +78,8 @@ def train_harness(ready: Ready, workload: Workload, precision: Precision, thread
     """A whole cell; the time from its start to its second validation counts."""
     import torch
 
-    from harness.cell import make_cells
-    from harness.train import train_cell
+    from harness.plan.cell import make_cells
+    from harness.trainers.images.train import train_cell
 
     settings = settings_of(precision, threads, side)
     (cell,) = make_cells(settings, [0], workload.fingerprints)

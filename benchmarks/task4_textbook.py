@@ -14,7 +14,7 @@ from benchmarks.processes import Facts, Ready
 from benchmarks.task4 import SIDE, clocks, device_peak, passed, settings_of
 from benchmarks.textbook import LOADER_WORKERS, PictureDataset, evaluate
 from benchmarks.workload import Workload
-from harness.settings import Settings
+from harness.trainers.images.settings import Settings
 
 
 def train_textbook(ready: Ready, workload: Workload, side: int = SIDE) -> Facts:

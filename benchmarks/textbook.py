@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from benchmarks.peer import build_network, build_optimizer, should_stop, split_rows, wait_for
 from benchmarks.processes import Facts, Ready
 from benchmarks.workload import Workload
-from harness.image_cache import ImageArrays
-from harness.settings import Settings
+from harness.trainers.images.data.cache import ImageArrays
+from harness.trainers.images.settings import Settings
 
 LOADER_WORKERS = 2
 

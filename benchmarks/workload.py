@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.hardware import Precision, native_precision
-from harness.image_cache import ImageArrays, ImageChunks, store_images
-from harness.plan import make_plan
-from harness.settings import Cifar10, Settings, with_overrides
-from harness.sources import data_fingerprint, load_images
-from harness.study import load_study
+from harness.plan.plan import make_plan
+from harness.study.load import load_study
+from harness.trainers.images.data.cache import ImageArrays, ImageChunks, store_images
+from harness.trainers.images.data.sources import data_fingerprint, load_images
+from harness.trainers.images.settings import Cifar10, Settings, with_overrides
 
 CLASSES = 10
 NEVER = 1_000_000  # validations

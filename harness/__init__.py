@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.errors import HarnessError
-    from harness.load import load_curves, load_results
     from harness.report import figures
     from harness.report.formats import read_csv
     from harness.stats import effects
-    from harness.study import load_study
+    from harness.store.load import load_curves, load_results
+    from harness.study.load import load_study
 
 __all__ = ["HarnessError", "effects", "figures", "load_curves", "load_results", "load_study", "read_csv"]
 
@@ -30,9 +30,9 @@ _HOMES = {
     "HarnessError": ("harness.errors", "HarnessError"),
     "effects": ("harness.stats", "effects"),
     "figures": ("harness.report.figures", ""),
-    "load_curves": ("harness.load", "load_curves"),
-    "load_results": ("harness.load", "load_results"),
-    "load_study": ("harness.study", "load_study"),
+    "load_curves": ("harness.store.load", "load_curves"),
+    "load_results": ("harness.store.load", "load_results"),
+    "load_study": ("harness.study.load", "load_study"),
     "read_csv": ("harness.report.formats", "read_csv"),
 }
 

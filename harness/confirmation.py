@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.cells import Cells
-from harness.comparisons import BASELINE, Changes, Comparison, in_order
 from harness.errors import ResultsError
-from harness.plan import Plan
+from harness.plan.plan import Plan
+from harness.store.cells import Cells
+from harness.study.designs.comparisons import BASELINE, Changes, Comparison, in_order
 
 if TYPE_CHECKING:
     import pandas as pd

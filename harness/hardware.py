@@ -74,7 +74,7 @@ def winograd_problem() -> str:
 @cache
 def winograd_library() -> Path | None:
     """The file of the compiled kernels; None where the installation could not compile them."""
-    spec = importlib.util.find_spec("harness._winograd")
+    spec = importlib.util.find_spec("harness.trainers.images.kernels._winograd")
     return Path(spec.origin) if spec and spec.origin else None
 
 

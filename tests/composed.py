@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.yaml_file import read_yaml
+from harness.study.yaml_file import read_yaml
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.yml"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.cell import Cell, make_cells
 from harness.errors import DivergedError
-from harness.results import Epoch, Result
-from harness.settings import Settings, with_overrides
+from harness.plan.cell import Cell, make_cells
+from harness.store.result import Epoch, Result
+from harness.trainers.images.settings import Settings, with_overrides
 
 FLOAT32 = with_overrides(Settings(), {"training.precision": "float32"})
 

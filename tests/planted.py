@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.cell import Cell, make_cells
-from harness.settings import Settings, with_overrides
+from harness.plan.cell import Cell, make_cells
+from harness.trainers.images.settings import Settings, with_overrides
 
 # Two small blocks on 8x8 images, and batches that leave a remainder: 160 training images are 10 batches of 15 and ten
 # images dropped; 40 validation and 50 test images are no multiple of anything that matters.

@@ -8,12 +8,12 @@ from typing import Any
 
 import fakes
 
-from harness.cell import Cell
-from harness.cells import Cells
-from harness.plan import Plan, make_plan
-from harness.results import Result
-from harness.settings import Settings
-from harness.study import Study
+from harness.plan.cell import Cell
+from harness.plan.plan import Plan, make_plan
+from harness.store.cells import Cells
+from harness.store.result import Result
+from harness.study.study import Study
+from harness.trainers.images.settings import Settings
 
 # A group, two changes of one setting (flip, augment), and two whose values clash (momentum, adam).
 STUDY = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.results import RESULT_COLUMNS
+from harness.store.result import RESULT_COLUMNS
 
 # What a cell that differs in nothing but its variant and seed says.
 PLAIN: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """A small study for tests of the pure spine: a group, two changes of one setting, two whose values clash."""
 
-from harness.study import Study
+from harness.study.study import Study
 
 TREE = {
     "name": "small",

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.cell import Cell
-from harness.cells import Cells
-from harness.load import curves_table, results_table
-from harness.plan import Plan, make_plan
+from harness.plan.cell import Cell
+from harness.plan.plan import Plan, make_plan
 from harness.report.tables import Tables
-from harness.results import Result, Status
-from harness.study import load_study
+from harness.store.cells import Cells
+from harness.store.load import curves_table, results_table
+from harness.store.result import Result, Status
+from harness.study.load import load_study
 
 EFFECTS: Mapping[str, float] = {
     "optimizer-adamax": 0.012,

@@ -15,24 +15,24 @@ FRAMES = frozenset({"pandas", "scipy"})
 
 # Module -> the heavy libraries that importing it may bring in. A package stands for its modules; the longest name wins.
 ALLOWED: dict[str, frozenset[str]] = {
-    "harness": frozenset(),  # whatever is not named below: settings, study, plan, cells, runner, sources, ...
-    "harness.models": frozenset({"torch"}),
-    "harness.data": frozenset({"torch"}),
-    "harness.augment": frozenset({"torch"}),
-    "harness.arithmetic": frozenset({"torch"}),
-    "harness.winograd": frozenset({"torch"}),
-    "harness.readback": frozenset({"torch"}),
-    "harness.streams": frozenset({"torch"}),
-    "harness.checkpoint": frozenset({"torch"}),
-    "harness.train": frozenset({"torch"}),
-    "harness.trained": frozenset({"torch"}),
-    "harness.power": frozenset({"scipy"}),
-    "harness.sensitivity": frozenset({"scipy"}),
-    "harness.module_layers": frozenset({"torch"}),
-    "harness.visualize": frozenset({"torch"}),
-    "harness.load": frozenset({"pandas"}),
+    "harness": frozenset(),  # whatever is not named below: study, store.cells, execution, ...
+    "harness.plan.power": frozenset({"scipy"}),
+    "harness.plan.sensitivity": frozenset({"scipy"}),
+    "harness.store.load": frozenset({"pandas"}),
+    "harness.trainers.images.models": frozenset({"torch"}),
+    "harness.trainers.images.data.batches": frozenset({"torch"}),
+    "harness.trainers.images.augment": frozenset({"torch"}),
+    "harness.trainers.images.arithmetic": frozenset({"torch"}),
+    "harness.trainers.images.kernels.winograd": frozenset({"torch"}),
+    "harness.trainers.images.readback": frozenset({"torch"}),
+    "harness.trainers.images.streams": frozenset({"torch"}),
+    "harness.trainers.images.checkpoint": frozenset({"torch"}),
+    "harness.trainers.images.train": frozenset({"torch"}),
+    "harness.trainers.images.trained": frozenset({"torch"}),
+    "harness.trainers.images.module_layers": frozenset({"torch"}),
+    "harness.trainers.images.visualize": frozenset({"torch"}),
     "harness.stats": FRAMES,
-    "harness.store": frozenset(),  # mlflow is imported on first use, after its environment is set
+    "harness.tracking": frozenset(),  # mlflow is imported on first use, after its environment is set
     "harness.search": FRAMES | {"optuna"},
     "harness.report": FRAMES,
     "harness.report.figures": FRAMES | {"plotly"},

@@ -5,10 +5,10 @@ import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from harness import augment
-from harness.augment import DRAWS_PER_IMAGE, make_edits
 from harness.errors import StudyError
-from harness.settings import Augmentation
+from harness.trainers.images import augment
+from harness.trainers.images.augment import DRAWS_PER_IMAGE, make_edits
+from harness.trainers.images.settings import Augmentation
 
 HARSH = Augmentation(
     crop_size=20, brightness=0.5, rotation_degrees=45, horizontal_flip=0.5, vertical_flip=0.05, grayscale=0.2

@@ -12,9 +12,9 @@ from benchmarks.figures import FIGURES  # noqa: E402
 from benchmarks.task4 import settings_of, train_harness  # noqa: E402
 from benchmarks.task4_textbook import build_network, train_textbook  # noqa: E402
 from benchmarks.workload import Workload, write_images  # noqa: E402
-from harness.models import build_model  # noqa: E402
-from harness.study import load_study  # noqa: E402
-from harness.summary import variant_settings  # noqa: E402
+from harness.study.load import load_study  # noqa: E402
+from harness.trainers.images.model_summary import variant_settings  # noqa: E402
+from harness.trainers.images.models import build_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")

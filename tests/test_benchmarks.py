@@ -119,7 +119,7 @@ def test_a_cell_is_counted_by_its_training_images(workload):
 @pytest.mark.parametrize("variant", ["baseline", "model-1"])
 def test_peers_train_the_network_of_the_harness(workload, variant):
     from benchmarks.peer import build_network, build_optimizer
-    from harness.models import build_model
+    from harness.trainers.images.models import build_model
 
     settings = workload.settings(variant)
     peer, ours = build_network(settings), build_model(settings.model, 10, image_size=(32, 32), seed=0)
@@ -149,9 +149,9 @@ def test_textbook_and_harness_train_the_same_from_the_same_start(workload, tmp_p
 
     from benchmarks.accuracy import start_of
     from benchmarks.textbook import train_by_protocol
-    from harness.cell import make_cells
-    from harness.settings import with_overrides
-    from harness.train import build_trainer, train_cell
+    from harness.plan.cell import make_cells
+    from harness.trainers.images.settings import with_overrides
+    from harness.trainers.images.train import build_trainer, train_cell
 
     more = {"training.precision": "float32", "training.max_epochs": 3}
     settings, cpu = with_overrides(workload.settings("baseline"), more), torch.device("cpu")

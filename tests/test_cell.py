@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from harness import cell as cell_module
-from harness.cell import KEY_LENGTH, Cell, make_cells
-from harness.settings import Settings, flatten, with_overrides
+from harness.plan import cell as cell_module
+from harness.plan.cell import KEY_LENGTH, Cell, make_cells
+from harness.trainers.images.settings import Settings, flatten, with_overrides
 
 SETTINGS = with_overrides(Settings(), {"training.precision": "float32"})
 DATA = {"data": "abc"}

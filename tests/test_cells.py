@@ -10,9 +10,9 @@ import time
 import pytest
 from fakes import cells_for, epoch, result_of, validations
 
-from harness.cell import Cell
-from harness.cells import Cells, write_atomically
 from harness.errors import StoreError
+from harness.plan.cell import Cell
+from harness.store.cells import Cells, write_atomically
 
 
 def test_a_cell_reads_back_equal_from_its_folder(tmp_path):

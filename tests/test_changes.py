@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from harness.changes import Change, check_change, combine, conflicts, suggestion
 from harness.errors import StudyError
-from harness.settings import Settings, problems_of, with_overrides
-from harness.study import load_study, registry, studies
+from harness.study.changes import Change, check_change, combine, conflicts, suggestion
+from harness.study.load import load_study, registry, studies
+from harness.trainers.images.settings import Settings, problems_of, with_overrides
 
 
 def change(name="x", group="", **overrides):

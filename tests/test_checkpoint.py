@@ -3,8 +3,13 @@ import os
 import pytest
 import torch
 
-from harness.checkpoint import UnusableCheckpointError, load_checkpoint, save_checkpoint, write_atomically
 from harness.errors import StoreError
+from harness.trainers.images.checkpoint import (
+    UnusableCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
-from harness.cells import Cells
 from harness.claims import STATUSES, Evidence, Finding, NotRunError, check_claims
 from harness.claims.arithmetic import (
     CaptionAgainstTable,
@@ -26,9 +25,10 @@ from harness.claims.effects import Better, Biggest, ChangeEffect, Faster, NoOver
 from harness.claims.numbers import Exceeds, Gain, Number
 from harness.claims.report import report_claims
 from harness.cli.claims import claims as command
-from harness.settings import ResNet18
-from harness.study import load_study, studies
-from harness.summary import summarize
+from harness.store.cells import Cells
+from harness.study.load import load_study, studies
+from harness.trainers.images.model_summary import summarize
+from harness.trainers.images.settings import ResNet18
 
 DESIGNS = ("add-one", "combinations", "path:report")
 

@@ -103,7 +103,7 @@ def test_report_writes_its_files_and_prints_the_answer(store, tmp_path):
 def test_a_report_is_kept_with_the_studys_mlflow_run(store, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
-    from harness.store import resolve_uri
+    from harness.tracking import resolve_uri
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     arguments = ("report", "--study", "task3", "--store", store, "--output", tmp_path / "report")

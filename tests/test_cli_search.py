@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from tracked import a_store, mlflow_runs
 
-from harness.cells import Cells
 from harness.cli import cli
-from harness.load import load_results
 from harness.search.storage import open_storage
 from harness.stats import effects, marginal_effects
+from harness.store.cells import Cells
+from harness.store.load import load_results
 
 # At a learning rate of 1e-4 the baseline learns next to nothing in an epoch; a sensible one is by far the most that any
 # of these changes can do.

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 from fakes import cells_for, result_of
 
-from harness.cells import WEIGHTS, Cells
 from harness.cli import cli
 from harness.confirmation import fresh_seeds
+from harness.store.cells import WEIGHTS, Cells
 
 STUDY = """
 name: small
@@ -103,9 +103,9 @@ def test_the_champion_loads_from_mlflow_and_computes_what_the_network_computes(r
     import torch
     from safetensors.torch import save_file
 
-    from harness.models import build_model
-    from harness.store.registry import register_champion
-    from harness.trained import Classifier, load_network
+    from harness.tracking.registry import register_champion
+    from harness.trainers.images.models import build_model
+    from harness.trainers.images.trained import Classifier, load_network
 
     overrides = {"data": {"kind": "shapes", "train_images": 100, "test_images": 50}, "model__filters": (4, 4, 4)}
     cell, other = cells_for(2, model__batch_norm=True, **overrides)

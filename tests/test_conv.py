@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import convolve2d
 
-from harness.conv import convolve, cross_correlate
 from harness.errors import StudyError
+from harness.trainers.images.conv import convolve, cross_correlate
 
 # The assignment's image and the Sobel kernel.
 IMAGE = [[1, 0, 2, 3, 1], [3, 2, 0, 7, 0], [0, 6, 1, 1, 4]]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.conv_sizes import (
+from harness.errors import StudyError
+from harness.trainers.images.conv_sizes import (
     ConvSize,
     Window,
     output_size,
@@ -12,7 +13,6 @@ from harness.conv_sizes import (
     same_padding,
     solve_size,
 )
-from harness.errors import StudyError
 
 SMALL = {
     "input": range(1, 9),

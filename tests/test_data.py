@@ -5,11 +5,18 @@ import pytest
 import torch
 from planted import planted_images
 
-from harness.augment import make_edits
-from harness.data import Preprocess, Split, TrainingBatches, evaluation_batches, make_splits, split_rows
 from harness.errors import StudyError
-from harness.schedule import make_schedule
-from harness.settings import Augmentation, Preprocessing, Training
+from harness.trainers.images.augment import make_edits
+from harness.trainers.images.data.batches import (
+    Preprocess,
+    Split,
+    TrainingBatches,
+    evaluation_batches,
+    make_splits,
+    split_rows,
+)
+from harness.trainers.images.schedule import make_schedule
+from harness.trainers.images.settings import Augmentation, Preprocessing, Training
 
 CPU = torch.device("cpu")
 SPLITS = make_splits(planted_images(), fraction=0.2, seed=0, device=CPU)

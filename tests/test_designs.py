@@ -4,11 +4,11 @@ from itertools import combinations as subsets
 
 import pytest
 
-from harness.changes import conflicts
-from harness.designs import DESIGNS, Comparison, design_problems, make_designs, path
 from harness.errors import StudyError
-from harness.factorials import MOST_VARIANTS, greedy_candidates
-from harness.study import load_study, studies
+from harness.study.changes import conflicts
+from harness.study.designs.factorials import MOST_VARIANTS, greedy_candidates
+from harness.study.designs.registry import DESIGNS, Comparison, design_problems, make_designs, path
+from harness.study.load import load_study, studies
 from tests.studies import change, independent, small_study
 
 STUDY = small_study()

@@ -4,10 +4,10 @@ import fakes
 import pytest
 from fakes import cells_for
 
-import harness.estimate
-from harness.cells import Cells
-from harness.estimate import estimate, makespan, modelled_seconds
-from harness.settings import with_overrides
+import harness.plan.estimate
+from harness.plan.estimate import estimate, makespan, modelled_seconds
+from harness.store.cells import Cells
+from harness.trainers.images.settings import with_overrides
 
 
 def test_the_longest_cells_go_first():
@@ -81,7 +81,7 @@ def test_kernels_that_our_convolutions_do_not_suit_gain_nothing_by_them(monkeypa
     overrides = ({}, {"model__kernel_size": 7}, {"model__pooling": "stride"}, {"training__threads": 2})
     seconds = {}
     for pays in (False, True):
-        monkeypatch.setattr(harness.estimate, "winograd_pays", lambda answer=pays: answer)
+        monkeypatch.setattr(harness.plan.estimate, "winograd_pays", lambda answer=pays: answer)
         settings = [cells_for(1, training__precision="bfloat16", **it)[0].settings for it in overrides]
         seconds[pays] = [modelled_seconds(it, "cpu", 10.0) for it in settings]
     assert seconds[True][0] < 0.7 * seconds[False][0]

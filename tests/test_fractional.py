@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from harness.fractional import best_fraction, fewest_runs
+from harness.study.designs.fractional import best_fraction, fewest_runs
 
 # Counts of words of length 4, 5, 6 of the minimum-aberration design of k factors in N runs:
 # Chen, Sun & Wu 1993, A catalogue of two-level and three-level fractional factorial designs; Wu & Hamada 2009.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import StoreError
-from harness.image_cache import ARRAYS, ImageChunks, locked, open_images, store_images, write_text
+from harness.trainers.images.data.cache import ARRAYS, ImageChunks, locked, open_images, store_images, write_text
 
 RANDOM = np.random.default_rng(0)
 TRAIN = RANDOM.integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)

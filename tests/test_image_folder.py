@@ -6,7 +6,7 @@ import pytest
 from image_files import encoded, two_classes, write_files
 
 from harness.errors import DataError
-from harness.image_folder import MOST_SHOWN, list_folder
+from harness.trainers.images.data.folder import MOST_SHOWN, list_folder
 
 RED = encoded((255, 0, 0))
 

@@ -9,8 +9,8 @@ from image_files import encoded, encoded_pixels, two_classes, write_files
 from PIL import Image
 
 from harness.errors import DataError
-from harness.image_folder import list_folder
-from harness.image_reader import CHUNK, FolderReader, decode_image
+from harness.trainers.images.data.folder import list_folder
+from harness.trainers.images.data.reader import CHUNK, FolderReader, decode_image
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

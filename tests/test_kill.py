@@ -51,7 +51,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
-    from harness.load import load_results
+    from harness.store.load import load_results
 
     table = load_results("killed", store=folder / "mlruns")
     return table.drop(columns=list(VOLATILE)).to_dict("records")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import StudyError
-from harness.layers import (
+from harness.trainers.images.layers import (
     BatchNorm,
     Conv,
     Dropout,

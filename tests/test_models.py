@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.errors import DataError, StudyError
-from harness.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, build_model
-from harness.settings import ConvNet, PluginModel, ResNet18
+from harness.trainers.images.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, build_model
+from harness.trainers.images.settings import ConvNet, PluginModel, ResNet18
 
 
 def convnet(seed: int = 0, *, side: int = 32, **settings: object) -> ConvolutionalNetwork:

@@ -11,7 +11,7 @@ import pytest
 from tracked import history, mlflow_runs
 from tracking_server import MlflowServer, wait_until
 
-from harness.cells import Cells
+from harness.store.cells import Cells
 
 pytestmark = pytest.mark.slow
 

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from harness.designs import design_problems
 from harness.errors import StudyError
-from harness.plan import extend_manifest, make_plan, parse_seeds
-from harness.settings import Settings
-from harness.study import load_study, studies
-from harness.variants import scale_filters
+from harness.plan.plan import extend_manifest, make_plan, parse_seeds
+from harness.plan.variants import scale_filters
+from harness.study.designs.registry import design_problems
+from harness.study.load import load_study, studies
+from harness.trainers.images.settings import Settings
 from tests.studies import TREE, change, independent, small_study
 
 

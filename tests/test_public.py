@@ -35,4 +35,4 @@ def test_importing_harness_imports_nothing_else():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     brought = {name.partition(".")[0] for name in eval(done.stdout)}
     assert brought - sys.stdlib_module_names == {"harness"}
-    assert "harness.load" not in eval(done.stdout)
+    assert "harness.store.load" not in eval(done.stdout)

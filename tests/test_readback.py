@@ -4,10 +4,10 @@ import pytest
 import torch
 from planted import TINY, planted_images
 
-from harness.arithmetic import environment
-from harness.cell import make_cells
-from harness.settings import Settings, with_overrides
-from harness.train import build_trainer, train_cell
+from harness.plan.cell import make_cells
+from harness.trainers.images.arithmetic import environment
+from harness.trainers.images.settings import Settings, with_overrides
+from harness.trainers.images.train import build_trainer, train_cell
 
 
 @pytest.mark.parametrize("num_images", [285, 95, 150, 155])

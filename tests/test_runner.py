@@ -12,8 +12,8 @@ import psutil
 import pytest
 from fakes import cells_for
 
-from harness.cells import Cells
-from harness.runner import Progress, run
+from harness.execution.runner import Progress, run
+from harness.store.cells import Cells
 
 PROVENANCE = {"commit": "c0ffee", "dirty": True}
 TWO = ["cpu", "cpu"]
@@ -132,8 +132,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[2].split(":")
 import fakes
-from harness.cells import Cells
-from harness.runner import run
+from harness.store.cells import Cells
+from harness.execution.runner import run
 if __name__ == "__main__":
     run(fakes.cells_for(2), Cells(Path(sys.argv[1])), fakes.train_slowly, devices=["cpu", "cpu"], provenance={})
 """

@@ -8,11 +8,11 @@ from fakes import result_of
 from optuna.trial import TrialState
 from searched import POSSIBLE, num_calls, plan_of
 
-from harness.cells import Cells
-from harness.runner import run
+from harness.execution.runner import run
 from harness.search.run import search
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study, resolve_storage
+from harness.store.cells import Cells
 
 FIRST = 10  # the baseline, seven changes, all-good, and the full combination
 

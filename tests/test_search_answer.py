@@ -10,7 +10,6 @@ from fakes import result_of
 from optuna_dashboard import get_note, wsgi
 from searched import STUDY, accuracy, plan_of
 
-from harness.cells import Cells
 from harness.errors import ResultsError
 from harness.search.answer import make_answer
 from harness.search.dashboard import note
@@ -18,6 +17,7 @@ from harness.search.run import search
 from harness.search.sentences import biggest, headings, rows, sentences, to_json
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study, resolve_storage
+from harness.store.cells import Cells
 
 EVERY = 54
 

@@ -14,10 +14,10 @@ from optuna.trial import TrialState
 from postgresql import postgresql_url
 from searched import num_calls, plan_of
 
-from harness.cells import Cells
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study, resolve_storage
 from harness.search.trials import known_combinations
+from harness.store.cells import Cells
 
 NUM_TRIALS = 14
 
@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3].split(":")
 import searched
-from harness.cells import Cells
+from harness.store.cells import Cells
 from harness.search.run import search
 if __name__ == "__main__":
     answer = search(

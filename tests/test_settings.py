@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from harness.settings import Settings, flatten, problems_of, with_overrides
+from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
 
 
 def problems(overrides, settings=None):

@@ -6,8 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from harness.settings import Shapes
-from harness.shapes import CHUNK, CLASS_NAMES, SHAPES, draw_shapes, shape_labels, shapes_fingerprint
+from harness.trainers.images.data.shapes import (
+    CHUNK,
+    CLASS_NAMES,
+    SHAPES,
+    draw_shapes,
+    shape_labels,
+    shapes_fingerprint,
+)
+from harness.trainers.images.settings import Shapes
 
 SMALL = Shapes(train_images=300, test_images=105)
 
@@ -105,9 +112,9 @@ def test_a_linear_classifier_cannot_tell_the_shapes():
 
 @pytest.mark.slow
 def test_the_quick_baseline_lands_between_50_and_80_percent_and_a_real_change_shows(tmp_path):
-    from harness.plan import make_plan
-    from harness.study import load_study
-    from harness.train import run_cell
+    from harness.plan.plan import make_plan
+    from harness.study.load import load_study
+    from harness.trainers.images.train import run_cell
 
     plan = make_plan(
         load_study("task3"),

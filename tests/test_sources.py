@@ -20,9 +20,9 @@ import torchvision
 from image_files import encoded, two_classes, write_files
 
 from harness.errors import DataError, StoreError, StudyError
-from harness.settings import Cifar10, Cifar100, ImageFolder, Settings, Shapes
-from harness.shapes import CLASS_NAMES, draw_shapes, shape_labels
-from harness.sources import CIFAR_MD5, data_fingerprint, default_cache, load_images, parse_data
+from harness.trainers.images.data.shapes import CLASS_NAMES, draw_shapes, shape_labels
+from harness.trainers.images.data.sources import CIFAR_MD5, data_fingerprint, default_cache, load_images, parse_data
+from harness.trainers.images.settings import Cifar10, Cifar100, ImageFolder, Settings, Shapes
 
 SHAPES = Shapes(train_images=200, test_images=50)
 
@@ -146,7 +146,7 @@ def test_a_folder_is_decoded_once(tmp_path, monkeypatch):
     root, cache = two_classes(tmp_path / "pets"), tmp_path / "cache"
     data = ImageFolder(path=str(root), image_size=8)
     fingerprint = data_fingerprint(data, cache=cache)
-    monkeypatch.delattr("harness.sources.FolderReader")  # from here on nothing may be read
+    monkeypatch.delattr("harness.trainers.images.data.sources.FolderReader")  # from here on nothing may be read
     images = load_images(data, cache=cache)
     assert images.class_names == ("blue", "red")
     assert images.train_images[:, 0, 0].tolist() == [[0, 0, 255], [0, 0, 100], [200, 0, 0], [255, 0, 0]]

@@ -8,9 +8,9 @@ import pytest
 from stats_tables import make_table, noisy
 
 from harness.errors import ResultsError
-from harness.results import Result
 from harness.stats import comparability_problems, paired_differences, paired_effect, summary
 from harness.stats.overview import PROVENANCE
+from harness.store.result import Result
 
 
 def test_the_summary_counts_what_ended_badly() -> None:

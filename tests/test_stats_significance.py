@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from harness.power import seeds_to_reach
+from harness.plan.power import seeds_to_reach
 from harness.stats.significance import (
     EXACT_MAX_SEEDS,
     MONTE_CARLO_FLIPS,

@@ -19,11 +19,11 @@ from tracked import (
     validate,
 )
 
-from harness.cells import Cells
 from harness.errors import StoreError, TrackingError
-from harness.store import Tracking, sync
-from harness.store.lock import locked
-from harness.store.server import Server
+from harness.files.locks import locked
+from harness.store.cells import Cells
+from harness.tracking import Tracking, sync
+from harness.tracking.server import Server
 
 BASELINE, NORMED = cells_of(), cells_of({"model.batch_norm": True})
 MANIFEST = a_manifest({"baseline": BASELINE, "batch-norm": NORMED})

@@ -17,9 +17,9 @@ import sqlalchemy
 from postgresql import free_port, fresh_database, postgresql_url
 from tracked import a_manifest, a_store, cells_of, history, mlflow_runs, train
 
-from harness.cells import Cells
 from harness.errors import TrackingError
-from harness.store import Tracking, database, init, resolve_uri
+from harness.store.cells import Cells
+from harness.tracking import Tracking, database, init, resolve_uri
 
 NOBODY = 65534
 
@@ -89,7 +89,7 @@ def test_what_the_user_set_for_mlflow_is_left_alone(monkeypatch):
 
 
 def test_importing_the_store_does_not_import_mlflow():
-    code = "import harness.store, sys; sys.exit('mlflow' in sys.modules)"
+    code = "import harness.tracking, sys; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from tracked import a_manifest, a_store, cells_of, finish, history, mlflow_runs, start, train, validate
 from tracking_server import MlflowServer, wait_until
 
-from harness.cells import Cells
-from harness.store import Tracking, follow, follower, sync
+from harness.store.cells import Cells
+from harness.tracking import Tracking, follow, follower, sync
 
 CELLS = cells_of()
 MANIFEST = a_manifest({"baseline": CELLS})

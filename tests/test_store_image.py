@@ -7,11 +7,11 @@ from datetime import datetime
 import pytest
 from tracked import PROVENANCE, a_manifest, a_result, cells_of, finish, start, train, validate
 
-from harness.cells import Cells
-from harness.store.image import RunImage, cell_image, group_status, params, read_record, shortened
-from harness.store.ledger import Entry
-from harness.store.outline import Outline
-from harness.store.summary import record_summary, summary_artifacts, summary_points
+from harness.store.cells import Cells
+from harness.tracking.ledger import Entry
+from harness.tracking.outline import Outline
+from harness.tracking.run_image import RunImage, cell_image, group_status, params, read_record, shortened
+from harness.tracking.summary import record_summary, summary_artifacts, summary_points
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from harness.errors import StudyError
-from harness.settings import Settings
-from harness.study import load_study, registry, studies
-from harness.yaml_file import read_yaml
+from harness.study.load import load_study, registry, studies
+from harness.study.yaml_file import read_yaml
+from harness.trainers.images.settings import Settings
 
 HEAD = "name: mine\ntitle: Mine\nbaseline: {data: {kind: shapes}}\n"
 

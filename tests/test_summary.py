@@ -8,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.cli.summary import summary as command
 from harness.errors import StudyError
-from harness.models import build_model
-from harness.module_layers import module_rows
-from harness.settings import ConvNet, PluginModel, ResNet18, Settings
-from harness.study import load_study, studies
-from harness.summary import summarize, summarize_settings, variant_settings
+from harness.study.load import load_study, studies
+from harness.trainers.images.model_summary import summarize, summarize_settings, variant_settings
+from harness.trainers.images.models import build_model
+from harness.trainers.images.module_layers import module_rows
+from harness.trainers.images.settings import ConvNet, PluginModel, ResNet18, Settings
 
 
 def every_variant() -> list[tuple[str, str]]:

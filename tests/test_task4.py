@@ -12,18 +12,18 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from harness.arithmetic import Replica
-from harness.cell import make_cells
 from harness.cli import cli
-from harness.data import Preprocess, TrainingBatches, evaluation_batches, make_splits
 from harness.errors import DataError, StudyError
-from harness.fingerprints import Fingerprints
-from harness.models import build_model
-from harness.plan import make_plan
-from harness.prepare import prepare
-from harness.settings import Preprocessing, ResNet18, Settings, with_overrides
-from harness.study import load_study
-from harness.train import train_cell
+from harness.plan.cell import make_cells
+from harness.plan.plan import make_plan
+from harness.study.load import load_study
+from harness.trainers.images.arithmetic import Replica
+from harness.trainers.images.data.batches import Preprocess, TrainingBatches, evaluation_batches, make_splits
+from harness.trainers.images.fingerprints import Fingerprints
+from harness.trainers.images.models import build_model
+from harness.trainers.images.prepare import prepare
+from harness.trainers.images.settings import Preprocessing, ResNet18, Settings, with_overrides
+from harness.trainers.images.train import train_cell
 
 CPU = torch.device("cpu")
 STUDY = load_study("task4")

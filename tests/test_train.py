@@ -9,18 +9,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from harness import train
-from harness.arithmetic import Replica, environment
-from harness.cell import Cell, make_cells
-from harness.changes import combine
 from harness.errors import StudyError
 from harness.hardware import winograd_pays
-from harness.models import build_model
-from harness.readback import UNREADABLE, _precision, check_readback, readback
-from harness.results import Result
-from harness.settings import ConvNet, ResNet18, Settings, flatten, with_overrides
-from harness.study import load_study, studies
-from harness.train import build_trainer, run_cell, train_cell
+from harness.plan.cell import Cell, make_cells
+from harness.store.result import Result
+from harness.study.changes import combine
+from harness.study.load import load_study, studies
+from harness.trainers.images import train
+from harness.trainers.images.arithmetic import Replica, environment
+from harness.trainers.images.models import build_model
+from harness.trainers.images.readback import UNREADABLE, _precision, check_readback, readback
+from harness.trainers.images.settings import ConvNet, ResNet18, Settings, flatten, with_overrides
+from harness.trainers.images.train import build_trainer, run_cell, train_cell
 
 CPU = torch.device("cpu")
 ARRAYS = planted_images()

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from harness.provenance import command_line
+from harness.execution.provenance import command_line
 from harness.urls import masked, url_problem
 
 

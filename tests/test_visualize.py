@@ -13,9 +13,9 @@ from tracked import a_manifest, a_store, cells_of, finish, mlflow_runs, start
 
 from harness.cli import cli
 from harness.errors import DataError, StudyError
-from harness.models import build_model
-from harness.settings import ConvNet, Preprocessing, ResNet18
-from harness.visualize import activation_grid, draw, filter_grid, find_layer, read_image
+from harness.trainers.images.models import build_model
+from harness.trainers.images.settings import ConvNet, Preprocessing, ResNet18
+from harness.trainers.images.visualize import activation_grid, draw, filter_grid, find_layer, read_image
 
 PLAIN = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))  # pixels in [0, 1] as they are
 
@@ -216,7 +216,7 @@ def run(store, tmp_path_factory, monkeypatch, tmp_path):
 def test_filters_of_an_ended_cell_are_written_and_logged_to_the_studys_run(run, store, tmp_path):
     from mlflow import MlflowClient
 
-    from harness.store import init, resolve_uri, sync
+    from harness.tracking import init, resolve_uri, sync
 
     uri = resolve_uri(None, store.root)
     init(uri, store.root)

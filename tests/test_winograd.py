@@ -12,15 +12,17 @@ from planted import planted_images, tiny_cell
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import hardware, train, winograd
-from harness.arithmetic import Replica, environment
-from harness.cell import make_cells
-from harness.models import build_model
-from harness.plan import make_plan
-from harness.settings import ConvNet, with_overrides
-from harness.study import load_study, studies
-from harness.train import build_trainer, train_cell
-from harness.winograd import WinogradBlock, convolve
+from harness import hardware
+from harness.plan.cell import make_cells
+from harness.plan.plan import make_plan
+from harness.study.load import load_study, studies
+from harness.trainers.images import train
+from harness.trainers.images.arithmetic import Replica, environment
+from harness.trainers.images.kernels import winograd
+from harness.trainers.images.kernels.winograd import WinogradBlock, convolve
+from harness.trainers.images.models import build_model
+from harness.trainers.images.settings import ConvNet, with_overrides
+from harness.trainers.images.train import build_trainer, train_cell
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 CPU = torch.device("cpu")

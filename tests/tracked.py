@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cell import Cell, make_cells
-from harness.cells import Cells
-from harness.results import Result
-from harness.settings import Settings, with_overrides
-from harness.store import init, resolve_uri
-from harness.store.server import Server
+from harness.plan.cell import Cell, make_cells
+from harness.store.cells import Cells
+from harness.store.result import Result
+from harness.tracking import init, resolve_uri
+from harness.tracking.server import Server
+from harness.trainers.images.settings import Settings, with_overrides
 
 PROVENANCE = {
     "commit": "c0ffee",

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from pydantic import ValidationError
 
-from harness.cells import Cells
-from harness.settings import Settings
-from harness.study import load_study
+from harness.store.cells import Cells
+from harness.study.load import load_study
+from harness.trainers.images.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,13 +102,13 @@ class StudyRun:
     @cached_property
     def table(self) -> "pd.DataFrame":
         """A row per cell, as `harness.load.load_results` gives it."""
-        from harness.load import results_table
+        from harness.store.load import results_table
 
         return results_table(self.cells, self.manifest)
 
     def curves(self, *variants: str) -> "pd.DataFrame":
         """A row per validation of these variants, as `harness.load.load_curves` gives it."""
-        from harness.load import curves_table
+        from harness.store.load import curves_table
 
         return curves_table(self.cells, self.manifest, variants)
 

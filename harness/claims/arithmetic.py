@@ -9,11 +9,11 @@ from functools import cache
 from math import log, sqrt
 
 from harness.claims import Evidence, Finding, Value
-from harness.conv import Matrix, cross_correlate
-from harness.conv_sizes import ReceptiveField, Window, receptive_fields, same_padding, solve_size
-from harness.layers import LayerRow
-from harness.study import load_study
-from harness.summary import summarize_settings
+from harness.study.load import load_study
+from harness.trainers.images.conv import Matrix, cross_correlate
+from harness.trainers.images.conv_sizes import ReceptiveField, Window, receptive_fields, same_padding, solve_size
+from harness.trainers.images.layers import LayerRow
+from harness.trainers.images.model_summary import summarize_settings
 
 IMAGE = ((1, 0, 2, 3, 1), (3, 2, 0, 7, 0), (0, 6, 1, 1, 4))  # of the assignment, as is the kernel
 SOBEL = ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.claims import Evidence, Finding, NotRunError, StudyRun
 from harness.claims.numbers import Metric, finding
-from harness.comparisons import BASELINE
+from harness.study.designs.comparisons import BASELINE
 
 if TYPE_CHECKING:
     import pandas as pd

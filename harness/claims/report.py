@@ -26,7 +26,7 @@ from harness.claims.arithmetic import (
 )
 from harness.claims.effects import Better, Biggest, ChangeEffect, Faster, NoOverfitting
 from harness.claims.numbers import Exceeds, Gain, Number
-from harness.study import load_study
+from harness.study.load import load_study
 
 # One run each on 10,000 test images: at an accuracy of 0.75, two of them differ by 0.006 (one standard deviation) from
 # the drawing of the images alone. Less than 0.01 could not be noticed, so it does not count as a difference.

@@ -53,7 +53,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from harness.changes import suggestion
+            from harness.study.changes import suggestion
 
             ctx.fail(f"no such command {args[0]!r}.{suggestion(args[0], COMMANDS)} `harness --help` lists all.")
         return super().resolve_command(ctx, args)

@@ -20,8 +20,8 @@ def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
     Trains the baseline's seeds that are missing, then prints the spread between seeds, how large a difference luck
     alone makes, and how often the tests of this pipeline would call it significant.
     """
-    from harness.load import results_table
     from harness.stats import aa_noise_floor, noise_floor_line
+    from harness.store.load import results_table
 
     console = Console(highlight=False)
     work = planned(**request)

@@ -7,11 +7,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from harness.cells import Cells
 from harness.cli.greedy import walk_greedy_path
 from harness.cli.options import Planned, json_option, plan_options, planned
 from harness.cli.training import announce, explain_failures, save_manifest, train_plan, unfinished
-from harness.provenance import command_line
+from harness.execution.provenance import command_line
+from harness.store.cells import Cells
 
 
 @click.command()
@@ -56,7 +56,7 @@ def ablate(
 
 def show_table(console: Console, cells: Cells, manifest: dict[str, Any], *, as_json: bool) -> None:
     """The effects of each design, as a table for people or as JSON on standard output."""
-    from harness.load import results_table
+    from harness.store.load import results_table
 
     table = results_table(cells, manifest)
     if as_json:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from harness.cells import Cells
 from harness.errors import TrackingError
+from harness.store.cells import Cells
 
 
 def attach(cells: Cells, manifest: dict[str, Any], files: Mapping[str, Path], *, what: str) -> None:
@@ -19,7 +19,7 @@ def attach(cells: Cells, manifest: dict[str, Any], files: Mapping[str, Path], *,
         files: by the name of the artifact; copied.
         what: "The report", to begin a sentence with.
     """
-    from harness.store import Tracking, init, resolve_uri
+    from harness.tracking import Tracking, init, resolve_uri
 
     uri = resolve_uri(None, cells.root)
     tracking = Tracking(uri, cells.root)

@@ -9,10 +9,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cells import Cells
 from harness.claims import STATUSES, Claim, Evidence, Finding, Value, check_claims
 from harness.claims.report import report_claims
 from harness.cli.options import json_option, store_option
+from harness.store.cells import Cells
 
 STYLES = {"confirmed": "green", "corrected": "yellow", "not reproduced": "red", "not run": "dim"}
 

@@ -16,7 +16,7 @@ from harness.confirmation import (
     seeds_of,
 )
 from harness.errors import StudyError
-from harness.provenance import command_line
+from harness.execution.provenance import command_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     The winner is the variant of the study run with the biggest improvement of validation accuracy. --seeds is the
     number of fresh seeds. A supported improvement goes to MLflow's model registry with the alias `champion`.
     """
-    from harness.load import find_manifest, results_table
+    from harness.store.load import find_manifest, results_table
 
     console = Console(highlight=False)
     work = planned(**request)
@@ -76,15 +76,15 @@ def _confirmation(
 
 
 def _conclude(console: Console, work: Planned, manifest: dict[str, Any], searched: "pd.DataFrame", winner: str) -> None:
-    from harness.load import results_table
     from harness.stats import confirmation_line, paired_effect
+    from harness.store.load import results_table
 
     confirmed = paired_effect(results_table(work.cells, manifest), winner)
     line = confirmation_line(confirmed, paired_effect(searched, winner), unit="points")
     work.cells.write_manifest(manifest["id"], manifest | {"headline": line})
     console.print(f"\n{line}", style="bold", soft_wrap=True)
     if confirmed.low > 0:
-        from harness.store.registry import register_champion
+        from harness.tracking.registry import register_champion
 
         where = register_champion(work.cells, manifest, winner, line, cache=work.cache)
         console.print(f"Registered as {where}; `mlflow.pytorch.load_model` loads it.", soft_wrap=True)

@@ -11,7 +11,7 @@ import click
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
-    from harness.conv_sizes import Window
+    from harness.trainers.images.conv_sizes import Window
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -36,7 +36,7 @@ def apply(image: str, kernel: str, padding: int, stride: int, flip: bool, as_jso
     \b
     harness conv apply --image "1 0 2; 3 2 0; 0 6 1" --kernel "[[-1, 0, 1]]" --padding 1
     """
-    from harness.conv import convolve, cross_correlate
+    from harness.trainers.images.conv import convolve, cross_correlate
 
     operation = convolve if flip else cross_correlate
     result = operation(_rows(image, "image"), _rows(kernel, "kernel"), padding=padding, stride=stride).tolist()
@@ -74,7 +74,7 @@ def size(
     """
     from dataclasses import asdict
 
-    from harness.conv_sizes import solve_size
+    from harness.trainers.images.conv_sizes import solve_size
 
     given = {"input": input_, "kernel": kernel, "padding": padding, "stride": stride, "output": output}
     sizes = solve_size(**given, exact=exact)
@@ -92,7 +92,7 @@ def size(
 @JSON_OPTION
 def same(kernel: int, as_json: bool) -> None:
     """The padding that keeps the size of the image at stride 1."""
-    from harness.conv_sizes import same_padding
+    from harness.trainers.images.conv_sizes import same_padding
 
     padding = same_padding(kernel)
     if as_json:
@@ -113,7 +113,7 @@ def stack(layers: str, input_: int | None, as_json: bool) -> None:
     \b
     harness conv stack 5/1/2,2/2,5/1/2,2/2 --input 32
     """
-    from harness.conv_sizes import receptive_fields
+    from harness.trainers.images.conv_sizes import receptive_fields
 
     windows = _windows(layers)
     rows = [
@@ -179,7 +179,7 @@ def _number(cell: str) -> int | float | str:
 
 
 def _windows(text: str) -> list["Window"]:
-    from harness.conv_sizes import Window
+    from harness.trainers.images.conv_sizes import Window
 
     parts = [part.strip() for part in text.split(",")]
     wrong = [part for part in parts if not re.fullmatch(r"-?\d+(/-?\d+){0,2}", part)]

@@ -7,10 +7,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cells import Cells
 from harness.cli.options import store_option
 from harness.cli.progress import size
 from harness.errors import HarnessError
+from harness.execution.provenance import library_versions
 from harness.hardware import (
     cpu_name,
     cuda_capabilities,
@@ -20,7 +20,7 @@ from harness.hardware import (
     winograd_pays,
     winograd_problem,
 )
-from harness.provenance import library_versions
+from harness.store.cells import Cells
 
 
 @click.command()
@@ -73,7 +73,7 @@ def _versions() -> Check:
 
 
 def _data() -> Check:
-    from harness.sources import default_cache
+    from harness.trainers.images.data.sources import default_cache
 
     cache = default_cache()
     existing = cache if cache.exists() else "not made yet"
@@ -81,7 +81,7 @@ def _data() -> Check:
 
 
 def _tracking(root: Path) -> Check:
-    from harness.store import init, resolve_uri
+    from harness.tracking import init, resolve_uri
     from harness.urls import masked
 
     try:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from harness.cells import Cells
 from harness.cli.options import store_option
+from harness.store.cells import Cells
 
 FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
 TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
@@ -38,10 +38,10 @@ def export(study: str, profile: str | None, form: str, table: str, metric: str, 
     shapley       contribution of each change averaged over all orders (design factorial)
     marginal      effect of each change averaged over all combinations seen, by a linear model
     """
-    from harness.load import curves_table, find_manifest, results_table
     from harness.report.files import check_file, write_file
     from harness.report.formats import export_table
     from harness.report.tables import Tables
+    from harness.store.load import curves_table, find_manifest, results_table
 
     path = None if output == "-" else Path(output)
     if path:

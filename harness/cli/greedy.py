@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from harness.cells import Cells
 from harness.cli.options import Planned
 from harness.cli.training import save_manifest, train_plan, unfinished
-from harness.designs import path
-from harness.factorials import greedy_candidates
-from harness.plan import Variant
+from harness.plan.plan import Variant
+from harness.store.cells import Cells
+from harness.study.designs.factorials import greedy_candidates
+from harness.study.designs.registry import path
 
 NAME = "greedy"  # the design is called `path:greedy`; its steps were chosen by their results, so it is exploratory
 

@@ -30,7 +30,7 @@ def make_ready(root: Path) -> tuple[str, str]:
         TrackingError: one of the databases cannot be used.
     """
     from harness.search.storage import open_storage, resolve_storage
-    from harness.store import init, resolve_uri
+    from harness.tracking import init, resolve_uri
 
     tracking, storage = resolve_uri(None, root), resolve_storage(None, root)
     try:

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from harness.cells import Cells
 from harness.errors import StudyError
 from harness.hardware import cuda_capabilities, native_precision, precision_problem, resolve_device, usable_cores
-from harness.plan import Plan, make_plan, parse_seeds
-from harness.settings import flatten
-from harness.study import load_study, studies
+from harness.plan.plan import Plan, make_plan, parse_seeds
+from harness.store.cells import Cells
+from harness.study.load import load_study, studies
+from harness.trainers.images.settings import flatten
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -117,8 +117,8 @@ def planned(
     weights: Path | None = None,
 ) -> Planned:
     """The plan that these options describe. Raises HarnessError with everything that is wrong in them."""
-    from harness.fingerprints import Fingerprints
-    from harness.sources import default_cache, parse_data
+    from harness.trainers.images.data.sources import default_cache, parse_data
+    from harness.trainers.images.fingerprints import Fingerprints
 
     device = resolve_device(device)
     cache = default_cache()
@@ -149,7 +149,7 @@ def planned(
     cells = Cells(store.absolute())
     plan = make(parse_seeds(seeds) if seeds and seeds != "auto" else ())
     if mde is not None:
-        from harness.sensitivity import seeds_for
+        from harness.plan.sensitivity import seeds_for
 
         plan = make(tuple(range(seeds_for(plan, cells, mde / 100))))
     _check_precisions(plan, device)

@@ -11,10 +11,10 @@ from rich.table import Table
 from harness.cli.options import Planned, json_option, plan_options, planned
 from harness.cli.progress import duration, size
 from harness.cli.training import unfinished
-from harness.estimate import Estimate
+from harness.plan.estimate import Estimate
 
 if TYPE_CHECKING:
-    from harness.sensitivity import Sensitivity
+    from harness.plan.sensitivity import Sensitivity
 
 
 @click.command()
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def plan(as_json: bool, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
-    from harness.sensitivity import sensitivity
+    from harness.plan.sensitivity import sensitivity
 
     work = planned(**request)
     todo, expected = unfinished(work)

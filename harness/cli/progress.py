@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.cell import Cell
-from harness.runner import Progress
+from harness.execution.runner import Progress
+from harness.plan.cell import Cell
 
 
 @dataclass

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from harness.cells import Cells
 from harness.cli.attach import attach
 from harness.cli.options import store_option
+from harness.store.cells import Cells
 
 
 @click.command()
@@ -23,10 +23,10 @@ def report(study: str, profile: str | None, metric: str, output: Path, store: Pa
     All of it becomes artifacts of the study's MLflow run, too. Nothing is trained: the page says what the results do
     not have, and which design to run for it.
     """
-    from harness.load import confirmations, curves_table, find_manifest, results_table
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
+    from harness.store.load import confirmations, curves_table, find_manifest, results_table
 
     check_folder(output)
     cells = Cells(store.absolute())

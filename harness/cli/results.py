@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from harness.cells import Cells
 from harness.cli.options import json_option, store_option
+from harness.store.cells import Cells
 
 TEXTS = ("variant", "status", "cell")  # to the left; the other columns are numbers
 COLUMNS = ("variant", "seed", "status", "train", "val", "test", "test loss", "best epoch", "seconds", "cell")
@@ -27,7 +27,7 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if list_runs or study is None:
         _list_runs(cells)
         return
-    from harness.load import load_results
+    from harness.store.load import load_results
 
     table = load_results(study, store=cells.root, profile=profile)
     if as_json:

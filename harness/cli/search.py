@@ -27,15 +27,15 @@ from harness.cli.training import (
     unfinished,
     warm_up_workers,
 )
-from harness.comparisons import Comparison
 from harness.errors import HarnessError
-from harness.provenance import command_line, provenance
+from harness.execution.provenance import command_line, provenance
+from harness.plan.variants import Variant
 from harness.search.choices import PRUNES, SAMPLERS
-from harness.variants import Variant
+from harness.study.designs.comparisons import Comparison
 
 if TYPE_CHECKING:
     from harness.search.answer import Answer
-    from harness.store import Follower, Tracking
+    from harness.tracking import Follower, Tracking
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -152,7 +152,7 @@ class _Scribe:
         progress: RunProgress,
         names: dict[str, str],
     ) -> None:
-        from harness.store import Tracking
+        from harness.tracking import Tracking
 
         self.manifest = manifest
         self._work, self._follower, self._progress, self._names = work, follower, progress, names

@@ -4,8 +4,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.study import Study, load_study
-from harness.study import studies as built_in
+from harness.study.load import load_study
+from harness.study.load import studies as built_in
+from harness.study.study import Study
 
 
 def _table(*columns: str) -> Table:

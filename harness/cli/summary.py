@@ -6,8 +6,8 @@ from dataclasses import asdict
 import click
 
 from harness.cli.options import json_option, study_option
-from harness.study import load_study
-from harness.summary import Summary, summarize_settings, variant_settings
+from harness.study.load import load_study
+from harness.trainers.images.model_summary import Summary, summarize_settings, variant_settings
 
 
 @click.command()

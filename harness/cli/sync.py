@@ -12,8 +12,8 @@ from harness.errors import StoreError
 @store_option
 def sync(store: Path) -> None:
     """Bring MLflow up to the folder of cells: every study run, idempotently. $MLFLOW_TRACKING_URI names the server."""
-    from harness.store import init, resolve_uri
-    from harness.store import sync as deliver
+    from harness.tracking import init, resolve_uri
+    from harness.tracking import sync as deliver
 
     root = store.absolute()
     if not root.is_dir():

@@ -10,35 +10,36 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.cell import Cell
-from harness.cells import Cells
 from harness.cli.options import Planned
 from harness.cli.progress import RunProgress, duration, size
 from harness.errors import StoreError
-from harness.estimate import Estimate, estimate
-from harness.plan import extend_manifest
-from harness.prepare import prepare
-from harness.provenance import command_line, provenance
-from harness.results import Result
-from harness.runner import Event, run
-from harness.workers import warm_up
+from harness.execution.processes import warm_up
+from harness.execution.provenance import command_line, provenance
+from harness.execution.runner import Event, run
+from harness.plan.cell import Cell
+from harness.plan.estimate import Estimate, estimate
+from harness.plan.plan import extend_manifest
+from harness.store.cells import Cells
+from harness.store.result import Result
+from harness.trainers.images.prepare import prepare
 
 if TYPE_CHECKING:
-    from harness.store import Follower, Tracking
+    from harness.tracking import Follower, Tracking
 
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and the image cache
 
 
 def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[Event], None], cache: Path) -> Result:
     """`harness.train.run_cell`, imported where it runs: in the worker. The command itself never loads torch."""
-    from harness.train import run_cell
+    from harness.trainers.images.train import run_cell
 
     return run_cell(cell, folder, device=device, cache=cache, on_event=on_event)
 
 
 def warm_up_workers() -> None:
     """Begin to import what workers need while the command does other things."""
-    warm_up("harness.train", "torch._dynamo")  # PyTorch's first optimizer imports the second, as long as all the rest
+    # PyTorch's first optimizer imports the second, which takes as long as all the rest.
+    warm_up("harness.trainers.images.train", "torch._dynamo")
 
 
 def unfinished(work: Planned) -> tuple[list[Cell], Estimate]:
@@ -131,7 +132,7 @@ def followed(console: Console, cells: Cells, manifest: dict[str, Any]) -> Iterat
     Raises:
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
     """
-    from harness.store import Tracking, follow, init, resolve_uri
+    from harness.tracking import Tracking, follow, init, resolve_uri
 
     signal.signal(signal.SIGTERM, _interrupt)
     uri = resolve_uri(None, cells.root)
@@ -174,8 +175,8 @@ def explain_failures(console: Console, work: Planned) -> int:
 
 def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) -> None:
     """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
-    from harness.load import results_table
     from harness.stats import effects, summary
+    from harness.store.load import results_table
 
     table = results_table(cells, manifest)
     if not (table["status"] == "finished").any():

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cell import Cell
-from harness.cells import WEIGHTS, Cells
-from harness.changes import suggestion
 from harness.cli.attach import attach
 from harness.cli.options import store_option
 from harness.errors import ResultsError
+from harness.plan.cell import Cell
+from harness.store.cells import WEIGHTS, Cells
+from harness.study.changes import suggestion
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.visualize import Grid
+    from harness.trainers.images.visualize import Grid
 
 OPTIONS = [
     click.option(
@@ -50,7 +50,7 @@ def filters(output: Path, **which: Any) -> None:
     harness visualize filters --study task3 --variant batch-norm --output filters.png
     """
     from harness.report.files import check_file
-    from harness.visualize import filter_grid
+    from harness.trainers.images.visualize import filter_grid
 
     check_file(output)
     chosen = Chosen(**which)
@@ -68,7 +68,7 @@ def activations(layer: str, image: Path, output: Path, **which: Any) -> None:
     harness visualize activations --layer last --image cat.png --study task4 --output maps.png
     """
     from harness.report.files import check_file
-    from harness.visualize import activation_grid, read_image
+    from harness.trainers.images.visualize import activation_grid, read_image
 
     check_file(output)
     chosen = Chosen(**which)
@@ -89,9 +89,9 @@ class Chosen:
     network: "nn.Module"
 
     def __init__(self, study: str, variant: str, seed: int | None, profile: str | None, store: Path) -> None:
-        from harness.load import find_manifest
-        from harness.sources import default_cache
-        from harness.trained import load_network
+        from harness.store.load import find_manifest
+        from harness.trainers.images.data.sources import default_cache
+        from harness.trainers.images.trained import load_network
 
         self.cells = Cells(store.absolute())
         self.manifest = find_manifest(self.cells, study, profile)
@@ -125,7 +125,7 @@ def find_cell(cells: Cells, manifest: dict[str, Any], variant: str, seed: int | 
 
 def _finish(chosen: Chosen, grid: "Grid", output: Path, what: str) -> None:
     from harness.report.files import write_file
-    from harness.visualize import draw
+    from harness.trainers.images.visualize import draw
 
     content = draw(grid)
     write_file(output, content)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.load import RESULT_DTYPES
 from harness.report.display import GRIDS, Grid
 from harness.report.tables import TABLES, Tables, records
+from harness.store.load import RESULT_DTYPES
 
 SUFFIXES: Mapping[str, str] = {
     "csv": ".csv", "parquet": ".parquet", "json": ".json", "markdown": ".md", "latex": ".tex", "html": ".html",

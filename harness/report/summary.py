@@ -7,10 +7,10 @@ import pandas as pd
 
 from harness.report.tables import Tables, rows_of
 from harness.report.units import format_seconds
-from harness.settings import flatten
 from harness.stats.overview import comparability_problems
 from harness.stats.sentences import report_line
 from harness.stats.wording import describe_cells, describe_seeds
+from harness.trainers.images.settings import flatten
 
 
 def warnings(tables: Tables) -> list[str]:

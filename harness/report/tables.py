@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from harness.designs import DESIGNS
 from harness.errors import ResultsError
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
@@ -24,6 +23,7 @@ from harness.stats.marginal import marginal_effects
 from harness.stats.overview import summary
 from harness.stats.published import compare_published
 from harness.stats.values import METRICS, metric_values
+from harness.study.designs.registry import DESIGNS
 
 EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
 PUBLISHED_COLUMNS: tuple[str, ...] = (

@@ -12,11 +12,9 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.cells import Cells
-from harness.comparisons import Changes, Comparison
 from harness.errors import ResultsError
-from harness.load import results_table
-from harness.plan import Plan
+from harness.plan.plan import Plan
+from harness.plan.variants import Variant
 from harness.search.space import Space
 from harness.search.trials import FAILED, REFUSED, RETRY_OF, best_trial, combination
 from harness.stats import (
@@ -32,7 +30,9 @@ from harness.stats.effect import Contrast
 from harness.stats.family import EFFECT_COLUMNS, measure_family
 from harness.stats.values import metric_values
 from harness.stats.wording import describe_cells
-from harness.variants import Variant
+from harness.store.cells import Cells
+from harness.store.load import results_table
+from harness.study.designs.comparisons import Changes, Comparison
 
 METRIC = "val_accuracy"
 LEAST_FOR_IMPORTANCE = 4  # trials; a forest on fewer says nothing

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import Protocol
 
-from harness.store.lock import is_locked, locked
+from harness.files.locks import is_locked, locked
 
 # PostgreSQL notices within a minute and a half that a machine with a worker has gone away without a word.
 KEEPALIVE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 15, "tcp_keepalives_count": 4}

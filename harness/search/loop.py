@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.cell import Cell
-from harness.cells import Cells
-from harness.results import Result
-from harness.runner import Progress, Train, run
+from harness.execution.runner import Progress, Train, run
+from harness.plan.cell import Cell
+from harness.plan.variants import Variant
 from harness.search.choices import Prune
 from harness.search.trials import Asked, Trials
 from harness.stats.wording import describe_seeds
-from harness.variants import Variant
+from harness.store.cells import Cells
+from harness.store.result import Result
 
 RunIds = Callable[[Variant], Mapping[int, str]]
 

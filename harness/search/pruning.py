@@ -11,7 +11,7 @@ import warnings
 
 import optuna
 
-from harness.plan import Plan
+from harness.plan.plan import Plan
 from harness.search.choices import Prune
 
 WILCOXON_P = 0.1  # one-sided, uncorrected for the repeated looks: it saves time, it proves nothing

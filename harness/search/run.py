@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.cells import Cells
-from harness.plan import Plan
-from harness.runner import Progress, Train
+from harness.execution.runner import Progress, Train
+from harness.plan.plan import Plan
+from harness.plan.variants import Variant
 from harness.search.answer import Answer, make_answer
 from harness.search.choices import Prune, Sampler
 from harness.search.dashboard import publish
@@ -14,7 +14,7 @@ from harness.search.pruning import make_pruner, pruning_note
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study
 from harness.search.trials import Trials
-from harness.variants import Variant
+from harness.store.cells import Cells
 
 
 def search(

@@ -12,9 +12,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from harness.comparisons import Changes
 from harness.search.choices import Sampler
 from harness.search.space import Space
+from harness.study.designs.comparisons import Changes
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -11,9 +11,9 @@ from itertools import combinations, product
 from math import prod
 from typing import TypeVar
 
-from harness.comparisons import BASELINE, Changes, in_order
 from harness.errors import StudyError
-from harness.plan import Plan
+from harness.plan.plan import Plan
+from harness.study.designs.comparisons import BASELINE, Changes, in_order
 
 Choice = bool | str
 Params = dict[str, Choice]

@@ -16,12 +16,12 @@ from typing import Any
 
 import optuna
 
-from harness.cell import RECIPE
 from harness.errors import TrackingError
+from harness.plan.cell import RECIPE
 from harness.search.choices import Prune
 from harness.search.locks import FileLocks, Locks, PostgresLocks
 from harness.search.space import Space
-from harness.store.database import SQLITE, sqlite_path
+from harness.tracking.database import SQLITE, sqlite_path
 from harness.urls import masked, url_problem
 
 ENVIRONMENT = "HARNESS_OPTUNA_STORAGE"

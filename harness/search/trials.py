@@ -16,11 +16,11 @@ from typing import Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.comparisons import Changes
 from harness.search.choices import Sampler
 from harness.search.locks import Locks
 from harness.search.sampling import distributions, make_sampler
 from harness.search.space import Space
+from harness.study.designs.comparisons import Changes
 
 # User attributes: what the dashboard shows of a trial, and what processes tell each other about it.
 WHY, WORKER, RETRY_OF, FAILED, REFUSED = "why", "worker", "retry of trial", "failed", "refused"

@@ -37,7 +37,7 @@ The rules it keeps, and where:
     12 the report line                                           sentences.report_line
 """
 
-from harness.power import (
+from harness.plan.power import (
     noether_seeds,
     prior_difference_sd,
     prior_sd,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import ResultsError
-from harness.power import smallest_detectable_effect
+from harness.plan.power import smallest_detectable_effect
 from harness.stats.effect import Contrast, Effect
 from harness.stats.paired import measure
 from harness.stats.significance import holm

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.power import seeds_to_reach
+from harness.plan.power import seeds_to_reach
 from harness.stats.significance import expected_luck, smallest_sign_flip_p
 from harness.stats.wording import Unit, format_difference, format_interval, format_p, metric_words
 

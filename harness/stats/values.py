@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import ResultsError
-from harness.results import RESULT_COLUMNS
+from harness.store.result import RESULT_COLUMNS
 
 FloatArray = NDArray[np.float64]
 

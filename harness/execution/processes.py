@@ -1,0 +1,241 @@
+"""Local worker processes, each training one cell at a time; isolates what fails. Used by `runner.run`.
+
+Workers are forked from one server process that has imported what they need (`warm_up`): PyTorch is imported once for
+all of them, and while the command still opens its tracking database. The command itself is never forked: that would
+copy its threads and databases. Where there can be no such server, each worker starts as a new interpreter.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from tempfile import gettempdir
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.execution.attempt import STOPPED, Event, Train, failed, run_one, stamped
+from harness.execution.todo import POLL_SECONDS, Progress, Todo
+from harness.plan.cell import Cell
+from harness.store.cells import Cells
+
+LONGEST_TEMPORARY_FOLDER = 70  # characters; the server's socket is in it, with 32 more, and may have 103 (macOS) or 107
+
+
+def warm_up(*modules: str) -> None:
+    """Start, in the background, the process that workers are forked from, with these modules imported.
+
+    Called before the first worker starts; later it changes nothing. Without it each worker imports for itself.
+    """
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload(list(modules))
+        with _deaf_to_interrupts():
+            forkserver.ensure_running()
+
+
+def _context() -> BaseContext:
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # workers: large pages, 2 to 3% faster, same bits
+    is_known = "forkserver" in multiprocessing.get_all_start_methods()
+    has_server = is_known and len(gettempdir()) <= LONGEST_TEMPORARY_FOLDER
+    return multiprocessing.get_context("forkserver" if has_server else "spawn")
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    device: str
+    cell: Cell | None = None
+
+
+class Workers:
+    """Local worker processes. One that dies is replaced; its cell goes on once more, then it is recorded as failed."""
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        cells: Cells,
+        train: Train,
+        provenance: Mapping[str, Any],
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[Cell], bool],
+    ) -> None:
+        self._cells, self._train, self._provenance = cells, train, dict(provenance)
+        self._on_progress, self._should_stop = on_progress, should_stop
+        self._deaths: Counter[str] = Counter()  # by cell key
+        self._context = _context()
+        self._free_devices = list(devices)[::-1]  # of workers that have not been started: there was nothing to do
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for worker in self._workers:
+            if error[0] is not None:
+                self._interrupt(worker)
+            else:
+                worker.pipe.close()  # an idle worker ends when its pipe does
+        for worker in self._workers:
+            worker.process.join(timeout=10)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def drain(self, source: Todo) -> None:
+        while not source.is_over or any(worker.cell for worker in self._workers):
+            self._hand_out(source)
+            if not any(worker.cell for worker in self._workers):
+                time.sleep(0 if source.is_over else POLL_SECONDS / 5)
+            for worker in self._ready():
+                self._receive(worker, source)
+            for worker in [it for it in self._workers if it.cell and self._should_stop(it.cell)]:
+                self._stop(worker)
+                source.wake()
+
+    def _hand_out(self, source: Todo) -> None:
+        while self._free_devices or any(worker.cell is None for worker in self._workers):
+            cell = source.take()
+            if cell is None:
+                return
+            worker = next((it for it in self._workers if it.cell is None), None)
+            if worker is None:
+                worker = self._start(self._free_devices.pop())
+                self._workers.append(worker)
+            worker.cell = cell
+            worker.pipe.send(cell.to_json())
+
+    def _ready(self) -> list[_Worker]:
+        busy = {worker.pipe: worker for worker in self._workers if worker.cell}
+        return [busy[pipe] for pipe in wait(list(busy), timeout=POLL_SECONDS) if isinstance(pipe, Connection)]
+
+    def _receive(self, worker: _Worker, source: Todo) -> None:
+        """Handles one message."""
+        cell = worker.cell
+        assert cell is not None
+        try:
+            kind, payload = worker.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(worker, cell, source)
+            return
+        if kind == "event":
+            self._on_progress(Progress("event", cell, event=payload))
+            return
+        worker.cell = None
+        if kind == "error":
+            raise payload
+        if payload == "elsewhere":
+            source.put_back(cell)
+            self._on_progress(Progress("elsewhere", cell))
+        else:
+            self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
+        source.wake()
+
+    def _bury(self, worker: _Worker, cell: Cell, source: Todo) -> None:
+        worker.process.join()
+        self._workers[self._workers.index(worker)] = self._start(worker.device)
+        code = worker.process.exitcode or 0
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        hint = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
+        reason = f"the worker process ended {how}{hint}"
+        self._cells.append(cell.key, {"event": "failed", "reason": reason, "traceback": ""})
+        self._deaths[cell.key] += 1
+        if self._deaths[cell.key] < 2:
+            source.put_back(cell)
+            return
+        self._cells.write_result(stamped(failed(cell, reason), self._provenance))
+        self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
+        source.wake()
+
+    def _stop(self, worker: _Worker) -> None:
+        """Leaves the worker's cell where it is; the process goes with it, as in any interruption."""
+        cell = worker.cell
+        assert cell is not None
+        self._workers.remove(worker)
+        self._free_devices.append(worker.device)
+        self._interrupt(worker)
+        worker.pipe.close()
+        self._on_progress(Progress("stopped", cell))
+
+    def _interrupt(self, worker: _Worker) -> None:
+        worker.process.terminate()
+        worker.process.join(timeout=10)
+        if worker.cell is None or self._cells.result(worker.cell.key) or self._cells.is_claimed(worker.cell.key):
+            return
+        if self._cells.events(worker.cell.key):  # a worker that was still starting has not even made the folder
+            self._cells.append(worker.cell.key, STOPPED)
+
+    def _start(self, device: str) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        arguments = (theirs, self._cells, self._train, device, self._provenance)
+        process = self._context.Process(  # type: ignore[attr-defined]
+            target=_work, args=arguments, daemon=True, name=f"harness-{device}"
+        )
+        with _deaf_to_interrupts():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours, device)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """A process that is started in here is deaf to Ctrl-C from its first instruction on, and is started whole: for us,
+    an interrupt waits until the end of the block. Both hold for the main thread, which alone gets interrupts."""
+    resource_tracker.ensure_running()  # else it would be with the first process, and would unblock the signal
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []  # not ignored here: another thread of ours may get what this one blocks
+    handler = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the new process inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _work(pipe: Connection, cells: Cells, train: Train, device: str, provenance: Mapping[str, Any]) -> None:
+    """The life of a worker: one cell after another, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    while True:
+        try:
+            cell = Cell.from_json(pipe.recv())
+        except (EOFError, ConnectionResetError):
+            return
+
+        def tell(event: Event) -> None:
+            try:
+                pipe.send(("event", event))
+            except (BrokenPipeError, ConnectionResetError):
+                sys.exit(1)  # the parent is gone; not a failure of the cell, which continues from its checkpoint
+
+        try:
+            pipe.send(("done", run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)))
+        except HarnessError as error:  # not the cell's fault: the store cannot be written
+            pipe.send(("error", error))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _die_with_parent() -> None:
+    """Kills this process as soon as the one that asked for it is gone, so that no orphan goes on training."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

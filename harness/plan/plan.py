@@ -1,0 +1,241 @@
+"""A plan: the union of all cells that the designs need, each distinct cell once.
+
+Pure: no file is read and nothing is trained. What lies outside the settings (fingerprints of images and weights)
+arrives as a function.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.errors import StudyError
+from harness.plan.cell import Cell
+from harness.plan.variants import Variant, Variants, resolve_precision, same_settings
+from harness.study.changes import check_change, suggestion
+from harness.study.designs.comparisons import Changes, Comparison
+from harness.study.designs.registry import make_designs
+from harness.study.study import Profile, Study
+from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+
+__all__ = ["Plan", "Variant", "extend_manifest", "make_plan", "parse_seeds"]
+
+MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train and what to compare; made by `make_plan`.
+
+    Attributes:
+        study: as it was declared; the baseline of this run is `variants[0].settings`.
+        make_variant: any set of changes, in the order of the study, as a variant of this plan. Raises StudyError where
+            they cannot stand together.
+    """
+
+    study: Study
+    profile: str
+    seeds: tuple[int, ...]
+    variants: tuple[Variant, ...]
+    comparisons: tuple[Comparison, ...]
+    make_variant: Callable[[Changes], Variant] = field(compare=False, repr=False)
+    notes: tuple[str, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exploratory(self) -> bool:
+        return self.study.profiles[self.profile].exploratory
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Each distinct cell once: seed by seed, so that an interrupted study has whole rows to compare."""
+        by_seed = (variant.cells[index] for index in range(len(self.seeds)) for variant in self.variants)
+        return tuple({cell.key: cell for cell in by_seed}.values())
+
+    @cached_property
+    def id(self) -> str:
+        """Names the study run: the same for every plan of this study, profile, baseline and data, so that more seeds
+        or more variants extend what is there."""
+        baseline = self.variants[0]
+        assert baseline.changes == (), "a plan starts with the baseline"
+        what = json.dumps([baseline.settings.identity(), sorted(self.fingerprints.items())], sort_keys=True)
+        return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+    @cached_property
+    def _names(self) -> dict[Changes, str]:
+        return {variant.changes: variant.name for variant in self.variants}
+
+    def name_of(self, changes: Changes) -> str:
+        """The name of one of this plan's variants, by its changes in the order of the study."""
+        return self._names[changes]
+
+    def manifest(self, command: str = "") -> dict[str, Any]:
+        """The plan as plain JSON, for the folder of cells and for tracking."""
+        return {
+            "id": self.id,
+            "study": self.study.name,
+            "title": self.study.title,
+            "profile": self.profile,
+            "exploratory": self.exploratory,
+            "fingerprints": dict(self.fingerprints),
+            "baseline": self.variants[0].settings.model_dump(mode="json"),
+            "variants": [
+                {
+                    "name": variant.name,
+                    "changes": list(variant.changes),
+                    "summary": variant.summary,
+                    "settings": variant.settings_hash,
+                    "cells": {str(cell.seed): cell.key for cell in variant.cells},
+                }
+                for variant in self.variants
+            ],
+            "comparisons": [
+                {
+                    "design": it.design,
+                    "label": it.label,
+                    "variant": self.name_of(it.variant),
+                    "reference": self.name_of(it.reference),
+                }
+                for it in self.comparisons
+            ],
+            "notes": list(self.notes),
+            "published": [it.model_dump() for it in self.study.published],
+            "declared": self.study.baseline.model_dump(mode="json"),  # before the profile and the command line
+            "command": command,
+        }
+
+
+def make_plan(
+    study: Study,
+    *,
+    fingerprints: Callable[[Settings], Mapping[str, str]],
+    precision: str,
+    profile: str = "standard",
+    designs: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The variants, cells and comparisons that a study needs.
+
+    Args:
+        fingerprints: what settings name but do not hold, by role, to hashes.
+        precision: what `auto` means on this machine.
+        designs: names; empty for the study's own.
+        seeds: empty for the profile's: 0, 1, 2, ...
+        only, skip: names of changes and combinations; empty `only` means all.
+        overrides: settings of the baseline by dotted path, over the profile's.
+
+    Raises:
+        StudyError: an unknown name, a change that alters nothing, changes that exclude each other, or settings that are
+            not allowed; every problem at once.
+    """
+    chosen = study.profile(profile)
+    selected, problems = _select(study, profile, only, skip)
+    baseline, more = _baseline(study, chosen, overrides or {}, precision)
+    problems += more
+    if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
+        problems.append(f"seeds {', '.join(map(str, seeds))}: expected different whole numbers from 0.")
+    here = study.model_copy(update={"baseline": baseline})  # what can be combined depends on the baseline of this run
+    try:
+        designed = make_designs(here, designs or study.designs, selected)
+    except StudyError as error:
+        raise StudyError(*problems, *error.problems) from None
+    comparisons = tuple(comparison for design in designed for comparison in design.comparisons)
+    left_out = (f"profile {profile} leaves out {', '.join(chosen.skip)}.",) if chosen.skip else ()
+    notes = (*left_out, *(note for design in designed for note in design.notes))
+    if not comparisons and (only or skip) and not problems:
+        raise StudyError(*notes)
+    needed: dict[Changes, None] = {(): None}
+    for design in designed:
+        needed |= dict.fromkeys(changes for it in design.comparisons for changes in (it.reference, it.variant))
+        needed |= dict.fromkeys(design.further)
+    used = {name for changes in needed for name in changes}
+    problems += [it for change in here.changes if change.name in used for it in check_change(baseline, change)]
+    if problems:
+        raise StudyError(*problems)
+    seeds = tuple(seeds) or tuple(range(chosen.seeds))
+    make = Variants(here, seeds, precision=precision, filter_scale=chosen.filter_scale, fingerprints=fingerprints)
+    variants = tuple(make(changes) for changes in needed)
+    problems = same_settings(variants)
+    if problems:
+        raise StudyError(*problems)
+    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)))
+
+
+def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
+
+    Where a variant has other settings than before (its change was edited), its earlier cells are another variant's and
+    are dropped from the manifest; they stay in the folder of cells.
+    """
+    assert known["id"] == added["id"]
+    variants = {it["name"]: it for it in known["variants"]}
+    for it in added["variants"]:
+        known_as = variants.get(it["name"], it)
+        before = known_as if known_as["settings"] == it["settings"] else {"cells": {}}
+        cells = dict(sorted((before["cells"] | it["cells"]).items(), key=lambda item: int(item[0])))
+        variants[it["name"]] = {**before, **it, "cells": cells}  # what else was noted of it stays, such as its trial
+    comparisons = {tuple(it.values()): it for it in (*known["comparisons"], *added["comparisons"])}
+    notes = dict.fromkeys((*known["notes"], *added["notes"]))
+    both = {"variants": list(variants.values()), "comparisons": list(comparisons.values()), "notes": list(notes)}
+    return {**added, **both}
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`10` means ten seeds, 0 to 9; `3,5,8` means those; `4,` means the one seed 4.
+
+    Raises:
+        StudyError: not that form, a negative number, or a seed that stands twice.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+    if not all(part.isascii() and part.isdecimal() for part in listed):
+        raise StudyError(f"--seeds {text}: expected a count such as 10, or a list such as 0,1,2.")
+    numbers = [int(part) for part in listed]
+    if len(parts) == 1:
+        if numbers[0] == 0:
+            raise StudyError("--seeds 0: at least one seed is needed; for the one seed 0 write `0,`.")
+        if numbers[0] > MOST_SEEDS:
+            raise StudyError(f"--seeds {text}: more than {MOST_SEEDS:,}; for the one seed {text} write `{text},`.")
+        return tuple(range(numbers[0]))
+    if len(set(numbers)) < len(numbers):
+        raise StudyError(f"--seeds {text}: a seed stands twice.")
+    return tuple(numbers)
+
+
+def _layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Both sets of overrides, the upper one winning; where it names another kind, it replaces the whole branch."""
+    replaced = tuple(path.removesuffix("kind") for path in upper if path.endswith(".kind"))
+    return {path: value for path, value in lower.items() if not path.startswith(replaced)} | dict(upper)
+
+
+def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
+    """The selected names, and what is wrong with the request."""
+    known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
+    problems = [
+        f"{option} {name}: study {study.name!r} has no such change.{suggestion(name, known)} "
+        f"`harness changes --study {study.name}` lists all {len(known)}."
+        for option, names in (("--only", only), ("--skip", skip))
+        for name in names
+        if name not in known
+    ]
+    left_out = study.profile(profile).skip
+    problems += [f"--only {name}: profile {profile!r} leaves it out." for name in only if name in left_out]
+    return frozenset(only or known) - {*skip, *left_out}, problems
+
+
+def _baseline(
+    study: Study, profile: Profile, overrides: Mapping[str, Any], precision: str
+) -> tuple[Settings, list[str]]:
+    """The baseline of this run, and what is wrong with the request; with problems, the study's own baseline."""
+    try:
+        settings = with_overrides(study.baseline, _layered(flatten(profile.overrides), flatten(overrides)))
+    except ValidationError as error:
+        return study.baseline, [f"settings of this run: {problem}" for problem in problems_of(error)]
+    return resolve_precision(settings, precision), []

@@ -1,0 +1,109 @@
+"""From sets of changes to variants: resolved settings and a cell for each seed.
+
+Which sets are needed is said by the designs; `plan.py` puts both together.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.plan.cell import Cell, make_cells
+from harness.study.changes import combine
+from harness.study.designs.comparisons import Changes, combination_names, variant_name
+from harness.study.study import Study
+from harness.trainers.images.settings import ConvNet, Settings, with_overrides
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The baseline plus zero or more changes.
+
+    Attributes:
+        name: `baseline`, a named combination, or the names of the changes joined by `+`.
+        changes: names of changes, in the order of the study.
+        cells: one a seed, in the order of `Plan.seeds`.
+    """
+
+    name: str
+    changes: Changes
+    summary: str
+    settings: Settings
+    cells: tuple[Cell, ...]
+
+    @property
+    def settings_hash(self) -> str:
+        """Tells whether two variants of one name train the same thing, whatever their seeds."""
+        identity = json.dumps([self.settings.identity(), self.cells[0].fingerprints], sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+class Variants:
+    """Makes the variants of one plan; holds what all of them share, looked up once.
+
+    Args:
+        study: with the baseline of this run.
+        precision: what `auto` means on this machine.
+        filter_scale: factor on the filter counts, applied after the changes.
+        fingerprints: what settings name but do not hold, by role, to hashes.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        seeds: Sequence[int],
+        *,
+        precision: str,
+        filter_scale: float,
+        fingerprints: Callable[[Settings], Mapping[str, str]],
+    ) -> None:
+        self._baseline, self._seeds, self._precision, self._filter_scale = (
+            study.baseline,
+            seeds,
+            precision,
+            filter_scale,
+        )
+        self._fingerprints = fingerprints
+        self._changes = {change.name: change for change in study.changes}
+        self._combinations = combination_names(study)
+        self._summaries = {combination.name: combination.summary for combination in study.combinations}
+
+    def __call__(self, names: Changes) -> Variant:
+        """Raises StudyError where the changes exclude each other or make settings that are not allowed."""
+        changes = [self._changes[name] for name in names]
+        settings = resolve_precision(combine(self._baseline, changes), self._precision)
+        settings = scale_filters(settings, self._filter_scale)
+        name = variant_name(names, self._combinations)
+        joined = " + ".join(change.summary for change in changes) or "the baseline"
+        cells = make_cells(settings, self._seeds, self._fingerprints(settings))
+        return Variant(name, names, self._summaries.get(name) or joined, settings, tuple(cells))
+
+
+def resolve_precision(settings: Settings, precision: str) -> Settings:
+    """Settings in which `auto` is replaced by what it means on this machine."""
+    if settings.training.precision != "auto":
+        return settings
+    return with_overrides(settings, {"training.precision": precision})
+
+
+def scale_filters(settings: Settings, factor: float) -> Settings:
+    """Settings with every filter count of a `convnet` multiplied (at least 1); other models stay as they are."""
+    model = settings.model
+    if factor == 1 or not isinstance(model, ConvNet):
+        return settings
+    scaled = model.model_copy(update={"filters": tuple(max(1, round(count * factor)) for count in model.filters)})
+    return settings.model_copy(update={"model": scaled})
+
+
+def same_settings(variants: Sequence[Variant]) -> list[str]:
+    """Variants that would train the same thing, a sentence a pair: their difference would be zero by construction."""
+    first_of: dict[str, Variant] = {}
+    problems = []
+    for variant in variants:
+        twin = first_of.setdefault(variant.cells[0].key, variant)  # all have the same seeds in the same order
+        if twin is not variant:
+            problems.append(
+                f"variants {twin.name!r} and {variant.name!r} have the same settings, so their difference is zero by "
+                f"construction. Take one of their changes out (--skip)."
+            )
+    return problems

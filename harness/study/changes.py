@@ -1,0 +1,118 @@
+"""A change: one named edit of the baseline, as data.
+
+Changes are declared in studies (YAML), each with a summary, a source and its overrides; this module says what one is,
+which ones cannot go together, and what a set of them makes of a baseline. It does not read files.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import combinations
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.errors import StudyError
+from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+
+
+def _kebab_case(name: str) -> str:
+    if re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", name) and name != "baseline":
+        return name
+    raise ValueError(f"{name!r} is no name; expected small letters and digits joined by - or ., such as batch-norm-2")
+
+
+Name = Annotated[str, AfterValidator(_kebab_case)]  # `baseline` is taken
+
+
+class Change(BaseModel):
+    """One named edit.
+
+    Attributes:
+        name: kebab-case, what a person would say: `batch-norm`, `kernel-3`.
+        summary: one line for people.
+        source: where the idea comes from (a section, a paper).
+        group: changes of one group exclude each other; a combination holds at most one of them.
+        overrides: dotted path of a setting to its new value.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: Name
+    summary: Annotated[str, Field(min_length=1)]
+    source: str = ""
+    group: str = ""
+    overrides: Annotated[dict[str, Any], Field(min_length=1)]
+
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _dotted(cls, value: Any) -> Any:
+        return flatten(value) if isinstance(value, Mapping) else value
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'batch-norm'?"` for the closest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def conflicts(changes: Sequence[Change]) -> list[str]:
+    """Why these changes cannot stand in one combination, a sentence each; empty if they can."""
+    found = []
+    for first, second in combinations(changes, 2):
+        if first.name == second.name:
+            found.append(f"change {first.name!r} stands twice in one combination.")
+        elif first.group and first.group == second.group:
+            found.append(f"changes {first.name!r} and {second.name!r} exclude each other (group {first.group!r}).")
+        else:
+            found.extend(
+                f"changes {first.name!r} and {second.name!r} both set {path}; a combination may set each setting once."
+                for path in sorted(first.overrides.keys() & second.overrides.keys())
+            )
+    return found
+
+
+def check_change(baseline: Settings, change: Change) -> list[str]:
+    """What is wrong with one change of this baseline, a sentence each: a path or value that does not exist, or a
+    change that leaves the baseline as it is (its effect would be zero by construction)."""
+    known = setting_paths(baseline)
+    new_kinds = {path.rpartition(".")[0] for path in change.overrides if path.endswith(".kind")}
+    unknown = [
+        f"change {change.name!r}: unknown setting {path!r}.{suggestion(path, known)}"
+        for path in change.overrides
+        if path not in known and path.partition(".")[0] not in new_kinds and not path.startswith("model.options.")
+    ]
+    if unknown:
+        return unknown
+    try:
+        changed = with_overrides(baseline, change.overrides)
+    except ValidationError as error:
+        return [f"change {change.name!r}: {problem}" for problem in problems_of(error)]
+    if changed == baseline:
+        values = flatten(baseline.model_dump(mode="json"))
+        already = ", ".join(f"{path} is already {values.get(path)!r}" for path in change.overrides)
+        unchanged = f"change {change.name!r} leaves the baseline as it is ({already})"
+        return [f"{unchanged}, so its effect would be zero by construction."]
+    return []
+
+
+def combine(baseline: Settings, changes: Sequence[Change]) -> Settings:
+    """The settings of a variant: the baseline with the overrides of each change. The order does not matter.
+
+    Raises:
+        StudyError: the changes exclude each other, or together they make settings that are not allowed.
+    """
+    problems = conflicts(changes)
+    if problems:
+        raise StudyError(*problems)
+    merged = {path: value for change in changes for path, value in change.overrides.items()}
+    try:
+        return with_overrides(baseline, merged)
+    except ValidationError as error:
+        names = " + ".join(change.name for change in changes)
+        raise StudyError(*(f"{names}: {problem}" for problem in problems_of(error))) from None
+
+
+def setting_paths(settings: Settings) -> list[str]:
+    """Dotted paths of every setting that these settings have."""
+    return list(flatten(settings.model_dump()))

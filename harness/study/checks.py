@@ -1,0 +1,135 @@
+"""What can be wrong with a study beyond its single parts: between changes, combinations, designs, profiles.
+
+Also the way to see that at once with what is wrong in single parts: the sound rest of a study is checked, too.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from harness.study.changes import check_change, conflicts, setting_paths, suggestion
+from harness.study.designs.comparisons import BASELINE, combination_names, in_order
+from harness.study.designs.registry import design_problems
+from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+
+if TYPE_CHECKING:
+    from harness.study.study import Profile, Study
+
+Location = tuple[int | str, ...]
+
+
+def study_problems(study: "Study", *, declared: Collection[str], left_out: Sequence[Location]) -> list[str]:
+    """What is wrong between the parts of a study, a sentence each; the parts by themselves are valid.
+
+    Args:
+        declared: every name of a change or combination in the file, those of wrong parts included.
+        left_out: places of wrong parts that `pruned` left out; what depends on them is not judged.
+    """
+    doubtful = {str(place[1]) for place in left_out if place[0] == "baseline" and len(place) > 1}
+    problems = [*_name_problems(study), *_baseline_problems(study, doubtful), *_reference_problems(study, declared)]
+    if not left_out:
+        problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
+    return problems
+
+
+def with_hint(problem: str, known: Collection[str]) -> str:
+    """Adds the nearest known key to a message about an unknown one."""
+    if not problem.endswith(": unknown key"):
+        return problem
+    key = re.split(r"[.\]]", problem.removesuffix(": unknown key"))[-1]
+    return f"{problem} {key!r}.{suggestion(key, [path.rpartition('.')[2] for path in known])}"
+
+
+def declared_names(tree: dict[str, Any]) -> set[str]:
+    """The names of all changes and combinations in a file, valid or not."""
+    entries = [entry for key in ("changes", "combinations") for entry in as_list(tree.get(key))]
+    names = (entry.get("name") if isinstance(entry, dict) else entry for entry in entries)
+    return {name for name in names if isinstance(name, str)}
+
+
+def pruned(tree: dict[str, Any], locations: Sequence[Location]) -> dict[str, Any]:
+    """A copy without what stands at these places: a single setting of the baseline, otherwise the whole entry of a
+    list or mapping; name and title are made up where they are wrong."""
+    baseline = [location for location in locations if location[0] == "baseline"]
+    entries = {location[:2] for location in locations if len(location) > 1}
+    wholes = {location[0] for location in locations if len(location) == 1}
+    rest: dict[str, Any] = {"name": "unnamed", "title": "untitled"}
+    for key, value in tree.items():
+        if key == "baseline" and isinstance(value, dict):
+            rest[key] = _without_settings(value, baseline)
+        elif isinstance(value, list) and key not in wholes:
+            rest[key] = [entry for index, entry in enumerate(value) if (key, index) not in entries]
+        elif isinstance(value, dict) and key not in wholes:
+            rest[key] = {name: entry for name, entry in value.items() if (key, name) not in entries}
+        elif key not in wholes:
+            rest[key] = value
+    return {key: value for key, value in rest.items() if value not in ([], {})}
+
+
+def _without_settings(baseline: dict[str, Any], locations: Sequence[Location]) -> dict[str, Any]:
+    tree: dict[Any, Any] = {branch: dict(it) if isinstance(it, dict) else it for branch, it in baseline.items()}
+    for _, branch, *inside in locations:
+        settings = tree.get(branch)
+        leaf = next((part for part in inside if isinstance(settings, dict) and part in settings), None)
+        if leaf is None:
+            tree.pop(branch, None)
+        else:
+            del tree[branch][leaf]
+    return tree
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is; anything else, which pydantic refuses by itself, as nothing."""
+    return value if isinstance(value, list) else []
+
+
+def _name_problems(study: "Study") -> Iterator[str]:
+    names = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
+    for repeated in sorted({name for name in names if names.count(name) > 1}):
+        yield f"changes: the name {repeated!r} stands more than once; each change and combination needs its own."
+    named = combination_names(study)
+    for combination in study.combinations:
+        twin = named[in_order(study, combination.changes)]
+        if twin != combination.name:
+            yield f"combinations: {combination.name!r} and {twin!r} hold the same changes; take one of them out."
+
+
+def _baseline_problems(study: "Study", doubtful: Collection[str]) -> Iterator[str]:
+    """Changes and profiles that do not fit the baseline, but for changes in branches that are wrong themselves."""
+    for change in study.changes:
+        if {path.partition(".")[0] for path in change.overrides} & set(doubtful):
+            continue
+        yield from (f"changes: {problem}" for problem in check_change(study.baseline, change))
+    for name, profile in study.profiles.items():
+        yield from (f"profiles: {name}: {problem}" for problem in _profile_problems(study.baseline, profile))
+
+
+def _profile_problems(baseline: Settings, profile: "Profile") -> list[str]:
+    try:
+        with_overrides(baseline, flatten(profile.overrides))
+    except ValidationError as error:
+        return [with_hint(problem, setting_paths(baseline)) for problem in problems_of(error)]
+    return []
+
+
+def _reference_problems(study: "Study", declared: Collection[str]) -> Iterator[str]:
+    """Names that nothing declares, and combinations and paths of changes that cannot stand together."""
+    found = {change.name: change for change in study.changes}
+    combinations = [("combinations", it.name, it.changes) for it in study.combinations]
+    paths = [("paths", name, members) for name, members in study.paths.items()]
+    changes = sorted(set(declared) - {name for _, name, _ in combinations} | set(found))
+    for kind, name, members in (*combinations, *paths):
+        for member in members:
+            if member not in changes:
+                yield f"{kind}: {name}: unknown change {member!r}.{suggestion(member, changes)}"
+        known = [found[member] for member in members if member in found]
+        yield from (f"{kind}: {name}: {why}" for why in conflicts(known))
+    for name, profile in study.profiles.items():
+        for member in set(profile.skip) - set(declared):
+            yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"
+    variants = [BASELINE, *declared]
+    for published in study.published:
+        if published.variant not in variants:
+            yield f"published: unknown variant {published.variant!r}.{suggestion(published.variant, variants)}"

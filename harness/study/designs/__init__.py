@@ -1,0 +1,1 @@
+"""Designs: which sets of changes to compare, and with what. Pure combinatorics on names."""

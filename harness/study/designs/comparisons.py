@@ -1,0 +1,76 @@
+"""What a design is made of: sets of changes, their names, and the comparisons between them.
+
+The types that `designs.py`, `factorials.py` and `plan.py` share. No design is defined here, and nothing is trained.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.study.study import Study
+
+BASELINE = "baseline"
+Changes = tuple[str, ...]  # names of changes, in the order of the study; the baseline is the empty one
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One effect that a design asks for: `variant` minus `reference`, both sets of changes.
+
+    Attributes:
+        design: the name of its `Design`.
+        label: what the effect is of: the name of a change or a combination.
+    """
+
+    design: str
+    label: str
+    variant: Changes
+    reference: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What one design needs: the comparisons, further sets of changes to train, and remarks for the reader.
+
+    Attributes:
+        name: with the argument, such as `leave-one-out:model-1`; the comparisons of one design are one family.
+    """
+
+    name: str
+    comparisons: tuple[Comparison, ...]
+    further: tuple[Changes, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def in_order(study: "Study", names: Collection[str]) -> Changes:
+    """The names in the study's order, so that a set of changes has one spelling."""
+    return tuple(change.name for change in study.changes if change.name in names)
+
+
+def combination_names(study: "Study") -> dict[Changes, str]:
+    """The sets of changes that the study has given a name."""
+    return {in_order(study, combination.changes): combination.name for combination in study.combinations}
+
+
+def variant_name(changes: Changes, named: dict[Changes, str]) -> str:
+    """What people call a set of changes: `baseline`, a named combination, or the names joined by `+`.
+
+    Args:
+        named: as `combination_names` gives them.
+    """
+    return named.get(changes) or "+".join(changes) or BASELINE
+
+
+def against_baseline(
+    study: "Study",
+    design: str,
+    sets: Iterable[Changes],
+    *,
+    further: Sequence[Changes] = (),
+    notes: Sequence[str] = (),
+) -> Design:
+    """A design that compares each of these sets of changes with the baseline."""
+    named = combination_names(study)
+    comparisons = tuple(Comparison(design, variant_name(changes, named), changes, ()) for changes in sets)
+    return Design(design, comparisons, tuple(further), tuple(notes))

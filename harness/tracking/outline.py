@@ -1,0 +1,168 @@
+"""The tree of runs that one manifest asks for: identities, names, tags; and the images of its variants and of itself.
+
+The tags repeat what the nesting says, so that sorting and filtering work without it. Identities hold the store's own
+id: two machines that run the same study against one server make two trees, and do not fight over one.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from harness.tracking.ledger import Entry
+from harness.tracking.run_image import (
+    LONGEST_TAG,
+    Artifact,
+    Point,
+    RunImage,
+    RunStatus,
+    group_status,
+    params,
+    shortened,
+)
+
+PARENT_TAG = "mlflow.parentRunId"
+STATES: Mapping[RunStatus, str] = {
+    "RUNNING": "running",
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "KILLED": "interrupted",
+}
+Variant = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """One manifest in one store."""
+
+    manifest: Mapping[str, Any]
+    store_id: str
+
+    @property
+    def id(self) -> str:
+        return str(self.manifest["id"])
+
+    @property
+    def study_key(self) -> str:
+        return self._key()
+
+    def variant_key(self, variant: Variant) -> str:
+        return self._key(variant["name"])
+
+    def cell_key(self, variant: Variant, cell_key: str) -> str:
+        """The identity of the run that shows this cell in this variant; the same cell has one in every study."""
+        return self._key(variant["name"], cell_key)
+
+    def cell_tags(self, variant: Variant, parent: str) -> dict[str, str]:
+        return {**self._variant_tags(variant), "harness.kind": "cell", PARENT_TAG: parent}
+
+    def variant_image(
+        self,
+        variant: Variant,
+        entries: Mapping[str, Entry],
+        *,
+        parent: str,
+        is_live: bool,
+        first_ms: int | None = None,
+        points: Sequence[Point] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> RunImage:
+        """Args:
+        entries: what the ledger holds, by identity; cells that are not in it have not started.
+        first_ms: when the first cell started, where no cell is in the ledger yet.
+        settings: of its cells, where one of them has started.
+        """
+        shown = {**self._variant_tags(variant), PARENT_TAG: parent}
+        if variant.get("summary"):
+            shown["mlflow.note.content"] = shortened(variant["summary"], LONGEST_TAG)
+        known = [entries.get(self.cell_key(variant, key)) for key in variant["cells"].values()]
+        return self._group(
+            key=self.variant_key(variant),
+            name=variant["name"],
+            known=known,
+            is_live=is_live,
+            first_ms=first_ms,
+            tags=shown,
+            params=params(settings or {}),
+            points=tuple(points),
+        )
+
+    def study_image(
+        self,
+        entries: Mapping[str, Entry],
+        *,
+        is_live: bool,
+        first_ms: int | None = None,
+        artifacts: Sequence[Artifact] = (),
+    ) -> RunImage:
+        text = json.dumps(self.manifest, indent=1)
+        manifest = Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
+        command = self.manifest.get("command", "")
+        note = self.manifest["title"] + (f"\n\n    {command}" if command else "")
+        known = [
+            entries.get(self.cell_key(variant, key))
+            for variant in self.manifest["variants"]
+            for key in variant["cells"].values()
+        ]
+        return self._group(
+            key=self.study_key,
+            name=self.id,
+            known=known,
+            is_live=is_live,
+            first_ms=first_ms,
+            tags={
+                **self._study_tags(),
+                "mlflow.note.content": shortened(note, LONGEST_TAG),
+                "mlflow.source.name": shortened(command or "harness", LONGEST_TAG),
+                "mlflow.source.type": "LOCAL",
+            },
+            params=params({"fingerprint": self.manifest["fingerprints"]}),
+            artifacts=(manifest, *artifacts),
+        )
+
+    def _group(
+        self,
+        *,
+        known: Sequence[Entry | None],
+        is_live: bool,
+        first_ms: int | None,
+        tags: dict[str, str],
+        **rest: Any,
+    ) -> RunImage:
+        status = group_status((entry.state if entry else "waiting" for entry in known), is_live=is_live)
+        started = [entry for entry in known if entry]
+        now = time.time_ns() // 1_000_000
+        ends = [entry.end_ms for entry in started if entry.end_ms]
+        return RunImage(
+            study_id=self.id,
+            state=STATES[status],
+            status=status,
+            start_ms=min((entry.start_ms for entry in started), default=now if first_ms is None else first_ms),
+            end_ms=None if status == "RUNNING" else max(ends, default=None),
+            tags={**tags, "harness.status": STATES[status]},
+            **rest,
+        )
+
+    def _study_tags(self) -> dict[str, str]:
+        return {
+            "harness.kind": "study",
+            "harness.store": self.store_id,
+            "harness.study": self.manifest["study"],
+            "harness.study_id": self.id,
+            "harness.profile": self.manifest["profile"],
+            "harness.exploratory": json.dumps(self.manifest["exploratory"]),
+        }
+
+    def _variant_tags(self, variant: Variant) -> dict[str, str]:
+        return {
+            **self._study_tags(),
+            "harness.kind": "variant",
+            "harness.variant": shortened(variant["name"], LONGEST_TAG),
+            "harness.changes": shortened("+".join(variant["changes"]), LONGEST_TAG),
+            **variant.get("tags", {}),  # of a search: its name and the trial's number
+        }
+
+    def _key(self, *parts: str) -> str:
+        return sha256(json.dumps([self.store_id, self.id, *parts]).encode()).hexdigest()[:32]

@@ -1,0 +1,156 @@
+"""Brings one run up to its image: creates it where it is missing, sends what it has not got, and notes that."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.files.locks import locked
+from harness.tracking.database import tracking_failures
+from harness.tracking.ledger import Entry, Ledger
+from harness.tracking.run_image import Point, RunImage
+from harness.tracking.server import KEY_TAG, Run, Server
+
+
+class Sender:
+    """The runs of one study run in one experiment. `lock` keeps the processes of this store from creating a run twice.
+
+    Attributes:
+        entries: what the ledger says about each run, by identity; kept up to date.
+    """
+
+    def __init__(self, server: Server, experiment: str, ledger: Ledger, study_id: str, lock: Path) -> None:
+        self._server, self._experiment, self._ledger, self._lock = server, experiment, ledger, lock
+        self.entries = ledger.of_study(study_id)
+
+    def check(self, study_key: str) -> None:
+        """Forgets the study's entries where its own run is gone: the database is another one, or someone deleted it."""
+        with locked(self._lock):
+            known = self._ledger.get(study_key)
+            if known and not self._is_active(known.run_id):
+                self._ledger.drop(self.entries)
+                self.entries = {}
+
+    def bring(self, image: RunImage) -> Entry:
+        """Makes the run as the image says, and returns its entry."""
+        entry = self.entries.get(image.key)
+        if entry is None or not _agrees(image, entry) or _noted(image, entry) != entry:
+            with locked(self._lock):
+                self.entries[image.key] = self._brought(image, self._ledger.get(image.key))
+        return self.entries[image.key]
+
+    def _brought(self, image: RunImage, entry: Entry | None) -> Entry:
+        entry = entry or self._look_up(image)
+        if entry is None:
+            return self._create(image)
+        try:
+            return self._add(image, entry) if _agrees(image, entry) else self._compare(image, entry)
+        except tracking_failures():
+            if self._is_active(entry.run_id):
+                raise
+            return self._create(image)  # someone deleted it there
+
+    def _look_up(self, image: RunImage) -> Entry | None:
+        """The run, where a process died between creating it and noting that. Of twins the older stays."""
+        found = self._server.find(self._experiment, {KEY_TAG: image.key})
+        for twin in found[1:]:
+            self._server.delete_run(twin.run_id)
+        return self._entry(image, found[0]) if found else None
+
+    def _create(self, image: RunImage) -> Entry:
+        tags = {**image.tags, KEY_TAG: image.key}
+        shown = self._ledger.of_cell(image.cell_key) if image.cell_key else []
+        if origins := [it.run_id for it in shown if it.key != image.key]:
+            tags["harness.copied_from"] = origins[0]
+        run = self._server.create_run(self._experiment, image.name, image.start_ms, tags)
+        return self._add(image, replace(self._entry(image, run), digest=image.digest(0)))
+
+    def _compare(self, image: RunImage, entry: Entry) -> Entry:
+        """Asks the server what the run has got, and adds the rest; makes it again where it contradicts the image.
+
+        Points that the image has not got (yet) are no contradiction while the cell has not ended: an attempt that
+        starts from the beginning passes them again.
+        """
+        run = self._server.run(entry.run_id)
+        if run is None or not run.is_active:
+            return self._create(image)
+        points = self._server.points(run)
+        there = {(point.key, point.step): point.value for point in points}
+        wanted = {(point.key, point.step): point.value for point in image.points}
+        extras = there.keys() - wanted.keys()
+        is_contradicted = (
+            len(there) < len(points)
+            or any(wanted.get(place, value) != value for place, value in there.items())
+            or any(run.params.get(name, text) != text for name, text in image.params.items())
+            or (len(extras) > 0 and image.has_ended)
+        )
+        if is_contradicted:
+            self._server.delete_run(run.run_id)
+            return self._create(image)
+        missing = [point for point in image.points if (point.key, point.step) not in there]
+        entry = replace(self._entry(image, run), artifacts=entry.artifacts)
+        return self._add(image, entry, points=missing, is_settled=not extras)
+
+    def _add(
+        self, image: RunImage, entry: Entry, *, points: Sequence[Point] | None = None, is_settled: bool = True
+    ) -> Entry:
+        """Sends what the entry lacks, the status last: a run that says FINISHED has got everything."""
+        points = image.points[entry.num_points :] if points is None else points
+        tags = {name: text for name, text in image.tags.items() if entry.tags.get(name) != text}
+        params = {} if entry.has_params else image.params
+        artifacts = [it for it in image.artifacts if entry.artifacts.get(it.name) != it.version]
+        dataset = None if entry.has_dataset else image.dataset
+        has_status = (entry.status, entry.end_ms) == (image.status, image.end_ms or 0)
+        if points or tags or params or artifacts or dataset or not has_status:
+            self._ledger.unsettle(entry)
+            self._server.send(entry.run_id, points, params, tags)
+            if dataset:
+                self._server.log_dataset(entry.run_id, dataset)
+            for artifact in artifacts:
+                self._server.put(entry.run_id, entry.artifact_uri, artifact)
+            if not has_status:
+                self._server.set_status(entry.run_id, image.status, image.end_ms)
+        return self._ledger.put(_noted(image, entry, is_settled=is_settled))
+
+    def _is_active(self, run_id: str) -> bool:
+        run = self._server.run(run_id)
+        return run is not None and run.is_active
+
+    def _entry(self, image: RunImage, run: Run) -> Entry:
+        """What the server says of the run; its points are not known yet."""
+        return Entry(
+            key=image.key,
+            study_id=image.study_id,
+            cell_key=image.cell_key,
+            run_id=run.run_id,
+            experiment=self._experiment,
+            artifact_uri=run.artifact_uri,
+            status=run.status,
+            tags=dict(run.tags),
+            has_params=image.params.keys() <= run.params.keys(),
+            has_dataset=run.has_dataset,
+        )
+
+
+def _agrees(image: RunImage, entry: Entry) -> bool:
+    """Whether the entry is a true account of the run, and the run a beginning of the image."""
+    return entry.settled and image.digest(entry.num_points) == entry.digest
+
+
+def _noted(image: RunImage, entry: Entry, *, is_settled: bool = True) -> Entry:
+    """The entry of the run once it is as the image says."""
+    return replace(
+        entry,
+        settled=is_settled,
+        state=image.state,
+        status=image.status,
+        start_ms=image.start_ms if image.cell_key else 0,  # a group has the time of the first cell that is known now
+        end_ms=image.end_ms or 0,
+        journal_bytes=image.journal_bytes,
+        num_events=image.num_events,
+        num_points=len(image.points),
+        digest=image.digest(len(image.points)),
+        has_params=entry.has_params or bool(image.params),
+        has_dataset=entry.has_dataset or image.dataset is not None,
+        tags={**entry.tags, **image.tags},
+        artifacts={**entry.artifacts, **{artifact.name: artifact.version for artifact in image.artifacts}},
+    )

@@ -1,0 +1,185 @@
+"""The few things that are asked of MLflow, in our words. MLflow is imported on first use, after its environment is set.
+
+Only `MlflowClient` with explicit run ids: the fluent interface keeps an active run for each thread, and marks a run
+that an exception left as FINISHED.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from harness.errors import TrackingError
+from harness.tracking.database import configure_mlflow, init
+from harness.tracking.run_image import Artifact, Dataset, Point, RunStatus
+from harness.urls import masked
+
+KEY_TAG = "harness.run_key"
+POINTS_PER_BATCH, PAIRS_PER_BATCH = 800, 100  # MLflow: at most 100 params, 100 tags, 1000 of everything
+RUNS_PER_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as MLflow has it, without its metrics."""
+
+    run_id: str
+    artifact_uri: str
+    status: str
+    is_active: bool
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metric_keys: Sequence[str]
+    has_dataset: bool
+
+
+class Server:
+    """One tracking database or server, made ready by `init`.
+
+    Raises:
+        TrackingError: it cannot be used.
+    """
+
+    def __init__(self, uri: str, root: Path) -> None:
+        configure_mlflow()
+        init(uri, root)
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=uri)
+        self._uri, self._is_remote = uri, uri.startswith("http")
+        self._artifacts = None if self._is_remote else root.absolute() / "artifacts"
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment, made if need be. Its artifacts go below the store's folder, wherever we run."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            where = (self._artifacts / name).as_uri() if self._artifacts else None
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages show runs, not chats
+            return str(self._client.create_experiment(name, artifact_location=where, tags=kind))
+        if found.lifecycle_stage != "active":
+            raise TrackingError(
+                f"{masked(self._uri)}: experiment '{name}' is deleted. Restore it with `mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}`, or remove it for good with `mlflow gc`."
+            )
+        return str(found.experiment_id)
+
+    def create_run(self, experiment: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Run:
+        """A new run. A request that was repeated on its way has made twins (MLflow repeats POST too): one stays."""
+        run = self._client.create_run(experiment, start_time=start_ms, tags=dict(tags), run_name=name)
+        if self._is_remote:
+            for twin in self.find(experiment, {KEY_TAG: tags[KEY_TAG]}):
+                if twin.run_id != run.info.run_id:
+                    self.delete_run(twin.run_id)
+        return _as_run(run)
+
+    def delete_run(self, run_id: str) -> None:
+        """Moves it to MLflow's trash, from where it can be restored."""
+        self._client.delete_run(run_id)
+
+    def find(self, experiment: str, tags: Mapping[str, str], *, status: RunStatus | None = None) -> list[Run]:
+        """The runs with these tags, the oldest first. Costs about 3 ms for each run that is found."""
+        conditions = [f"tags.`{name}` = '{text}'" for name, text in tags.items()]
+        conditions += [f"attributes.status = '{status}'"] if status else []
+        found, token = [], None
+        while True:
+            page = self._client.search_runs(
+                [experiment],
+                " and ".join(conditions),
+                max_results=RUNS_PER_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += [_as_run(run) for run in page]
+            token = page.token
+            if not token:
+                return found
+
+    def run(self, run_id: str) -> Run | None:
+        """The run, or None where it does not exist."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _as_run(self._client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def points(self, run: Run) -> list[Point]:
+        """Every metric point that the run has got, in no order."""
+        histories = [self._client.get_metric_history(run.run_id, key) for key in run.metric_keys]
+        return [Point(it.key, it.value, it.timestamp, it.step) for history in histories for it in history]
+
+    def send(self, run_id: str, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(it.key, it.value, it.timestamp_ms, it.step) for it in points]
+        param_list = [Param(*pair) for pair in params.items()]
+        tag_list = [RunTag(*pair) for pair in tags.items()]
+        while metrics or param_list or tag_list:
+            self._client.log_batch(
+                run_id,
+                metrics=metrics[:POINTS_PER_BATCH],
+                params=param_list[:PAIRS_PER_BATCH],
+                tags=tag_list[:PAIRS_PER_BATCH],
+            )
+            del metrics[:POINTS_PER_BATCH], param_list[:PAIRS_PER_BATCH], tag_list[:PAIRS_PER_BATCH]
+
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        from mlflow import entities
+
+        it = entities.Dataset(dataset.name, dataset.digest, source_type="harness", source=dataset.source)
+        context = entities.InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(run_id, [entities.DatasetInput(it, tags=[context])])
+
+    def put(self, run_id: str, artifact_uri: str, artifact: Artifact) -> None:
+        """Stores an artifact; in a folder of this machine as a hard link, so that weights lie on the disk once."""
+        folder = _local_folder(artifact_uri)
+        if folder:
+            _place(artifact, folder)
+        elif isinstance(artifact.source, str):
+            self._client.log_text(run_id, artifact.source, artifact.name)
+        else:
+            parent = PurePosixPath(artifact.name).parent.as_posix()
+            self._client.log_artifact(run_id, str(artifact.source), None if parent == "." else parent)
+
+    def set_status(self, run_id: str, status: RunStatus, end_ms: int | None) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run_id, status=status)
+        else:
+            self._client.set_terminated(run_id, status, end_time=end_ms)
+
+
+def _as_run(run: Any) -> Run:
+    return Run(
+        run_id=run.info.run_id,
+        artifact_uri=run.info.artifact_uri,
+        status=run.info.status,
+        is_active=run.info.lifecycle_stage == "active",
+        tags=run.data.tags,
+        params=run.data.params,
+        metric_keys=list(run.data.metrics),
+        has_dataset=bool(run.inputs and run.inputs.dataset_inputs),
+    )
+
+
+def _local_folder(artifact_uri: str) -> Path | None:
+    parts = urlsplit(artifact_uri)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def _place(artifact: Artifact, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / artifact.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    if isinstance(artifact.source, str):
+        target.write_text(artifact.source)
+        return
+    try:
+        os.link(artifact.source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(artifact.source, target)

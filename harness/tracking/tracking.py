@@ -1,0 +1,267 @@
+"""Brings MLflow up to the folder of cells: study run > variant run > cell run, one experiment a study.
+
+The folder is the truth and MLflow a projection of it. A delivery looks at the journals, makes the image of each run
+(`image.py`, `outline.py`), subtracts what the ledger says was delivered (`ledger.py`) and sends the rest (`sender.py`,
+`server.py`). It can be cut off on any line and repeated at any time. Where the ledger is in doubt, the server is asked;
+a run that contradicts its journal (a cell that was trained again, with other numbers) goes to MLflow's trash and is
+made again. Training never waits for any of this: `follower.py`.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError
+from harness.files.locks import is_locked, locked
+from harness.store.cells import Cells, write_atomically
+from harness.store.result import STATUSES
+from harness.tracking.database import explained, tracking_failures
+from harness.tracking.ledger import Ledger, open_ledger
+from harness.tracking.outline import Outline, Variant
+from harness.tracking.run_image import cell_image, first_event_ms, journal_bytes, read_record
+from harness.tracking.sender import Sender
+from harness.tracking.server import Server
+from harness.tracking.summary import record_summary, summary_artifacts, summary_points
+from harness.urls import masked
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of a delivery.
+
+    Attributes:
+        delivered, pending: journal events, counted once for each study run that shows them.
+        problem: why the rest waits, a sentence; empty where nothing is wrong.
+    """
+
+    delivered: int
+    pending: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLink:
+    """Where to find a run: `url` in the browser, empty where tracking is a database and not a server."""
+
+    run_id: str
+    url: str
+
+
+class Tracking:
+    """The MLflow side of one store. Making it contacts nobody; the first delivery does, and makes the database ready.
+
+    Args:
+        uri: as `resolve_uri` gives it.
+        root: the store's folder, that of `Cells`.
+    """
+
+    def __init__(self, uri: str, root: Path) -> None:
+        self.uri, self.root = uri, root
+        self._folder = root / "tracking"
+        self._server: Server | None = None
+        self._checked: set[str] = set()  # study runs of which ledger and server agree, as far as this process knows
+
+    def project(self, manifest: Manifest, cells: Cells, keys: Collection[str] | None = None) -> Delivery:
+        """Brings the runs of one study run up to their journals; a second call in a row sends nothing.
+
+        Args:
+            keys: only these cells; None for all.
+
+        Raises:
+            TrackingError: the database or server cannot be used; what was sent until then counts.
+            StoreError: the folder of cells cannot be read.
+        """
+        return Delivery(sum(self.deliveries(manifest, cells, keys)))
+
+    def deliveries(self, manifest: Manifest, cells: Cells, keys: Collection[str] | None = None) -> Iterator[int]:
+        """`project`, run by run: gives the number of events delivered after each, and can be left at any of them.
+
+        The first one of a process also tells the truth about the other study runs of this experiment that still say
+        RUNNING although nobody works on them.
+        """
+        try:
+            self._server = self._server or Server(self.uri, self.root)
+            experiment = self._server.experiment(manifest["study"])
+            with self._open_ledger() as ledger:
+                if manifest["id"] not in self._checked:
+                    yield from self._settle_others(experiment, manifest["id"], cells, ledger)
+                yield from self._deliver(experiment, manifest, cells, ledger, keys)
+        except tracking_failures() as error:
+            self._checked.clear()
+            raise explained(error, self.uri) from error
+        except OSError as error:
+            raise StoreError(f"{error.filename}: cannot be read or written ({error.strerror}).") from error
+
+    def log_summary(
+        self, manifest: Manifest, effects_rows: Iterable[Mapping[str, Any]], files: Mapping[str, Path]
+    ) -> None:
+        """Keeps effects and files on disk, for the next delivery: metrics of the variant runs, files of the study run.
+
+        Args:
+            effects_rows: at most one a variant: `variant`, its name, and numbers (n, mean, sd, effect, low, high ...;
+                fractions). They become `test/accuracy:best-val/<name>`; texts and numbers that are not finite do not.
+            files: by the name of the artifact, such as `report/report.html`.
+        """
+        record_summary(self.root, manifest["id"], effects_rows, files)
+
+    def pending(self, manifest: Manifest, cells: Cells) -> int:
+        """Events of this study run that have not been delivered; from the disk alone."""
+        outline = self._outline(manifest)
+        with self._open_ledger() as ledger:
+            entries = ledger.of_study(outline.id)
+        waiting = 0
+        for variant in manifest["variants"]:
+            for key in variant["cells"].values():
+                entry = entries.get(outline.cell_key(variant, key))
+                if entry is None or entry.journal_bytes != journal_bytes(cells, key):
+                    waiting += max(0, len(cells.events(key)) - (entry.num_events if entry else 0))
+        return waiting
+
+    def run_link(self, manifest: Manifest, cell_key: str | None = None) -> RunLink | None:
+        """The run of the study, or of one of its cells; None where it has not been delivered. From the disk alone."""
+        outline = self._outline(manifest)
+        with self._open_ledger() as ledger:
+            entries = ledger.of_study(outline.id).values()
+        wanted = (
+            it for it in entries if it.run_id and (it.cell_key == cell_key if cell_key else it.key == outline.study_key)
+        )
+        entry = next(wanted, None)
+        if entry is None:
+            return None
+        address = f"{masked(self.uri).rstrip('/')}/#/experiments/{entry.experiment}/runs/{entry.run_id}"
+        return RunLink(entry.run_id, address if self.uri.startswith("http") else "")
+
+    def live_lock(self, study_id: str) -> Path:
+        """The lock that a process holds (shared) while it works on a study run: what makes RUNNING true."""
+        return self._folder / "live" / study_id
+
+    def _deliver(
+        self, experiment: str, manifest: Manifest, cells: Cells, ledger: Ledger, keys: Collection[str] | None = None
+    ) -> Iterator[int]:
+        assert self._server
+        outline = self._outline(manifest)
+        sender = Sender(self._server, experiment, ledger, outline.id, self._folder / "lock")
+        if outline.id not in self._checked:
+            sender.check(outline.study_key)
+            self._checked.add(outline.id)
+        this = _Pass(outline, sender, cells, is_live=is_locked(self.live_lock(outline.id)))
+        study_run = this.study()
+        for variant in manifest["variants"]:
+            yield from this.variant(variant, study_run, keys)
+        this.study()
+
+    def _settle_others(self, experiment: str, study_id: str, cells: Cells, ledger: Ledger) -> Iterator[int]:
+        assert self._server
+        stale = self._server.find(experiment, {"harness.store": self._store_id()}, status="RUNNING")
+        by_study = {run.tags["harness.study_id"] for run in stale} - {study_id}
+        manifests = {manifest["id"]: manifest for manifest in cells.manifests().values()} if by_study else {}
+        for other in sorted(by_study & manifests.keys()):
+            yield from self._deliver(experiment, manifests[other], cells, ledger)
+        dead = {other for other in by_study - manifests.keys() if not is_locked(self.live_lock(other))}
+        for run in stale:  # of study runs whose manifest is gone
+            if run.tags["harness.study_id"] in dead:
+                self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
+
+    def _outline(self, manifest: Manifest) -> Outline:
+        return Outline(manifest, self._store_id())
+
+    def _store_id(self) -> str:
+        """Made once, beside the cells: it stays theirs wherever they are copied to."""
+        path = self.root / "store-id"
+        if not path.exists():
+            with locked(self._folder / "lock"):
+                if not path.exists():
+                    write_atomically(path, uuid.uuid4().hex[:12])
+        return path.read_text()
+
+    def _open_ledger(self) -> AbstractContextManager[Ledger]:
+        return open_ledger(self._folder / "ledger.db", masked(self.uri))
+
+
+class _Pass:
+    """One pass over one study run. The runs of variants are made when the first of their cells starts."""
+
+    def __init__(self, outline: Outline, sender: Sender, cells: Cells, *, is_live: bool) -> None:
+        self._outline, self._sender, self._cells, self._is_live = outline, sender, cells, is_live
+        self._points = summary_points(cells.root, outline.id)
+        self._artifacts = summary_artifacts(cells.root, outline.id)
+
+    def study(self) -> str:
+        keys = (key for variant in self._outline.manifest["variants"] for key in variant["cells"].values())
+        image = self._outline.study_image(
+            self._sender.entries,
+            is_live=self._is_live,
+            first_ms=None if self._outline.study_key in self._sender.entries else first_event_ms(self._cells, keys),
+            artifacts=self._artifacts,
+        )
+        return self._sender.bring(image).run_id
+
+    def variant(self, variant: Variant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
+        """Delivers the cells, and the variant before them (its run is their parent) and after them (its state)."""
+        entries, variant_key = self._sender.entries, self._outline.variant_key(variant)
+        for cell_key in variant["cells"].values():
+            key = self._outline.cell_key(variant, cell_key)
+            is_wanted = keys is None or cell_key in keys
+            record = read_record(self._cells, cell_key) if is_wanted and not self._is_done(variant, cell_key) else None
+            if record is None:
+                continue
+            if variant_key not in entries:
+                self._bring_variant(variant, parent)
+            tags = self._outline.cell_tags(variant, entries[variant_key].run_id)
+            name = f"{variant['name']} seed {record.spec['seed']}"
+            num_before = entries[key].num_events if key in entries else 0
+            entry = self._sender.bring(cell_image(record, key=key, study_id=self._outline.id, name=name, tags=tags))
+            yield max(0, entry.num_events - num_before)
+        if variant_key in entries:
+            self._bring_variant(variant, parent)
+
+    def _bring_variant(self, variant: Variant, parent: str) -> None:
+        known = self._sender.entries.get(self._outline.variant_key(variant))
+        self._sender.bring(
+            self._outline.variant_image(
+                variant,
+                self._sender.entries,
+                parent=parent,
+                is_live=self._is_live,
+                first_ms=None if known else first_event_ms(self._cells, variant["cells"].values()),
+                points=self._points.get(variant["name"], ()),
+                settings=None if known and known.has_params else self._settings(variant),
+            )
+        )
+
+    def _is_done(self, variant: Variant, cell_key: str) -> bool:
+        """Whether the cell has ended, was delivered, and neither it nor its tags changed since (a search adds its trial
+        to a variant that was there before); costs one look at the disk."""
+        entry = self._sender.entries.get(self._outline.cell_key(variant, cell_key))
+        parent = self._sender.entries.get(self._outline.variant_key(variant))
+        return (
+            entry is not None
+            and parent is not None
+            and entry.settled
+            and entry.state in STATUSES
+            and self._outline.cell_tags(variant, parent.run_id).items() <= entry.tags.items()
+            and entry.journal_bytes == journal_bytes(self._cells, cell_key)
+        )
+
+    def _settings(self, variant: Variant) -> Mapping[str, Any]:
+        """Of the variant: those of any of its cells that has started."""
+        paths = (self._cells.folder(key) / "spec.json" for key in variant["cells"].values())
+        settings: Mapping[str, Any] = next((json.loads(it.read_text())["settings"] for it in paths if it.exists()), {})
+        return settings
+
+
+def sync(uri: str, root: Path) -> Delivery:
+    """Delivers whatever waits in a store, of every study run.
+
+    Raises:
+        TrackingError: the database or server cannot be used.
+    """
+    tracking, cells = Tracking(uri, root), Cells(root)
+    return Delivery(sum(tracking.project(manifest, cells).delivered for manifest in cells.manifests().values()))

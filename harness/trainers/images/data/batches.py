@@ -1,0 +1,218 @@
+"""Images as one uint8 tensor on the device: the split, the batches of an epoch, normalisation.
+
+Nothing is decoded, copied to the device or waited for within an epoch: a batch is an index into resident images.
+Where images come from is `sources.py`; random edits of training images are `augment.py`.
+
+Axes: N images, H rows, W columns, C = 3 channels. Images are stored (N, H, W, C); a permuted view of that is what
+PyTorch calls channels-last, so the network's preferred layout costs nothing.
+"""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness.errors import StudyError
+from harness.trainers.images.augment import DRAWS_PER_IMAGE, Edit
+from harness.trainers.images.data.sources import ImageArrays
+from harness.trainers.images.settings import Preprocessing
+from harness.trainers.images.streams import stream
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images on one device.
+
+    Attributes:
+        pixels: uint8 (N, H, W, C).
+        labels: int64 (N,), class indices.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some rows of some images.
+
+    Attributes:
+        rows: int64, ascending, on the CPU.
+    """
+
+    images: Images
+    rows: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train and validation share their images; `classes` says what the labels mean."""
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels, as stored."""
+        _, height, width, _ = self.train.images.pixels.shape
+        return height, width
+
+
+def make_splits(arrays: ImageArrays, *, fraction: float, seed: int, device: torch.device) -> Splits:
+    """Images on the device, in three splits; the same for every cell seed.
+
+    On the CPU the arrays are used in place: memory maps stay shared between processes.
+
+    Args:
+        fraction: of the training images that go to validation, rounded to the nearest whole number of images.
+        seed: the protocol's split seed, not the cell's.
+
+    Raises:
+        StudyError: training or validation would be empty.
+    """
+    train = _to_device(arrays.train_images, arrays.train_labels, device)
+    test = _to_device(arrays.test_images, arrays.test_labels, device)
+    train_rows, validation_rows = split_rows(len(train.labels), fraction=fraction, seed=seed)
+    return Splits(
+        train=Split(train, train_rows),
+        validation=Split(train, validation_rows),
+        test=Split(test, torch.arange(len(test.labels))),
+        classes=arrays.class_names,
+    )
+
+
+def split_rows(count: int, *, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows for training and rows for validation, each ascending; see `make_splits`."""
+    held_out = round(count * fraction)
+    if not 0 < held_out < count:
+        raise StudyError(
+            f"training.validation_fraction: {fraction} of {count} training images leaves {held_out} for validation and "
+            f"{count - held_out} for training; both need at least one"
+        )
+    shuffled = torch.randperm(count, generator=stream(seed, "split"))
+    return shuffled[held_out:].sort().values, shuffled[:held_out].sort().values
+
+
+def _to_device(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], device: torch.device) -> Images:
+    with warnings.catch_warnings():
+        # PyTorch warns that a read-only array could be written to through the tensor; nothing here writes.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return Images(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device))
+
+
+class Preprocess:
+    """Pixels to what the network takes: (x / 255 - mean) / std for each channel, then an optional resize.
+
+    The resize (bilinear, antialiased) follows the normalisation, on fewer pixels when it enlarges; the two commute,
+    because the weights of an interpolation sum to one.
+
+    Args:
+        width: of the images as stored, in pixels.
+        dtype: of the result; the arithmetic before it is float32.
+    """
+
+    def __init__(self, settings: Preprocessing, *, width: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.mean = torch.tensor(settings.mean, device=device)
+        self.std = torch.tensor(settings.std, device=device)
+        self.resize = settings.resize
+        self.dtype = dtype
+        # For a whole row of an image: three channels as the last axis are too short for vector instructions.
+        self._scale = (1 / (255 * self.std)).repeat(width)
+        self._shift = (-self.mean / self.std).repeat(width)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, H, W, C) to `dtype` (N, C, H', W'), channels-last in memory."""
+        rows = pixels.flatten(2).to(torch.float32).mul_(self._scale).add_(self._shift)
+        images = rows.view(pixels.shape).permute(0, 3, 1, 2)
+        if self.resize is not None:
+            size = (self.resize, self.resize)
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return images.to(self.dtype, memory_format=torch.channels_last)
+
+
+class TrainingBatches:
+    """The batches of any epoch, from any batch on: a function of (seed, epoch) alone, so nothing needs to be saved.
+
+    Each epoch has a new order, drawn from (seed, "shuffle", epoch); the last, shorter batch is dropped. Augmentation
+    draws come from (seed, "augmentation", epoch).
+
+    Args:
+        edits: of `augment.make_edits`; none, and nothing is drawn for them.
+
+    Raises:
+        StudyError: there are fewer images than one batch holds.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        edits: tuple[Edit, ...],
+        preprocess: Preprocess,
+        seed: int,
+    ) -> None:
+        if len(split) < batch_size:
+            raise StudyError(
+                f"training.batch_size: {batch_size} is more than the {len(split)} training images; "
+                "choose a smaller batch or more images"
+            )
+        self.batch_size = batch_size
+        self.edits = edits
+        self.preprocess = preprocess
+        self.steps_per_epoch = len(split) // batch_size
+        self._images, self._rows, self._seed = split.images, split.rows, seed
+
+    def order(self, epoch: int) -> Tensor:
+        """Rows of the epoch in the order of training, int64 (steps_per_epoch * batch_size,), on the CPU."""
+        shuffled = torch.randperm(len(self._rows), generator=stream(self._seed, "shuffle", epoch))
+        return self._rows[shuffled[: self.steps_per_epoch * self.batch_size]]
+
+    def between(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(inputs, labels) of the optimizer steps first, ..., last - 1, counted from 0 over all epochs."""
+        while first < last:
+            epoch, start = divmod(first, self.steps_per_epoch)
+            end = min(self.steps_per_epoch, start + last - first)
+            yield from self._within(epoch, start, end)
+            first += end - start
+
+    def _within(self, epoch: int, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        device = self._images.pixels.device
+        order = _send(self.order(epoch), device)
+        draws = _send(self._draws(epoch), device) if self.edits else None
+        for step in range(start, end):
+            batch = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            pixels = self._images.pixels.index_select(0, order[batch])
+            if draws is not None:
+                for edit in self.edits:
+                    pixels = edit(pixels, draws[batch])
+            yield self.preprocess(pixels), self._images.labels[order[batch]]
+
+    def _draws(self, epoch: int) -> Tensor:
+        shape = (self.steps_per_epoch * self.batch_size, DRAWS_PER_IMAGE)
+        return torch.rand(shape, generator=stream(self._seed, "augmentation", epoch))
+
+
+def evaluation_batches(split: Split, *, batch_size: int, preprocess: Preprocess) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, labels) of the split in order, each image once; the last batch may be shorter."""
+    images = split.images
+    rows_on_device = _send(split.rows, images.pixels.device)
+    for rows in torch.split(rows_on_device, batch_size):
+        yield preprocess(images.pixels.index_select(0, rows)), images.labels[rows]
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, without waiting for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,33 @@
+"""What cells need from outside, fetched and checked once before any of them starts: images and pretrained weights.
+
+Without them every single cell would fail, and several would download the same file at a time. Images that are decoded
+already cost nothing here; torch is imported only for cells with pretrained weights.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.plan.cell import Cell
+from harness.trainers.images.data.sources import load_images
+from harness.trainers.images.settings import ResNet18
+
+
+def prepare(cells: Iterable[Cell], *, cache: Path) -> None:
+    """Decodes (and downloads) the images that these cells name, and reads (and downloads) their pretrained weights.
+
+    Args:
+        cache: of decoded images.
+
+    Raises:
+        DataError: images or weights are missing, damaged or of another architecture, and cannot be downloaded.
+        StoreError: the cache cannot be written.
+    """
+    settings = [cell.settings for cell in cells]
+    for data in dict.fromkeys(it.data for it in settings):
+        load_images(data, cache=cache)
+    weights = {it.model.weights: it.model for it in settings if isinstance(it.model, ResNet18)}
+    for source, model in weights.items():
+        if source != "none":
+            from harness.trainers.images.models import build_model
+
+            build_model(model, 10, image_size=(224, 224), seed=0)  # loads the weights; the network itself is not kept
