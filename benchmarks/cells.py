@@ -35,7 +35,7 @@ FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"))
 
 def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     """One cell in this process, with `file_seconds`: what journal, checkpoints and best weights took of its time."""
-    from harness.trainers.images import train
+    from harness.trainers.images import train as training
 
     settings = workload.settings(variant)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
@@ -43,7 +43,7 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     for owner, name in FILE_WRITERS:
         setattr(owner, name, watch.timed(getattr(owner, name)))
     for name in ("save_checkpoint", "write_atomically"):
-        setattr(train, name, watch.timed(getattr(train, name)))
+        setattr(training, name, watch.timed(getattr(training, name)))
     with _store(workload) as cells:
         ready()
         run_one(cell, cells, partial(train, cache=workload.cache), device=workload.device, provenance={})
@@ -60,14 +60,14 @@ def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain
     """The same cell with no journal, no checkpoint and no weights written; `is_plain`: by PyTorch's convolutions."""
     import torch
 
-    from harness.trainers.images import train
+    from harness.trainers.images import train as training
 
     if is_plain:
-        train.winograd_pays = lambda: False
+        training.winograd_pays = lambda: False
     settings = workload.settings(variant)
     (cell,) = make_cells(settings, [0], workload.fingerprints)
     for name in ("save_checkpoint", "write_atomically"):
-        setattr(train, name, lambda *arguments: None)
+        setattr(training, name, lambda *arguments: None)
     ready()
     arrays, device = workload.images(), torch.device(workload.device)
     result = _finished(train.train_cell(cell, arrays, workload.scratch, device=device, on_event=lambda event: None))

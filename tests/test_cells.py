@@ -80,7 +80,7 @@ def test_a_claim_excludes_other_processes_and_ends_with_its_process(tmp_path):
     cells.open(cell)
     code = (
         "import sys; sys.path[:0] = sys.argv[2].split(':')\n"
-        "from pathlib import Path; from fakes import cells_for; from harness.cells import Cells\n"
+        "from pathlib import Path; from fakes import cells_for; from harness.store.cells import Cells\n"
         "with Cells(Path(sys.argv[1])).claim(cells_for()[0]) as mine: print(mine, flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -119,8 +119,8 @@ def test_a_damaged_cache_is_noticed_and_built_again(tmp_path):
 
 def test_three_processes_that_build_at_once_build_once(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from harness.settings import Shapes;"
-        "from harness.sources import load_images; cache = Path(sys.argv[1]);"
+        "import os, sys; from pathlib import Path; from harness.trainers.images.settings import Shapes;"
+        "from harness.trainers.images.data.sources import load_images; cache = Path(sys.argv[1]);"
         "images = load_images(Shapes(train_images=3000, test_images=10), cache=cache);"
         "(path,) = cache.glob('images/*/train_images.npy');"
         "print(int(images.train_images.sum(dtype='int64')), path.stat().st_ino, path.stat().st_mtime_ns)"
