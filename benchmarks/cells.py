@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.processes import Facts, Ready, peak_rss_bytes
 from benchmarks.workload import Workload
 from harness.cli.options import Planned
-from harness.cli.training import save_manifest, train_plan, unfinished
+from harness.cli.training import save_manifest, train, train_plan, unfinished
 from harness.execution.runner import run_one
 from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
