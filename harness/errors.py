@@ -10,7 +10,8 @@
     │   └── UnpairedSeedsError   a seed has a number on one side of a comparison only
     └── CellError                one cell could not be trained; it is recorded, the others go on
         ├── DivergedError        the loss is not finite
-        └── OutOfMemoryError     the device has too little memory
+        ├── OutOfMemoryError     the device has too little memory
+        └── DeviceLostError      the process can use its device no more, and has to end
 
 Mistakes of our own are `assert`s and keep their traceback; they do not belong here. The command line prints a
 HarnessError without a traceback and exits with 2.
@@ -65,6 +66,10 @@ class CellError(HarnessError):
 
 class DivergedError(CellError):
     """The loss is not finite."""
+
+
+class DeviceLostError(CellError):
+    """The process can use its device no more: every later cell in it would fail. Its cell is tried again in another."""
 
 
 class OutOfMemoryError(CellError):

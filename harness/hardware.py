@@ -6,6 +6,8 @@ Only what the identity of cells needs (which precision `auto` means here) and wh
 import ctypes
 import importlib.util
 import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -34,6 +36,23 @@ def resolve_device(requested: str) -> str:
     if kind == "cuda" and int(index or 0) >= count:
         raise HarnessError(f"--device {requested}: this machine shows {count} CUDA devices. Use --device cpu.")
     return requested
+
+
+def cuda_problem(device: str = "cuda") -> str:
+    """Why torch cannot compute on this CUDA device, by one real product and convolution in a process of its own; empty
+    where it can. The driver's library alone does not tell: this torch may be made for the CPU, for a newer driver, or
+    for other GPUs."""
+    code = (
+        f"import torch; device = torch.device({device!r}); x = torch.ones(1, 8, 8, 8, device=device); "
+        "y = torch.nn.functional.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).flatten(); "
+        "assert (y @ y).item() == 8 * 36 * 72**2, y"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"torch did not answer on {device} ({error})"
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return "" if done.returncode == 0 else said[-1] if said else f"torch ended with exit code {done.returncode}"
 
 
 def native_precision(device: str) -> Precision:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DivergedError
+from harness.errors import DeviceLostError, DivergedError
 from harness.plan.cell import Cell, make_cells
 from harness.store.result import Epoch, Result
 from harness.trainers.images.settings import Settings, with_overrides
@@ -59,7 +59,7 @@ def result_of(cell: Cell, test_accuracy: float = 0.5, **numbers: Any) -> Result:
 def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
     """Counts its calls in the folder; two validations, then a result that depends on the seed alone."""
     with (folder / "calls").open("a") as calls:
-        calls.write(f"{os.getpid()} {device}\n")
+        calls.write(f"{os.getpid()} {device} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
     on_event({"event": "started", "step": 0})
     on_event(epoch(10))
     on_event(epoch(20))
@@ -89,6 +89,14 @@ def die_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callable[[
         with (folder / "calls").open("a") as calls:
             calls.write("died\n")
         os.kill(os.getpid(), signal.SIGKILL)
+    return train(cell, folder, device=device, on_event=on_event)
+
+
+def poison_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+    if cell.seed == 1:
+        with (folder / "calls").open("a") as calls:
+            calls.write(f"{os.getpid()}\n")
+        raise DeviceLostError("the CUDA context is lost: CUDA error: an illegal memory access was encountered")
     return train(cell, folder, device=device, on_event=on_event)
 
 

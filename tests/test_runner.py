@@ -55,9 +55,10 @@ def test_two_workers_share_the_cells(tmp_path):
     run(todo, cells, fakes.train, devices=["cpu", "cuda:7"], provenance=PROVENANCE)
 
     workers = {tuple(calls(cells, cell)[0].split()) for cell in todo}
-    assert {device for _, device in workers} == {"cpu", "cuda:7"}
-    assert len({pid for pid, _ in workers}) == 2
-    assert str(os.getpid()) not in {pid for pid, _ in workers}
+    assert {device for _, device, _ in workers} == {"cpu", "cuda:0"}  # the only one that its worker sees
+    assert {visible for _, device, visible in workers if device == "cuda:0"} == {"7"}
+    assert len({pid for pid, _, _ in workers}) == 2
+    assert str(os.getpid()) not in {pid for pid, _, _ in workers}
 
 
 def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, in_process):

@@ -501,7 +501,8 @@ def test_tf32_is_switched_on_where_it_was_asked_for_and_read_back():
     replica = Replica(build_model(ConvNet(), 10, image_size=(32, 32), seed=0), "tf32", is_known=True)
     for precision in ("float32", "tf32", "float32"):
         with environment(threads=1, device=CPU, precision=precision):
-            assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is (precision == "tf32")
+            wanted = "tf32" if precision == "tf32" else "ieee"
+            assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == wanted
             assert _precision(replica) == precision
 
 
@@ -520,6 +521,7 @@ def test_cuda_is_initialised_before_its_memory_statistics_are_reset(monkeypatch)
         "reset_peak_memory_stats": reset,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "set_rng_state": lambda *_: None,
+        "empty_cache": lambda: None,
     }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)

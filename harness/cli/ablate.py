@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.cli.greedy import walk_greedy_path
 from harness.cli.options import Planned, json_option, plan_options, planned
-from harness.cli.training import announce, explain_failures, save_manifest, train_plan, unfinished
+from harness.cli.training import announce, check_device, explain_failures, save_manifest, train_plan, unfinished
 from harness.execution.provenance import command_line
 from harness.store.cells import Cells
 
@@ -45,6 +45,7 @@ def ablate(
     announce(console, work, todo, expected)
     if dry_run:
         return
+    check_device(work, todo)
     train_plan(console, work, todo, save_manifest(work), expected, in_process=in_process)
     if greedy:
         work = walk_greedy_path(console, work, only=request["only"], skip=request["skip"])

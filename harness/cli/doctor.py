@@ -14,6 +14,7 @@ from harness.execution.provenance import library_versions
 from harness.hardware import (
     cpu_name,
     cuda_capabilities,
+    cuda_problem,
     native_precision,
     resolve_device,
     usable_cores,
@@ -43,11 +44,12 @@ Check = tuple[bool, str, str]
 
 def _device() -> Check:
     if cuda_capabilities():
+        if problem := cuda_problem():
+            said = f"the driver shows a CUDA device, but torch cannot compute on it: {problem}"
+            return False, "device", f"{said}; install a driver and a torch that go together"
         import torch
 
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        if not torch.cuda.is_available():
-            return False, "device", "the driver shows a CUDA device, but torch cannot use it: install torch with CUDA"
         return True, "device", names
     return True, "device", f"{cpu_name()}, {usable_cores()} cores; no CUDA device"
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from harness.cli.options import Planned, json_option, planned, search_space_options
 from harness.cli.progress import RunProgress, duration
 from harness.cli.training import (
+    check_device,
     check_disk,
     followed,
     save_manifest,
@@ -96,7 +97,9 @@ def search(
     work = planned(**request, designs=("add-one", "combinations"))
     url = resolve_storage(storage, work.cells.root)
     _announce(console, work, url, num_trials)
-    check_disk(work, unfinished(work)[1])
+    todo, expected = unfinished(work)
+    check_disk(work, expected)
+    check_device(work, todo)
     with open_storage(url):
         pass  # can be used: a mistyped address must not leave a study run behind
     manifest = save_manifest(_only(work, []))

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from harness.cli.options import Planned
 from harness.cli.progress import RunProgress, duration, size
-from harness.errors import StoreError
+from harness.errors import HarnessError, StoreError
 from harness.execution.processes import warm_up
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import Event, run
+from harness.hardware import cuda_problem
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate, estimate
 from harness.plan.plan import extend_manifest
@@ -98,6 +99,7 @@ def train_plan(
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; said how to continue.
     """
     check_disk(work, expected)
+    check_device(work, todo)
     prepare(todo, cache=work.cache)
     if todo and not in_process:
         warm_up_workers()
@@ -187,6 +189,17 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: dict[str, Any]) 
         numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
         rows[str(row.variant)] |= numbers
     tracking.log_summary(manifest, rows.values(), {})
+
+
+def check_device(work: Planned, todo: Sequence[Cell]) -> None:
+    """Raises HarnessError where cells are to be trained on a CUDA device that torch cannot use."""
+    if todo and work.device.startswith("cuda"):
+        problem = cuda_problem(work.device)
+        if problem:
+            raise HarnessError(
+                f"--device {work.device}: torch cannot compute on it: {problem} Install a driver and a torch that go "
+                "together (`harness doctor` says which there are), or use --device cpu; nothing was started."
+            )
 
 
 def check_disk(work: Planned, expected: Estimate) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness.errors import HarnessError
+from harness.errors import DeviceLostError, HarnessError
 from harness.plan.cell import Cell
 from harness.store.cells import Cells, now
 from harness.store.result import Result
@@ -43,6 +43,9 @@ def run_one(
     """Makes sure that one cell has a result: trains it, or leaves it to the process that trains it now.
 
     An exception in training is recorded as the cell's result (status `failed`), with its traceback in the journal.
+
+    Raises:
+        DeviceLostError: this process can use its device no more; the cell has no result.
     """
 
     def journal(event: Event) -> None:
@@ -68,6 +71,9 @@ def stamped(result: Result, provenance: Mapping[str, Any]) -> Result:
 def _train_isolated(cell: Cell, folder: Path, train: Train, device: str, journal: Callable[[Event], None]) -> Result:
     try:
         return train(cell, folder, device=device, on_event=journal)
+    except DeviceLostError as error:
+        journal({"event": "failed", "reason": str(error), "traceback": traceback.format_exc()})
+        raise
     except Exception as error:  # a cell is the unit of isolation: the others go on
         trace = traceback.format_exc()
         log.debug("cell %s failed\n%s", cell.key, trace)

@@ -22,12 +22,17 @@ from multiprocessing.process import BaseProcess
 from tempfile import gettempdir
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import DeviceLostError, HarnessError
 from harness.execution.attempt import STOPPED, Event, Train, failed, run_one, stamped
 from harness.execution.todo import POLL_SECONDS, Progress, Todo
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 
+DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
+HINTS = {
+    -signal.SIGKILL: "; the machine may be out of memory",
+    DEVICE_LOST: "; its CUDA context was lost, as the cell's journal says",
+}
 LONGEST_TEMPORARY_FOLDER = 70  # characters; the server's socket is in it, with 32 more, and may have 103 (macOS) or 107
 
 
@@ -148,7 +153,7 @@ class Workers:
         self._workers[self._workers.index(worker)] = self._start(worker.device)
         code = worker.process.exitcode or 0
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        hint = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
+        hint = HINTS.get(code, "")
         reason = f"the worker process ended {how}{hint}"
         self._cells.append(cell.key, {"event": "failed", "reason": reason, "traceback": ""})
         self._deaths[cell.key] += 1
@@ -179,7 +184,8 @@ class Workers:
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._cells, self._train, device, self._provenance)
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        arguments = (theirs, self._cells, self._train, device, self._provenance, listed)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=_work, args=arguments, daemon=True, name=f"harness-{device}"
         )
@@ -209,8 +215,11 @@ def _deaf_to_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _work(pipe: Connection, cells: Cells, train: Train, device: str, provenance: Mapping[str, Any]) -> None:
+def _work(
+    pipe: Connection, cells: Cells, train: Train, device: str, provenance: Mapping[str, Any], listed: str
+) -> None:
     """The life of a worker: one cell after another, until the pipe closes."""
+    device = _see_only(device, listed)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
@@ -227,10 +236,29 @@ def _work(pipe: Connection, cells: Cells, train: Train, device: str, provenance:
 
         try:
             pipe.send(("done", run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)))
+        except DeviceLostError:
+            os._exit(DEVICE_LOST)  # at once: unwinding would call into the lost context
         except HarnessError as error:  # not the cell's fault: the store cannot be written
             pipe.send(("error", error))
         except (BrokenPipeError, ConnectionResetError):
             return
+
+
+def _see_only(device: str, listed: str) -> str:
+    """Hides every CUDA device but the worker's own, before CUDA starts in this process; gives its name from then on.
+
+    Without it a worker of `cuda:1` would open a context on the first device, too.
+
+    Args:
+        listed: $CUDA_VISIBLE_DEVICES of the command. Where it names devices (or MIG instances), the number counts among
+            those. The server that workers are forked from may have started with another one.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not index:
+        return device
+    visible = [it.strip() for it in listed.split(",") if it.strip()]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if int(index) < len(visible) else index
+    return "cuda:0"
 
 
 def _die_with_parent() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,12 @@ def environment(*, threads: int, device: torch.device, precision: Precision) -> 
 
     * `threads` CPU threads.
     * Denormal numbers count as zero: moments of units that never fire decay into that range, where a CPU is slow.
-    * float32 is float32 on CUDA too: TF32 only where it was asked for.
+    * float32 is float32 on CUDA too: TF32 only where it was asked for; and sums of bfloat16 products are in float32.
+    * cuDNN's deterministic algorithms. PyTorch's own `use_deterministic_algorithms` stays off: it refuses the gradient
+      of max pooling, which adds in an order of its own only where windows overlap (ResNet18's first one, when it
+      trains).
+
+    Memory that the cell cached on a CUDA device is given back, for it is shared with other workers.
     """
     _keep_freed_memory()
     before = torch.get_num_threads()
@@ -124,13 +130,36 @@ def environment(*, threads: int, device: torch.device, precision: Precision) -> 
     with torch.random.fork_rng(devices=devices):
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        switches = _set_switches(precision)
         try:
             yield
         finally:
+            for owner, name, value in switches:
+                setattr(owner, name, value)
             torch.set_flush_denormal(False)
             torch.set_num_threads(before)
+            if devices:
+                torch.cuda.empty_cache()
+
+
+def _set_switches(precision: Precision) -> list[tuple[Any, str, Any]]:
+    """Sets PyTorch's switches for CUDA, and gives what they were: owner, name, value.
+
+    Only the newer ones of TF32: the older `allow_tf32` raise once anybody has written the newer.
+    """
+    backends = torch.backends
+    rounding = "tf32" if precision == "tf32" else "ieee"
+    wanted = [
+        (backends.cuda.matmul, "fp32_precision", rounding),
+        (backends.cudnn.conv, "fp32_precision", rounding),  # type: ignore[attr-defined]
+        (backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        (backends.cudnn, "deterministic", True),
+        (backends.cudnn, "benchmark", False),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in wanted]
+    for owner, name, value in wanted:
+        setattr(owner, name, value)
+    return before
 
 
 def _keep_freed_memory() -> None:
@@ -171,4 +200,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch or Python ran out of memory, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _OUT_OF_MEMORY)
+
+
+def is_poisoned(error: BaseException) -> bool:
+    """Whether a kernel failed in such a way (illegal access, assertion, ECC) that this process can use CUDA no more."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
+# What PyTorch's allocators, the CUDA runtime, cuBLAS and cuDNN say besides `OutOfMemoryError`.
+_OUT_OF_MEMORY = (
+    "not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",
+)

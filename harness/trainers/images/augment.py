@@ -9,6 +9,7 @@ chain of torchvision's transforms on uint8 images does.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -113,7 +114,7 @@ class Grayscale:
     probability: float
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        luminance = (images.float() @ images.new_tensor(_LUMA, dtype=torch.float32)).unsqueeze(3)
+        luminance = (images.float() @ _luma(images.device)).unsqueeze(3)
         return _where(draws[:, GRAYSCALE] < self.probability, _pixels(luminance), images)
 
 
@@ -139,6 +140,12 @@ def make_edits(augmentation: Augmentation, *, height: int, width: int) -> tuple[
         (a.grayscale > 0, Grayscale(a.grayscale)),
     ]
     return tuple(edit for is_asked, edit in asked if is_asked)
+
+
+@cache
+def _luma(device: torch.device) -> Tensor:
+    """The weights of red, green and blue, made once a device: a copy in each step would make the host wait."""
+    return torch.tensor(_LUMA, dtype=torch.float32, device=device)
 
 
 def _integers(uniform: Tensor, count: int) -> Tensor:

@@ -175,7 +175,9 @@ def _precision(replica: Replica) -> str:
         return "bfloat16"
     heavy = [module for module in replica.network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     dtypes = {module.weight.dtype for module in heavy if not isinstance(module, Logits)} or {torch.float32}
-    if _one(dtypes) == torch.float32 and torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.allow_tf32:
+    backends: Any = torch.backends
+    rounding = {backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision}
+    if _one(dtypes) == torch.float32 and rounding == {"tf32"}:
         return "tf32"
     return str(_one(dtypes)).removeprefix("torch.")
 
