@@ -50,7 +50,7 @@ class Service:
 
 
 def mlflow_server(uri: str, root: Path, port: int) -> Service:
-    """The MLflow server with its pages, over a database that `harness.store.init` has made ready.
+    """The MLflow server with its pages, over a database that `harness.tracking.init` has made ready.
 
     Args:
         uri: of the database; passed in the environment, for a password would show in the list of processes.

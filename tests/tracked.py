@@ -1,4 +1,4 @@
-"""Stores with hand-written journals, and an MLflow database beside them, for the tests of `harness.store`."""
+"""Stores with hand-written journals, and an MLflow database beside them, for the tests of `harness.tracking`."""
 
 import atexit
 import functools

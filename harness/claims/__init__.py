@@ -101,13 +101,13 @@ class StudyRun:
 
     @cached_property
     def table(self) -> "pd.DataFrame":
-        """A row per cell, as `harness.load.load_results` gives it."""
+        """A row per cell, as `harness.store.load.load_results` gives it."""
         from harness.store.load import results_table
 
         return results_table(self.cells, self.manifest)
 
     def curves(self, *variants: str) -> "pd.DataFrame":
-        """A row per validation of these variants, as `harness.load.load_curves` gives it."""
+        """A row per validation of these variants, as `harness.store.load.load_curves` gives it."""
         from harness.store.load import curves_table
 
         return curves_table(self.cells, self.manifest, variants)

@@ -1,7 +1,7 @@
 """One cell, once: claim it, train it, record what came of it. How to train arrives as an argument.
 
 The idempotent unit of work, in whatever process it runs; which cells, how many at a time and what happens when a
-process dies is `runner.py`'s and `workers.py`'s matter.
+process dies is `runner.py`'s and `processes.py`'s matter.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Runs cells: skips what has ended, continues what is partial, isolates what fails.
 
 `run` takes cells as workers get free, so that a search can decide late which one is next, and has each trained by
-`attempt.run_one`, in this process or in local worker processes (`workers.py`). How to train arrives as an argument;
+`attempt.run_one`, in this process or in local worker processes (`processes.py`). How to train arrives as an argument;
 nothing here imports anything heavy or prints: who wants to see progress passes a function.
 """
 

@@ -17,7 +17,7 @@ def overfitting_table(results: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFra
     """A row per variant with a finished cell, in the order of the results; means over its finished cells.
 
     Args:
-        curves: as `harness.load.curves_table` gives them. A cell without validations counts in `n`, not in `n_curves`.
+        curves: as `store.load.curves_table` gives them. A cell without validations counts in `n`, not in `n_curves`.
 
     Returns:
         OVERFITTING_COLUMNS. `best_epoch`: of the checkpoint with the lowest validation loss, out of `num_epochs`.

@@ -68,7 +68,7 @@ class Tables:
 
     Args:
         results: as `load_results` gives them, with `.attrs["manifest"]`.
-        load_curves: gives the frame of `harness.load.curves_table`; called once, when a table needs it.
+        load_curves: gives the frame of `harness.store.load.curves_table`; called once, when a table needs it.
         metric: what the effects are of; the variants are chosen by its validation twin.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
 

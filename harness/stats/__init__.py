@@ -1,6 +1,6 @@
 """Statistics: what the numbers of a study's cells say, and what they do not.
 
-Everything takes the results table (a row per cell, `harness.results.RESULT_COLUMNS`) and gives back a frozen dataclass,
+Everything takes the results table (a row per cell, `store.result.RESULT_COLUMNS`) and gives back a frozen dataclass,
 a table with a row per effect, or a sentence. Differences are fractions; neither the order of the rows nor that of the
 labels matters; the same table gives the same numbers. No file, no database, no training: this package knows tables
 only.
@@ -11,7 +11,7 @@ only.
     effect        what an effect is
     paired        one effect: a contrast within each seed
     family        effects tested together: add-one, leave-one-out, path; verdicts
-    harness.power seeds needed, detectable effect, prior sd (no table, so not of this package)
+    plan.power    seeds needed, detectable effect, prior sd (no table, so not of this package)
     combinations  interactions, Shapley values
     marginal      linear model over any combinations; the one-standard-error rule
     noise         A/A

@@ -119,6 +119,6 @@ class Effect:
     def is_meaningful(self) -> bool:
         """P(improve) is above one half, and its interval reaches beyond gamma = 0.75 (Bouthillier et al. 2021).
 
-        Needs about 29 seeds (`harness.power.noether_seeds`) to be decided either way.
+        Needs about 29 seeds (`harness.plan.power.noether_seeds`) to be decided either way.
         """
         return self.p_improve_low > 0.5 and self.p_improve_high > MEANINGFUL_P_IMPROVE

@@ -8,7 +8,7 @@
                        lock               held (flock) by the process that trains it; free again when that one dies
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
 
-This folder is the truth; MLflow (`store.py`) is a projection of it that can be made again at any time.
+This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ RESULT_DTYPES: Mapping[str, str] = (
     | {"seed": "int64", "dirty": "boolean"}
 )
 
-# A row per validation. `epoch` and the other numbers are those of `harness.results.Epoch`.
+# A row per validation. `epoch` and the other numbers are those of `harness.store.result.Epoch`.
 CURVE_COLUMNS: tuple[str, ...] = ("variant", "seed", *(field.name for field in fields(Epoch)))
 
 

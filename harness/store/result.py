@@ -2,7 +2,7 @@
 
 A result is written once, when its cell has ended (also when it ended badly: a diverged cell is an outcome). The table
 that everything downstream reads has a row per cell and the columns of `RESULT_COLUMNS`; it is built from results in
-`cells.py` and `store.py`, not here: this module knows neither files nor pandas.
+`load.py`, not here: this module knows neither files nor pandas.
 """
 
 from dataclasses import asdict, dataclass, fields

@@ -1,6 +1,6 @@
 """What a design is made of: sets of changes, their names, and the comparisons between them.
 
-The types that `designs.py`, `factorials.py` and `plan.py` share. No design is defined here, and nothing is trained.
+The types that `registry.py`, `factorials.py` and `harness.plan` share. No design is defined here; nothing is trained.
 """
 
 from collections.abc import Collection, Iterable, Sequence

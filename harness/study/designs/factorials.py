@@ -98,7 +98,7 @@ def greedy_candidates(study: "Study", selected: Collection[str], steps: Sequence
     """The variants to train for the next step of a greedy path: the steps so far plus one selected change each.
 
     The caller trains them, takes the change that helps most on validation, and asks again with it added; the path has
-    ended when nothing is left. `designs.path(study, "greedy", steps)` makes the comparisons of the finished path.
+    ended when nothing is left. `registry.path(study, "greedy", steps)` makes the comparisons of the finished path.
 
     Args:
         steps: names of changes so far; empty at the start.

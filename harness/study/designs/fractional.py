@@ -1,6 +1,6 @@
 """Two-level fractional factorials of resolution IV or more: which runs, what is confused with what.
 
-Arithmetic on numbers of factors and runs only; it knows no changes (`designs.py` puts names to the factors).
+Arithmetic on numbers of factors and runs only; it knows no changes (`factorials.py` puts names to the factors).
 
 With 2^b runs, b base factors take all combinations of on and off. Every further factor gets a column: a set of base
 factors, written as the bits of an integer, and it is on in the runs where an odd number of those is on. Sums modulo 2

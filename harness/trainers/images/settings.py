@@ -4,7 +4,7 @@ A frozen tree of pydantic models. `model` and `data` are tagged unions (by `kind
 one more member. Paths, worker counts, log levels and device indices are arguments of `run`, never settings; where a
 setting must hold a path (to images, to weights), the identity leaves it out and takes a fingerprint of what lies there.
 
-Does not belong here: reading YAML (`study.py`), edits by name (`changes.py`), torch.
+Does not belong here: reading YAML and edits by name (`harness.study`), torch.
 """
 
 import re
