@@ -100,6 +100,12 @@ def poison_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callabl
     return train(cell, folder, device=device, on_event=on_event)
 
 
+def die_at_birth(pipe: Any, *arguments: Any) -> None:
+    """The life of a worker that dies before it has looked at its first cell."""
+    pipe.recv()
+    os._exit(3)
+
+
 def die_once(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
     if not (folder / "calls").exists():
         (folder / "calls").write_text("died\n")

@@ -82,6 +82,16 @@ def test_a_worker_that_keeps_dying_on_a_cell_takes_only_that_cell_with_it(tmp_pa
     assert calls(cells, todo[1]) == ["died", "died"]  # tried once more
 
 
+def test_a_worker_that_dies_before_its_cell_has_a_folder_does_not_end_the_study(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.execution.processes._work", fakes.die_at_birth)
+    cells, todo = Cells(tmp_path), cells_for(2)
+
+    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE)
+
+    assert [cells.result(cell.key).status for cell in todo] == ["failed", "failed"]
+    assert {cells.result(cell.key).reason for cell in todo} == {"the worker process ended with exit code 3"}
+
+
 def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):
     cells, todo = Cells(tmp_path), cells_for(2)
 

@@ -123,6 +123,20 @@ def _failures_of_four(uri: str, root: Path) -> list[str]:
     return outcomes
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe"])
+def test_a_special_file_is_left_alone(tmp_path, kind):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # as a device, of size 0; made here, in a folder of this test's own
+    named = pipe if kind == "pipe" else tmp_path / "mlflow.db"
+    if named != pipe:
+        named.symlink_to(pipe)
+    before = os.lstat(named)
+    with pytest.raises(TrackingError, match=r"is no regular file .* left alone"):
+        init(f"sqlite:///{named}", tmp_path)
+    assert pipe.is_fifo()
+    assert os.lstat(named).st_ino == before.st_ino
+
+
 def test_four_processes_that_meet_a_fresh_sqlite_file_all_succeed(tmp_path):
     (tmp_path / ".mlflow.db.new").write_bytes(b"half a database, of a process that died while it made one")
     assert _failures_of_four(f"sqlite:///{tmp_path}/mlflow.db", tmp_path) == [""] * 4

@@ -155,6 +155,7 @@ class Workers:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         hint = HINTS.get(code, "")
         reason = f"the worker process ended {how}{hint}"
+        self._cells.open(cell)  # a worker that died as it started has not even made the folder
         self._cells.append(cell.key, {"event": "failed", "reason": reason, "traceback": ""})
         self._deaths[cell.key] += 1
         if self._deaths[cell.key] < 2:

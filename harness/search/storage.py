@@ -21,7 +21,7 @@ from harness.plan.cell import RECIPE
 from harness.search.choices import Prune
 from harness.search.locks import FileLocks, Locks, PostgresLocks
 from harness.search.space import Space
-from harness.tracking.database import SQLITE, sqlite_path
+from harness.tracking.database import SQLITE, refuse_special_file, sqlite_path
 from harness.urls import masked, url_problem
 
 ENVIRONMENT = "HARNESS_OPTUNA_STORAGE"
@@ -141,6 +141,7 @@ def _ready(url: str) -> optuna.storages.RDBStorage:
 
     path = sqlite_path(url)
     if path:
+        refuse_special_file(path)
         with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as database:
             database.execute("PRAGMA journal_mode = wal")  # who reads (the dashboard) does not wait for who writes
     arguments: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}} if path else {"pool_pre_ping": True}

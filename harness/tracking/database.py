@@ -163,6 +163,7 @@ SENTENCES = (
 
 
 def _init_sqlite(path: Path, root: Path) -> None:
+    refuse_special_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists() or path.stat().st_size == 0:
@@ -177,6 +178,13 @@ def _init_sqlite(path: Path, root: Path) -> None:
             database.execute("PRAGMA user_version = 0")  # a write, taken back: proves that one is possible
             database.rollback()
         _make_tables(f"{SQLITE}{path}", root)  # checks the version of an older database
+
+
+def refuse_special_file(path: Path) -> None:
+    """Raises TrackingError for a device, a pipe or a socket: its size is 0, but it is no new database to be made."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        what = "is no regular file (a device, a pipe or a socket), so it is left alone"
+        raise TrackingError(f"{path}: {what}; {ELSEWHERE}.")
 
 
 def _init_postgresql(uri: str, root: Path) -> None:
