@@ -2,13 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: ablate test gpu check bench clean
+.PHONY: ablate test quick gpu check bench clean
 
 ablate: .venv/installed  ## the main job on embedded images: every change of task3, three seeds, a table of effects
 	$(BIN)/harness ablate --study task3 --profile quick
 
 test: .venv/installed  ## the tests; no GPU, network or data set needed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: .venv/installed  ## the tests without servers, browsers, simulations and wheel builds: while one works
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 gpu: .venv/installed  ## what only a CUDA device can show; the first thing to run on a machine that has one
 	$(BIN)/python tests/gpu.py

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--cells", type=_count, default=8, help="of the study")
     add("--workers", type=_count, help="processes side by side; as many as cores, or 4 on CUDA, by default")
     add("--device", default="cpu", help="cpu (by default), cuda, cuda:N or auto")
-    add("--largest", type=_count, default=100_000, help="cells to plan; a store has 10,000 at most")
+    add("--largest", type=_count, default=100_000, help="cells to plan; `results` has 10,000 at most, `core` 1,000")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
     add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
     add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with")

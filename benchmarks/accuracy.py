@@ -9,22 +9,26 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.bare import bare_run
 from benchmarks.peer import build_network
 from benchmarks.processes import Facts, Ready
 from benchmarks.textbook import Start, train_by_protocol
-from harness.hardware import Precision, native_precision
+from harness.files.atomic import remove
 from harness.plan.cell import Cell, make_cells
 from harness.trainers.images.data.cache import ImageArrays
 from harness.trainers.images.data.sources import data_fingerprint, load_images
-from harness.trainers.images.models import ConvolutionalNetwork
+from harness.trainers.images.machine import Precision, native_precision
+from harness.trainers.images.models.convnet import ConvolutionalNetwork
 from harness.trainers.images.settings import ImageFolder, Settings, with_overrides
-from harness.trainers.images.train import Trainer, build_trainer, train_cell
+from harness.trainers.images.train import Parts, build_parts, train_on
+from harness.trainers.images.trainer import ImageTrainer
+from harness.trainers.run import CHECKPOINT, Event
 
 
 def textbook_accuracy(ready: Ready, folder: Path, cache: Path, device: str, epochs: int, seed: int) -> Facts:
     """Test accuracy, a fraction, of the textbook loop's baseline at its lowest validation loss."""
     cell, arrays = _problem(folder, cache, epochs, "float32", seed)
-    start = start_of(build_trainer(cell, arrays, torch.device("cpu")))
+    start = start_of(build_parts(cell.settings, arrays, seed=seed, device=torch.device("cpu")))
     ready()
     return train_by_protocol(cell.settings, arrays, torch.device(device), start)
 
@@ -33,33 +37,32 @@ def harness_accuracy(ready: Ready, folder: Path, cache: Path, device: str, epoch
     """The same of a cell in the device's native precision."""
     cell, arrays = _problem(folder, cache, epochs, native_precision(device), seed)
     place = cache / cell.key
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "checkpoint.pt").unlink(missing_ok=True)  # of a run before: this one trains from the start
+    remove(place / CHECKPOINT)  # of a run before: this one trains from the start
     val_losses: list[float] = []
+
+    def note(event: Event) -> None:
+        if event["event"] == "validation":
+            val_losses.append(event["metrics"]["val/loss"])
+
     ready()
-    result = train_cell(
-        cell,
-        arrays,
-        place,
-        device=torch.device(device),
-        on_event=lambda event: val_losses.append(event["val_loss"]) if event["event"] == "validation" else None,
-    )
-    assert result.is_finished, result
-    images = result.num_steps * cell.settings.training.batch_size
-    return {"images": images, "test_accuracy": result.test_accuracy, "val_losses": val_losses}
+    run = bare_run(cell, place, device, note)
+    train_on(run, arrays)
+    assert run.final is not None
+    images = run.num_steps * cell.settings.training.batch_size
+    return {"images": images, "test_accuracy": run.final["test/accuracy"], "val_losses": val_losses}
 
 
-def start_of(trainer: Trainer) -> Start:
+def start_of(parts: Parts) -> Start:
     """Split, first weights and orders of a cell that has not trained yet."""
-    splits = trainer.splits
-    network, ours = build_network(trainer.cell.settings), trainer.replica.master
+    splits = parts.splits
+    network, ours = build_network(parts.settings), parts.replica.master
     assert isinstance(ours, ConvolutionalNetwork)
     copy_weights(ours, network)
     return Start(
         network,
         splits.train.rows.tolist(),
         splits.validation.rows.tolist(),
-        lambda epoch: trainer.batches.order(epoch).tolist(),
+        lambda epoch: parts.batches.order(epoch).tolist(),
     )
 
 
@@ -80,5 +83,5 @@ def _problem(folder: Path, cache: Path, epochs: int, precision: Precision, seed:
     data = ImageFolder(path=str(folder.absolute()))
     settings = with_overrides(Settings(), {"training.precision": precision, "training.max_epochs": epochs})
     settings = settings.model_copy(update={"data": data})
-    (cell,) = make_cells(settings, [seed], {"data": data_fingerprint(data, cache=cache)})
+    (cell,) = make_cells(ImageTrainer(cache), settings, [seed], {"data": data_fingerprint(data, cache=cache)})
     return cell, load_images(data, cache=cache)

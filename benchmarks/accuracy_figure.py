@@ -20,8 +20,8 @@ from benchmarks.processes import together
 from benchmarks.report import Figure
 from benchmarks.sample import Described, Line, OnSample, Sample, values
 from benchmarks.workload import Request
-from harness.hardware import winograd_problem
 from harness.trainers.images.data.sources import data_fingerprint
+from harness.trainers.images.machine import winograd_problem
 from harness.trainers.images.settings import ImageFolder, Settings
 
 TEXTBOOK, HARNESS = "benchmarks.accuracy:textbook_accuracy", "benchmarks.accuracy:harness_accuracy"
@@ -106,8 +106,9 @@ def _kept(request: Request) -> Kept:
 def _sources(work: str) -> str:
     """A digest of the files that an answer depends on: for the textbook, its own, and what gives it its start."""
     if work == TEXTBOOK:
-        names = ["accuracy", "textbook", "peer", "../harness/data", "../harness/models", "../harness/streams"]
-        paths = [Path(__file__).parent / f"{name}.py" for name in names]
+        images = Path(__file__).parent.parent / "harness" / "trainers" / "images"
+        paths = [Path(__file__).parent / f"{name}.py" for name in ("accuracy", "textbook", "peer")]
+        paths += [images / "streams.py", *sorted((*images.glob("data/*.py"), *images.glob("models/*.py")))]
     else:
         package = Path(__file__).parent.parent / "harness"
         paths = [Path(__file__).parent / "accuracy.py", *sorted((*package.rglob("*.py"), *package.rglob("*.c")))]

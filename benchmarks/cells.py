@@ -11,26 +11,29 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks.bare import bare_run
 from benchmarks.processes import Facts, Ready, peak_rss_bytes
 from benchmarks.workload import Workload
-from harness.cli.options import Planned
-from harness.cli.training import save_manifest, train, train_plan, unfinished
+from harness.api.work import Work, save_manifest, unfinished
+from harness.cli.training import train_plan
 from harness.execution.runner import run_one
 from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
 from harness.store.cells import Cells
 from harness.store.result import Result
+from harness.study.load import make_study
 from harness.study.study import Study
 from harness.trainers.images.settings import Settings
+from harness.trainers.images.trainer import ImageTrainer
 
-# What the folder of cells writes: specification, journal, result. Timed in a process of its own, which ends with it.
-FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"))
+# What the folder of cells writes: specification, journal, result, the checkpoint's new name. Timed in a process of its
+# own, which ends with it.
+FILE_WRITERS = ((Cells, "open"), (Cells, "append"), (Cells, "write_result"), (Cells, "keep_checkpoint"))
 
 
 def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
@@ -38,7 +41,7 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     from harness.trainers.images import train as training
 
     settings = workload.settings(variant)
-    (cell,) = make_cells(settings, [0], workload.fingerprints)
+    (cell,) = make_cells(ImageTrainer(workload.cache), settings, [0], workload.fingerprints)
     watch = Stopwatch()
     for owner, name in FILE_WRITERS:
         setattr(owner, name, watch.timed(getattr(owner, name)))
@@ -46,7 +49,7 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
         setattr(training, name, watch.timed(getattr(training, name)))
     with _store(workload) as cells:
         ready()
-        run_one(cell, cells, partial(train, cache=workload.cache), device=workload.device, provenance={})
+        run_one(cell, cells, device=workload.device, provenance={})
         result = _finished(cells.result(cell.key))
     return {
         "images": result.num_steps * settings.training.batch_size,
@@ -58,20 +61,18 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
 
 def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain: bool = False) -> Facts:
     """The same cell with no journal, no checkpoint and no weights written; `is_plain`: by PyTorch's convolutions."""
-    import torch
-
     from harness.trainers.images import train as training
 
     if is_plain:
         training.winograd_pays = lambda: False
     settings = workload.settings(variant)
-    (cell,) = make_cells(settings, [0], workload.fingerprints)
-    for name in ("save_checkpoint", "write_atomically"):
+    (cell,) = make_cells(ImageTrainer(workload.cache), settings, [0], workload.fingerprints)
+    for name in ("_save", "write_atomically"):
         setattr(training, name, lambda *arguments: None)
     ready()
-    arrays, device = workload.images(), torch.device(workload.device)
-    result = _finished(train.train_cell(cell, arrays, workload.scratch, device=device, on_event=lambda event: None))
-    return {"images": result.num_steps * settings.training.batch_size}
+    run = bare_run(cell, workload.scratch, workload.device)
+    training.train_on(run, workload.images())
+    return {"images": run.num_steps * settings.training.batch_size}
 
 
 def train_study(ready: Ready, workload: Workload, variant: str, num_cells: int, workers: int) -> Facts:
@@ -105,19 +106,20 @@ def estimate_study(ready: Ready, workload: Workload, variant: str, num_cells: in
         return {"expected_seconds": expected, "seconds": time.monotonic() - began}
 
 
-def _planned(workload: Workload, variant: str, num_cells: int, workers: int, cells: Cells) -> Planned:
+def _planned(workload: Workload, variant: str, num_cells: int, workers: int, cells: Cells) -> Work:
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # the user's server is none of our business
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # as the command does
+    os.environ["HARNESS_CACHE"] = str(workload.cache)  # for workers, which make a trainer of their own
     plan = make_plan(
         _study_of(workload.settings(variant), num_cells),
         fingerprints=lambda settings: workload.fingerprints,
-        precision=workload.precision,
+        device=workload.device.partition(":")[0],
     )
     assert len(plan.cells) == num_cells
-    return Planned(plan, cells, workload.device, (workload.device,) * workers, workload.cache)
+    return Work(plan, cells, workload.device, (workload.device,) * workers)
 
 
-def _ablate(work: Planned) -> float:
+def _ablate(work: Work) -> float:
     """Trains what is missing; gives how long that was expected to take, in seconds."""
     todo, expected = unfinished(work)
     train_plan(Console(file=io.StringIO()), work, todo, save_manifest(work), expected)
@@ -129,11 +131,11 @@ def _study_of(settings: Settings, num_cells: int) -> Study:
     tree = {
         "name": "benchmark",
         "title": "Cells of one variant",
-        "baseline": settings.model_dump(mode="json"),
+        "baseline": settings.tree(),
         "changes": [],
         "profiles": {"standard": {"seeds": num_cells}},
     }
-    return Study.model_validate(tree)
+    return make_study(tree)
 
 
 def _finished(result: Result | None) -> Result:

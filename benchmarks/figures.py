@@ -5,6 +5,7 @@ from functools import partial
 
 from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
+from benchmarks.core_overhead_figure import measure_core
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
 from benchmarks.task4 import measure_task4
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "commands": measure_commands,
     "planning": measure_planning,
     "results": measure_results,
+    "core": measure_core,
     "baseline": partial(measure_variant, variant="baseline"),
     "overhead": measure_overhead,
     "estimate": measure_estimate,

@@ -22,7 +22,7 @@ def plan_of(num_cells: int) -> Plan:
         return make_plan(
             load_study("task3"),
             fingerprints=lambda settings: {"data": "made up"},
-            precision="float32",
+            overrides={"training.precision": "float32"},
             seeds=tuple(range(seeds)),
         )
 
@@ -49,7 +49,7 @@ def write_store(root: Path, num_cells: int) -> None:
         (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
         (folder / "journal.jsonl").write_text(json.dumps({"event": "started", "step": 0}) + "\n")
         (folder / "result.json").write_text(result)
-    cells.write_manifest(plan.id, plan.manifest("harness ablate --study task3"))
+    cells.write_manifest(plan.manifest("harness ablate --study task3"))
 
 
 def _result(cell: Cell) -> Result:
@@ -58,23 +58,20 @@ def _result(cell: Cell) -> Result:
         key=cell.key,
         seed=cell.seed,
         status="finished",
-        train_loss=0.9,
-        train_accuracy=accuracy,
-        val_loss=1.0,
-        val_accuracy=accuracy,
-        test_loss=1.0,
-        test_accuracy=accuracy,
-        best_step=4_000,
-        best_epoch=6.0,
+        metrics={name: accuracy if name.endswith("accuracy") else 1.0 for name in cell.trainer.metrics.names},
+        facts={
+            "best_step": 4_000,
+            "best_epoch": 6.0,
+            "num_epochs": 7.5,
+            "parameters": 390_410,
+            "precision": "float32",
+            "threads": 1,
+            "data_fingerprint": "made up",
+        },
         num_steps=5_000,
-        num_epochs=7.5,
         seconds=120.0,
-        parameters=390_410,
         peak_memory_bytes=10**9,
         device="cpu: made up",
-        precision="float32",
-        threads=1,
         versions="torch",
-        data_fingerprint="made up",
         finished_at="2026-01-01T00:00:00.000+00:00",
     )

@@ -10,14 +10,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks.processes import Facts, Ready, Together, together
 from benchmarks.report import Figure
 from benchmarks.sample import Contender, Line, OnSample, Sample, facts, ratio, side_by_side, values
 from benchmarks.workload import Request, Workload, write_images
-from harness.hardware import Precision
 from harness.study.load import load_study
+from harness.trainers.images.machine import Precision
 from harness.trainers.images.settings import Settings, with_overrides
+from harness.trainers.run import Event
 
 SIDE = 224
 MOST_IMAGES = {"cpu": 1_112, "cuda": 50_000}  # a tenth of them is held out
@@ -76,21 +78,32 @@ def settings_of(precision: Precision, threads: int, side: int) -> Settings:
 
 def train_harness(ready: Ready, workload: Workload, precision: Precision, threads: int, side: int = SIDE) -> Facts:
     """A whole cell; the time from its start to its second validation counts."""
-    import torch
-
+    from benchmarks.bare import bare_run
     from harness.plan.cell import make_cells
-    from harness.trainers.images.train import train_cell
+    from harness.trainers.images import train as training
+    from harness.trainers.images.trainer import ImageTrainer
 
     settings = settings_of(precision, threads, side)
-    (cell,) = make_cells(settings, [0], workload.fingerprints)
-    arrays, device = workload.images(), torch.device(workload.device)
+    (cell,) = make_cells(ImageTrainer(workload.cache), settings, [0], workload.fingerprints)
+    arrays = workload.images()
     moments: list[tuple[float, float]] = []
+    begin = training._train
+
+    def begin_by_the_clock(*arguments: Any) -> bool:
+        moments.append(clocks())
+        return begin(*arguments)
+
+    def note(event: Event) -> None:
+        if event["event"] == "validation":
+            moments.append(clocks())
+
     with tempfile.TemporaryDirectory(dir=workload.scratch) as folder:
         ready()
-        result = train_cell(cell, arrays, Path(folder), device=device, on_event=lambda event: moments.append(clocks()))
-    assert result.is_finished, result.reason
+        run = bare_run(cell, Path(folder), workload.device, note)
+        with mock.patch.object(training, "_train", begin_by_the_clock):
+            training.train_on(run, arrays)
     assert len(moments) >= 3, "start and two validations; three where the steps are an odd number"
-    images = result.num_steps * settings.training.batch_size
+    images = run.num_steps * settings.training.batch_size
     return {"images": images, **passed(moments[0], moments[-1]), "device_peak_bytes": device_peak(workload.device)}
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.hardware import Precision, native_precision
 from harness.plan.plan import make_plan
 from harness.study.load import load_study
 from harness.trainers.images.data.cache import ImageArrays, ImageChunks, store_images
 from harness.trainers.images.data.sources import data_fingerprint, load_images
+from harness.trainers.images.machine import Precision, native_precision
 from harness.trainers.images.settings import Cifar10, Settings, with_overrides
 
 CLASSES = 10
@@ -61,7 +61,7 @@ class Workload:
         plan = make_plan(
             load_study("task3"),
             fingerprints=lambda settings: self.fingerprints,
-            precision=self.precision,
+            device=self.device.partition(":")[0],
             designs=("add-one",) if variant == "baseline" else ("add-one", "combinations"),
             only=() if variant == "baseline" else (variant,),
         )

@@ -3,6 +3,10 @@
 The public names of the package; everything else may change between versions. Importing it imports no library: each
 name is looked up when it is first used.
 
+    Run             what a training of one's own gets: settings and seed in, metrics and checkpoints out
+    current_run     the run that this code trains, in a function or a script
+    ablate          trains what a study needs; `.effects` says which changes helped
+    confirm         the winner against the baseline, once, on seeds that nothing used before
     load_study      a declared study, by name or path
     load_results    every cell of a study run, a row each
     load_curves     every validation of a study run's cells
@@ -16,18 +20,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.api.ablation import ablate
+    from harness.api.confirmation import confirm
     from harness.errors import HarnessError
     from harness.report import figures
     from harness.report.formats import read_csv
     from harness.stats import effects
     from harness.store.load import load_curves, load_results
     from harness.study.load import load_study
+    from harness.trainers.current import current_run
+    from harness.trainers.run import Run
 
-__all__ = ["HarnessError", "effects", "figures", "load_curves", "load_results", "load_study", "read_csv"]
+__all__ = [
+    "HarnessError",
+    "Run",
+    "ablate",
+    "confirm",
+    "current_run",
+    "effects",
+    "figures",
+    "load_curves",
+    "load_results",
+    "load_study",
+    "read_csv",
+]
 
 # Public name -> (module, attribute); without an attribute it is the module itself.
 _HOMES = {
     "HarnessError": ("harness.errors", "HarnessError"),
+    "Run": ("harness.trainers.run", "Run"),
+    "ablate": ("harness.api.ablation", "ablate"),
+    "confirm": ("harness.api.confirmation", "confirm"),
+    "current_run": ("harness.trainers.current", "current_run"),
     "effects": ("harness.stats", "effects"),
     "figures": ("harness.report.figures", ""),
     "load_curves": ("harness.store.load", "load_curves"),

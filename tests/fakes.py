@@ -1,103 +1,120 @@
-"""Trainers of a few lines for tests of the runner; worker processes import them by name."""
+"""Trainers of a few lines for tests of the runner; worker processes import them by name.
+
+Their settings and metrics are those of the image trainer, so that stores look like real ones. `result_of` makes a
+`Result` for tests that write one by hand; `recorded_run` is a run without a store.
+"""
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DeviceLostError, DivergedError
+from harness.files.atomic import replace_synced
 from harness.plan.cell import Cell, make_cells
-from harness.store.result import Epoch, Result
-from harness.trainers.images.settings import Settings, with_overrides
+from harness.store.result import ENVELOPE, Result, Validation
+from harness.trainers.images.settings import Settings, parse_settings, with_overrides
+from harness.trainers.images.trainer import METRICS, ImageTrainer
+from harness.trainers.run import CHECKPOINT, Event, Run
+from harness.trainers.trainer import Trainer
 
 FLOAT32 = with_overrides(Settings(), {"training.precision": "float32"})
+FINAL = {
+    "train/loss": 0.3,
+    "train/accuracy": 0.9,
+    "val/loss": 0.8,
+    "val/accuracy": 0.6,
+    "test/loss": 0.9,
+    "test/accuracy": 0.5,
+}
+LOGGED = {"train/loss": 1.0, "train/accuracy": 0.5, "val/loss": 1.0, "val/accuracy": 0.5}
 
 
-def cells_for(num_seeds: int = 3, **overrides: Any) -> list[Cell]:
-    """Cells with float32 settings; keyword `model__dropout=0.5` sets `model.dropout`."""
-    dotted = {path.replace("__", "."): value for path, value in overrides.items()}
-    return make_cells(with_overrides(FLOAT32, dotted), range(num_seeds), {"data": "abc"})
+class FakeTrainer(Trainer):
+    """Images' settings and metrics, and a training of its own."""
+
+    recipe = 1
+    metrics = METRICS
+    notes_reads = False
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return f"{type(self).__module__}:{type(self).__name__}"
+
+    @classmethod
+    def from_study(cls, tree: Mapping[str, Any], root: Path) -> "FakeTrainer":
+        return cls()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "FakeTrainer":
+        return cls()
+
+    def parse(self, tree: Mapping[str, Any]) -> Settings:
+        return parse_settings(tree)
+
+    def fingerprints(self, settings: Any) -> dict[str, str]:
+        return {"data": "abc"}
+
+    def validations_per_epoch(self, settings: Any) -> int:
+        return ImageTrainer().validations_per_epoch(settings)
+
+    def max_epochs(self, settings: Any) -> float:
+        return ImageTrainer().max_epochs(settings)
+
+    def resolve(self, settings: Any, *, device: str, options: Mapping[str, Any]) -> Any:
+        return ImageTrainer().resolve(settings, device=device, options=options)
 
 
-def epoch(step: int, val_loss: float = 1.0) -> dict[str, Any]:
-    return {
-        "event": "validation",
-        "step": step,
-        "epoch": step / 10,
-        "train_loss": 1.0,
-        "train_accuracy": 0.5,
-        "val_loss": val_loss,
-        "val_accuracy": 0.5,
-        "seconds": float(step),
-    }
-
-
-def result_of(cell: Cell, test_accuracy: float = 0.5, **numbers: Any) -> Result:
-    accuracies = {"train_accuracy": 0.9, "val_accuracy": 0.6, "test_accuracy": test_accuracy}
-    losses = {"train_loss": 0.3, "val_loss": 0.8, "test_loss": 0.9}
-    filled: dict[str, Any] = {
-        "key": cell.key,
-        "seed": cell.seed,
-        "status": "finished",
-        "best_step": 20,
-        "best_epoch": 2.0,
-        "num_steps": 40,
-        "num_epochs": 4.0,
-        "seconds": 40.0,
-        "parameters": 1000,
-        "device": "cpu: test",
-        "precision": "float32",
-        "threads": 1,
-        "versions": "torch 2",
-        "data_fingerprint": "abc",
-    }
-    return Result(**(filled | accuracies | losses | numbers))
-
-
-def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+class Counting(FakeTrainer):
     """Counts its calls in the folder; two validations, then a result that depends on the seed alone."""
-    with (folder / "calls").open("a") as calls:
-        calls.write(f"{os.getpid()} {device} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
-    on_event({"event": "started", "step": 0})
-    on_event(epoch(10))
-    on_event(epoch(20))
-    return result_of(cell, 0.5 + cell.seed / 100)
+
+    def train(self, run: Run) -> None:
+        with (run.folder / "calls").open("a") as calls:
+            calls.write(f"{os.getpid()} {run.device} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
+        for step in (10, 20):
+            run.log(step, epoch=step / 10, **LOGGED)
+        finish(run, 0.5 + run.seed / 100)
 
 
-def train_slowly(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    on_event({"event": "started", "step": 0})
-    (folder / "pid").write_text(str(os.getpid()))
-    time.sleep(30)
-    return result_of(cell)
+class Slow(FakeTrainer):
+    def train(self, run: Run) -> None:
+        (run.folder / "pid").write_text(str(os.getpid()))
+        time.sleep(30)
+        finish(run)
 
 
-def fail_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    if cell.seed == 1:
-        raise ZeroDivisionError("planted")
-    return train(cell, folder, device=device, on_event=on_event)
+class FailsOnSeed1(Counting):
+    def train(self, run: Run) -> None:
+        if run.seed == 1:
+            raise ZeroDivisionError("planted")
+        super().train(run)
 
 
-def diverge(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    raise DivergedError("loss is not finite at epoch 4")
+class Diverging(FakeTrainer):
+    def train(self, run: Run) -> None:
+        raise DivergedError("loss is not finite at epoch 4")
 
 
-def die_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+class DiesOnSeed1(Counting):
     """The process is killed, as the kernel does when memory runs out."""
-    if cell.seed == 1:
-        with (folder / "calls").open("a") as calls:
-            calls.write("died\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train(cell, folder, device=device, on_event=on_event)
+
+    def train(self, run: Run) -> None:
+        if run.seed == 1:
+            with (run.folder / "calls").open("a") as calls:
+                calls.write("died\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().train(run)
 
 
-def poison_on_seed_1(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    if cell.seed == 1:
-        with (folder / "calls").open("a") as calls:
-            calls.write(f"{os.getpid()}\n")
-        raise DeviceLostError("the CUDA context is lost: CUDA error: an illegal memory access was encountered")
-    return train(cell, folder, device=device, on_event=on_event)
+class LosesItsDeviceOnSeed1(Counting):
+    def train(self, run: Run) -> None:
+        if run.seed == 1:
+            with (run.folder / "calls").open("a") as calls:
+                calls.write(f"{os.getpid()}\n")
+            raise DeviceLostError("the CUDA context is lost: CUDA error: an illegal memory access was encountered")
+        super().train(run)
 
 
 def die_at_birth(pipe: Any, *arguments: Any) -> None:
@@ -106,25 +123,114 @@ def die_at_birth(pipe: Any, *arguments: Any) -> None:
     os._exit(3)
 
 
-def die_once(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    if not (folder / "calls").exists():
-        (folder / "calls").write_text("died\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return train(cell, folder, device=device, on_event=on_event)
+class DiesOnce(Counting):
+    def train(self, run: Run) -> None:
+        if not (run.folder / "calls").exists():
+            (run.folder / "calls").write_text("died\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().train(run)
 
 
-def validations(steps: list[int]) -> list[Epoch]:
-    return [Epoch(**{name: value for name, value in epoch(step).items() if name != "event"}) for step in steps]
+class StepByStep(FakeTrainer):
+    """20 validations, one every 50 ms; continues after the last one that it saved."""
+
+    def train(self, run: Run) -> None:
+        saved = run.saved()
+        done = int(saved.read_text()) if saved else 0
+        for step in range(done + 1, 21):
+            time.sleep(0.05)
+            run.log(step, epoch=step / 10, **LOGGED)
+            with run.saving() as path:
+                path.write_text(str(step))
+        finish(run)
 
 
-def train_step_by_step(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    """20 validations, one every 50 ms; continues after the last one that was noted in the folder."""
-    noted = folder / "steps"
-    done = len(noted.read_text().splitlines()) if noted.exists() else 0
-    on_event({"event": "resumed" if done else "started", "step": done})
-    for step in range(done + 1, 21):
-        time.sleep(0.05)
-        with noted.open("a") as steps:
-            steps.write(f"{step}\n")
-        on_event(epoch(step))
-    return result_of(cell)
+def finish(run: Run, reached: float = 0.5) -> None:
+    run.note(best_step=20, best_epoch=2.0, num_epochs=4.0, parameters=1000, precision="float32", threads=1)
+    run.note(data_fingerprint="abc", device="cpu: test", versions="torch 2")
+    run.at(40)
+    run.finish(**{**FINAL, "test/accuracy": reached})
+
+
+def recorded_run(
+    cell: Cell,
+    folder: Path,
+    device: str = "cpu",
+    *,
+    events: list[Event] | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """A run of a cell without a store: a folder that keeps its checkpoint, and the events in a list.
+
+    Afterwards `final` holds the metrics with which training finished, and `facts` what it noted.
+
+    Args:
+        events: gets every event, `saved` too; those of an earlier life of the cell may be in it.
+        on_event: told of each, before a checkpoint is kept: what raises here is a death.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    events = [] if events is None else events
+    kept = folder / CHECKPOINT
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        on_event(event)
+        if event["event"] == "saved":
+            replace_synced(Path(event["path"]), kept)
+
+    before = [it["seconds"] for it in events if it["event"] == "validation"] if kept.exists() else []
+    return Run(
+        key=cell.key,
+        settings=cell.settings,
+        seed=cell.seed,
+        metrics=cell.trainer.metrics,
+        device=device,
+        folder=folder,
+        emit=emit,
+        fingerprints=dict(cell.fingerprints),
+        seconds_before=before[-1] if before else 0.0,
+        should_stop=should_stop,
+    )
+
+
+def cells_for(num_seeds: int = 3, trainer: Trainer | None = None, **overrides: Any) -> list[Cell]:
+    """Cells with float32 settings; keyword `model__dropout=0.5` sets `model.dropout`."""
+    dotted = {path.replace("__", "."): value for path, value in overrides.items()}
+    return make_cells(trainer or Counting(), with_overrides(FLOAT32, dotted), range(num_seeds), {"data": "abc"})
+
+
+def epoch(step: int, val_loss: float = 1.0) -> dict[str, Any]:
+    """A journal's line of one validation."""
+    metrics = {**LOGGED, "val/loss": val_loss}
+    return {"event": "validation", "step": step, "epoch": step / 10, "metrics": metrics, "seconds": float(step)}
+
+
+def validations(steps: list[int]) -> list[Validation]:
+    return [Validation.from_event(epoch(step)) for step in steps]
+
+
+def result_of(cell: Cell, reached: float = 0.5, *, metrics: Mapping[str, float] = {}, **numbers: Any) -> Result:
+    """A finished result.
+
+    Args:
+        reached: test accuracy.
+        numbers: over the usual ones: fields of the envelope, metrics (`val_accuracy` is `val/accuracy`), or facts.
+    """
+    named = {name.replace("_", "/", 1): name for name in numbers}
+    measured = {name: numbers.pop(named[name]) for name in METRICS.names if name in named}
+    envelope = {name: numbers.pop(name) for name in ENVELOPE if name in numbers}
+    facts = {"best_step": 20, "best_epoch": 2.0, "num_epochs": 4.0, "parameters": 1000, "precision": "float32"}
+    facts |= {"threads": 1, "data_fingerprint": "abc"}
+    known: dict[str, Any] = {
+        "key": cell.key,
+        "seed": cell.seed,
+        "status": "finished",
+        "metrics": {**FINAL, "test/accuracy": reached, **metrics, **measured},
+        "facts": facts | numbers,
+        "num_steps": 40,
+        "seconds": 40.0,
+        "device": "cpu: test",
+        "versions": "torch 2",
+    }
+    return Result(**(known | envelope))

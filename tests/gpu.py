@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.hardware import cuda_problem
+from harness.trainers.images.machine import cuda_problem
 
 
 def main() -> int:

@@ -1,13 +1,17 @@
 """Tiny labelled images with a planted signal: class k is brighter in channel k, so that a small network learns them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from fakes import recorded_run
 
 from harness.plan.cell import Cell, make_cells
 from harness.trainers.images.settings import Settings, with_overrides
+from harness.trainers.images.trainer import ImageTrainer
+from harness.trainers.run import Run
 
 # Two small blocks on 8x8 images, and batches that leave a remainder: 160 training images are 10 batches of 15 and ten
 # images dropped; 40 validation and 50 test images are no multiple of anything that matters.
@@ -48,5 +52,18 @@ def planted_images(*, train: int = 200, test: int = 50, side: int = 8, signal: f
 
 def tiny_cell(overrides: dict[str, Any] | None = None, *, seed: int = 0) -> Cell:
     """One cell of tiny settings, with overrides by dotted path."""
-    (cell,) = make_cells(with_overrides(Settings(), TINY | (overrides or {})), [seed], {"data": "planted"})
+    return image_cell(with_overrides(Settings(), TINY | (overrides or {})), seed=seed)
+
+
+def image_cell(settings: Settings, *, seed: int = 0, **fingerprints: str) -> Cell:
+    (cell,) = make_cells(ImageTrainer(), settings, [seed], {"data": "planted", **fingerprints})
     return cell
+
+
+def trained(cell: Cell, folder: Path, arrays: Arrays | None = None, device: str = "cpu", **recording: Any) -> Run:
+    """The run of a cell on images in memory, after training; `recording` as `fakes.recorded_run` takes it."""
+    from harness.trainers.images.train import train_on
+
+    run = recorded_run(cell, folder, device, **recording)
+    train_on(run, arrays or planted_images())
+    return run

@@ -2,18 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import fakes
 
-from harness.plan.cell import Cell
+from harness.errors import DivergedError
 from harness.plan.plan import Plan, make_plan
 from harness.store.cells import Cells
-from harness.store.result import Result
-from harness.study.study import Study
+from harness.study.load import make_study
 from harness.trainers.images.settings import Settings
+from harness.trainers.registry import trainer_class
+from harness.trainers.run import Run
 
 # A group, two changes of one setting (flip, augment), and two whose values clash (momentum, adam).
 STUDY = {
@@ -41,14 +41,29 @@ POSSIBLE = (
 )
 
 
-def plan_of(*, seeds: int = 2, only: tuple[str, ...] = (), study: Mapping[str, Any] = STUDY) -> Plan:
+def plan_of(
+    *, seeds: int = 2, only: tuple[str, ...] = (), study: Mapping[str, Any] = STUDY, trainer: str = "Trainer"
+) -> Plan:
+    """Args: trainer: a class of this module, by name."""
     return make_plan(
-        Study.model_validate(study),
+        make_study({**study, "trainer": {"class": f"searched:{trainer}"}}),
         fingerprints=lambda settings: {"data": settings.data.kind},
-        precision="float32",
+        overrides={"training.precision": "float32"},
         designs=["add-one", "combinations"],
         seeds=range(seeds),
         only=only,
+    )
+
+
+def with_trainer(plan: Plan, trainer: str) -> Plan:
+    """The same plan, to be trained by another class of this module."""
+    found = trainer_class(f"searched:{trainer}")()
+    return make_plan(
+        plan.study.model_copy(update={"trainer": found}),
+        fingerprints=lambda settings: {"data": settings.data.kind},
+        overrides={"training.precision": "float32"},
+        designs=["add-one", "combinations"],
+        seeds=plan.seeds,
     )
 
 
@@ -65,46 +80,62 @@ def accuracy(settings: Settings, seed: int) -> float:
     return value + 0.01 * seed + noise / 1e5  # the same seed, the same luck; noise far below every effect
 
 
-def train(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+class Trainer(fakes.FakeTrainer):
     """At once; notes each call in the folder."""
-    with (folder / "calls").open("a") as calls:
-        calls.write(f"{os.getpid()}\n")
-    on_event({"event": "started", "step": 0})
-    value = accuracy(cell.settings, cell.seed)
-    on_event(fakes.epoch(10) | {"val_accuracy": value})
-    return fakes.result_of(cell, value - 0.01, val_accuracy=value)
+
+    def train(self, run: Run) -> None:
+        self.note_call(run)
+        value = accuracy(run.settings, run.seed)
+        run.log(10, epoch=1.0, **{**fakes.LOGGED, "val/accuracy": value})
+        self.finish(run, value)
+
+    def note_call(self, run: Run) -> None:
+        with (run.folder / "calls").open("a") as calls:
+            calls.write(f"{os.getpid()}\n")
+
+    def finish(self, run: Run, value: float) -> None:
+        run.note(best_step=20, best_epoch=2.0, parameters=1000)
+        run.finish(**{**fakes.FINAL, "test/accuracy": value - 0.01, "val/accuracy": value})
 
 
-def train_slowly(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    time.sleep(0.1)
-    return train(cell, folder, device=device, on_event=on_event)
+class Slow(Trainer):
+    def train(self, run: Run) -> None:
+        time.sleep(0.1)
+        super().train(run)
 
 
-def train_when_told(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+class WhenTold(Trainer):
     """Not before the store holds a file `go`."""
-    while not (folder.parents[1] / "go").exists():
-        time.sleep(0.02)
-    return train(cell, folder, device=device, on_event=on_event)
+
+    def train(self, run: Run) -> None:
+        while not (run.folder.parents[1] / "go").exists():
+            time.sleep(0.02)
+        super().train(run)
 
 
-def train_by_epochs(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
+class ByEpochs(Trainer):
     """18 validations in 9 epochs, from the one after the last that the folder notes; far below the end at first."""
-    noted = folder / "steps"
-    done = len(noted.read_text().splitlines()) if noted.exists() else 0
-    on_event({"event": "resumed" if done else "started", "step": done})
-    value = accuracy(cell.settings, cell.seed)
-    for step in range(done + 1, 19):
-        time.sleep(0.005)
-        with noted.open("a") as steps:
-            steps.write(f"{step}\n")
-        on_event(fakes.epoch(step) | {"epoch": step / 2, "val_accuracy": value * step / 18})
-    return fakes.result_of(cell, value - 0.01, val_accuracy=value)
+
+    def train(self, run: Run) -> None:
+        noted = run.folder / "steps"
+        saved = run.saved()
+        done = int(saved.read_text()) if saved else 0
+        value = accuracy(run.settings, run.seed)
+        for step in range(done + 1, 19):
+            time.sleep(0.005)
+            with noted.open("a") as steps:
+                steps.write(f"{step}\n")
+            with run.saving() as path:  # first: in this process a stop comes out of `run.log`
+                path.write_text(str(step))
+            run.log(step, epoch=step / 2, **{**fakes.LOGGED, "val/accuracy": value * step / 18})
+        self.finish(run, value)
 
 
-def train_without_adam(cell: Cell, folder: Path, *, device: str, on_event: Callable[[dict[str, Any]], None]) -> Result:
-    if cell.settings.optimizer.name == "adam" and cell.seed == 1:
-        return Result(key=cell.key, seed=1, status="diverged", reason="loss is not finite at epoch 4")
-    return train(cell, folder, device=device, on_event=on_event)
+class WithoutAdam(Trainer):
+    def train(self, run: Run) -> None:
+        if run.settings.optimizer.name == "adam" and run.seed == 1:
+            raise DivergedError("loss is not finite at epoch 4")
+        super().train(run)
 
 
 def num_calls(cells: Cells) -> dict[str, int]:

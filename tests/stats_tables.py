@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.plan.manifest import Manifest
 from harness.store.result import RESULT_COLUMNS
+from harness.trainers.images.trainer import METRICS, ImageTrainer
 
 # What a cell that differs in nothing but its variant and seed says.
 PLAIN: dict[str, Any] = {
@@ -52,10 +54,30 @@ def make_table(
                 accuracy = np.nan
             else:
                 accuracy = cell
-            row |= {"test_accuracy": accuracy, "val_accuracy": accuracy + 0.01, "train_accuracy": accuracy + 0.05}
-            row |= {"test_loss": 1 - accuracy, "val_loss": 0.99 - accuracy, "train_loss": 0.95 - accuracy}
+            row |= {"test/accuracy": accuracy, "val/accuracy": accuracy + 0.01, "train/accuracy": accuracy + 0.05}
+            row |= {"test/loss": 1 - accuracy, "val/loss": 0.99 - accuracy, "train/loss": 0.95 - accuracy}
             rows.append(row)
-    return pd.DataFrame(rows)[list(RESULT_COLUMNS)]
+    frame = pd.DataFrame(rows)
+    facts = [name for name in PLAIN if name not in RESULT_COLUMNS]
+    frame = frame[[*RESULT_COLUMNS, *METRICS.names, *facts]]
+    frame.attrs["manifest"] = TOY
+    return frame
+
+
+# The study run of every such table: it says what the metrics are, those of images.
+TOY = Manifest(
+    id="toy-standard-0",
+    study="toy",
+    title="A toy",
+    profile="standard",
+    exploratory=False,
+    metrics=METRICS,
+    trainer=ImageTrainer().to_json(),
+    fingerprints={},
+    baseline={},
+    variants=(),
+    comparisons=(),
+)
 
 
 def noisy(mean: float, n: int, seed: int, sd: float = 0.004) -> list[float]:

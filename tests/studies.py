@@ -1,5 +1,6 @@
 """A small study for tests of the pure spine: a group, two changes of one setting, two whose values clash."""
 
+from harness.study.load import make_study
 from harness.study.study import Study
 
 TREE = {
@@ -29,7 +30,7 @@ TREE = {
         "quick": {
             "seeds": 2,
             "exploratory": True,
-            "filter_scale": 0.25,
+            "trainer": {"filter_scale": 0.25},
             "overrides": {"training.max_epochs": 3},
         },
     },
@@ -38,7 +39,7 @@ TREE = {
 
 def small_study(**changed: object) -> Study:
     """The study above, with some of its top-level keys replaced."""
-    return Study.model_validate(TREE | changed)
+    return make_study(TREE | changed)
 
 
 def change(name: str, **overrides: object) -> dict[str, object]:

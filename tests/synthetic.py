@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fakes import FakeTrainer
 
+from harness.metrics import Goal, Metric, Metrics
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan, make_plan
 from harness.report.tables import Tables
 from harness.store.cells import Cells
 from harness.store.load import curves_table, results_table
-from harness.store.result import Result, Status
-from harness.study.load import load_study
+from harness.store.result import ENVELOPE, Result, Status
+from harness.study.load import load_study, make_study
+from harness.study.study import Study
 
 EFFECTS: Mapping[str, float] = {
     "optimizer-adamax": 0.012,
@@ -68,11 +71,12 @@ class Numbers:
     """What the made-up cells measure. Accuracies are fractions.
 
     Attributes:
-        effects, interactions: by change, and by pair of changes; a change that is not named does nothing.
+        effects, interactions: by change, and by pair of changes; a change that is not named does nothing. Above zero is
+            better, whatever is measured.
         seed_sd: of what a seed gives to all variants alike; noise: sd of a cell's own part.
         outcomes: (variant, seed) -> status of a cell that ended badly.
         missing: (variant, seed) of planned cells that have not ended.
-        overrides: fields of the result by (variant, seed), such as another device.
+        overrides: fields of the result by (variant, seed), such as another device; or facts.
     """
 
     baseline: float = 0.70
@@ -87,17 +91,17 @@ class Numbers:
 
 def synthetic_plan(
     *,
-    study: str = "task3",
+    study: str | Study = "task3",
     profile: str = "quick",
     designs: Sequence[str] = (),
     seeds: int | Sequence[int] = 3,
     only: Sequence[str] = (),
 ) -> Plan:
-    """A plan of a built-in study without any images: the data's fingerprint is a fixed word."""
+    """A plan of a study without any images: the data's fingerprint is a fixed word."""
     return make_plan(
-        load_study(study),
+        study if isinstance(study, Study) else load_study(study),
         fingerprints=lambda settings: {"data": "synthetic"},
-        precision="float32",
+        overrides={"training.precision": "float32"},
         profile=profile,
         designs=designs,
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else seeds,
@@ -113,7 +117,7 @@ def synthetic_store(root: Path, plan: Plan | None = None, numbers: Numbers | Non
     plan, numbers, cells = plan or synthetic_plan(), numbers or Numbers(), Cells(root)
     (root / "studies").mkdir(parents=True, exist_ok=True)
     manifest = plan.manifest("harness ablate --study task3 --profile quick")
-    (root / "studies" / f"{plan.id}.json").write_text(json.dumps(manifest, indent=1))
+    (root / "studies" / f"{plan.id}.json").write_text(json.dumps(manifest.to_json(), indent=1))
     for variant in plan.variants:
         for cell in variant.cells:
             if (variant.name, cell.seed) not in numbers.missing:
@@ -125,7 +129,7 @@ def _write_cell(folder: Path, cell: Cell, result: Result) -> None:
     folder.mkdir(parents=True)
     events: list[dict[str, Any]] = [{"event": "started", "step": 0}]
     if result.is_finished:
-        events += _validations(result)
+        events += _validations(cell, result)
     events.append({"event": "ended", **result.to_json()})
     stamped = ({"time": "2026-01-01T00:00:00.000+00:00", **event} for event in events)
     (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
@@ -134,66 +138,149 @@ def _write_cell(folder: Path, cell: Cell, result: Result) -> None:
 
 
 def _result(variant: str, changes: Sequence[str], cell: Cell, numbers: Numbers) -> Result:
+    overrides = dict(numbers.overrides.get((variant, cell.seed), {}))
+    status = numbers.outcomes.get((variant, cell.seed), "finished")
     common: dict[str, Any] = {
         "key": cell.key,
         "seed": cell.seed,
+        "status": status,
         "device": "cpu: synthetic",
-        "precision": "float32",
-        "threads": 1,
         "versions": "python 3.11, torch 2.15",
         "commit": "0" * 40,
-        "data_fingerprint": "synthetic",
         "finished_at": "2026-01-01T00:00:00.000+00:00",
-    } | dict(numbers.overrides.get((variant, cell.seed), {}))
-    status = numbers.outcomes.get((variant, cell.seed), "finished")
+    } | {name: overrides.pop(name) for name in ENVELOPE if name in overrides}
+    noted = {"precision": "float32", "threads": 1, "data_fingerprint": "synthetic"} if _is_of_images(cell) else {}
     if status != "finished":
-        return Result(**common, status=status, reason=f"planted: {status}")
+        return Result(**common, reason=f"planted: {status}", facts=noted | overrides)
     draws = np.random.default_rng(int(cell.key, 16))
-    accuracy = numbers.baseline + sum(numbers.effects.get(name, 0.0) for name in changes)
-    accuracy += sum(value for pair, value in numbers.interactions.items() if pair <= set(changes))
-    accuracy += numbers.seed_sd * np.random.default_rng([7, cell.seed]).normal()
-    test, val = (float(np.clip(accuracy + numbers.noise * draws.normal(), 0.01, 0.99)) for _ in range(2))
-    held_back = 0.10 if any(name.startswith("dropout") for name in changes) else 0.16  # training minus validation
+    reached = numbers.baseline + sum(numbers.effects.get(name, 0.0) for name in changes)
+    reached += sum(value for pair, value in numbers.interactions.items() if pair <= set(changes))
+    reached += numbers.seed_sd * np.random.default_rng([7, cell.seed]).normal()
+    test, val = (float(np.clip(reached + numbers.noise * draws.normal(), 0.01, 0.99)) for _ in range(2))
     best = float(draws.integers(6, 10)) / 2
     last = min(best + 1.5, 6.0)
-    return Result(
-        **common,
-        status="finished",
-        train_loss=-math.log(min(val + held_back, 0.995)),
-        train_accuracy=round(min(val + held_back, 0.995), 4),
-        val_loss=-math.log(val) + 0.45,
-        val_accuracy=round(val * 400) / 400,
-        test_loss=-math.log(test) + 0.45,
-        test_accuracy=round(test * 2000) / 2000,
-        best_step=int(best * STEPS_PER_EPOCH),
-        best_epoch=best,
-        num_steps=int(last * STEPS_PER_EPOCH),
-        num_epochs=last,
-        seconds=12.0 * math.prod(COSTS.get(name, 1.0) for name in changes) * float(np.exp(0.05 * draws.normal())),
-        parameters=int(97_000 * math.prod(SIZES.get(name, 1.0) for name in changes)),
-        peak_memory_bytes=600_000_000,
+    common |= {"num_steps": int(last * STEPS_PER_EPOCH), "peak_memory_bytes": 600_000_000}
+    common["seconds"] = (
+        12.0 * math.prod(COSTS.get(name, 1.0) for name in changes) * float(np.exp(0.05 * draws.normal()))
     )
+    noted |= {"best_step": int(best * STEPS_PER_EPOCH)}
+    if not _is_of_images(cell):
+        return Result(**common, metrics=_scores(cell.trainer, numbers.baseline, val, test), facts=noted | overrides)
+    held_back = 0.10 if any(name.startswith("dropout") for name in changes) else 0.16  # training minus validation
+    noted |= {"best_epoch": best, "num_epochs": last}
+    noted["parameters"] = int(97_000 * math.prod(SIZES.get(name, 1.0) for name in changes))
+    return Result(**common, metrics=_accuracies(val, test, held_back), facts=noted | overrides)
 
 
-def _validations(result: Any) -> Iterator[dict[str, Any]]:
+def _is_of_images(cell: Cell) -> bool:
+    return not isinstance(cell.trainer, Scored)
+
+
+def _accuracies(val: float, test: float, held_back: float) -> dict[str, float]:
+    return {
+        "train/loss": -math.log(min(val + held_back, 0.995)),
+        "train/accuracy": round(min(val + held_back, 0.995), 4),
+        "val/loss": -math.log(val) + 0.45,
+        "val/accuracy": round(val * 400) / 400,
+        "test/loss": -math.log(test) + 0.45,
+        "test/accuracy": round(test * 2000) / 2000,
+    }
+
+
+def _scores(trainer: Any, baseline: float, val: float, test: float) -> dict[str, float]:
+    """Those of a minimized score are the mirror image of a maximized one's, at the baseline."""
+    signed = {"val/score": val, "test/score": test}
+    return {name: baseline + trainer.metrics[name].sign * (value - baseline) for name, value in signed.items()}
+
+
+def _validations(cell: Cell, result: Result) -> Iterator[dict[str, Any]]:
+    return _validations_of_images(result) if _is_of_images(cell) else _validations_of_scores(cell, result)
+
+
+def _validations_of_images(result: Result) -> Iterator[dict[str, Any]]:
     """Curves that end in the result: validation loss is smallest at the best step, training loss falls to the end."""
     draws = np.random.default_rng(result.seed)
-    for half_epochs in range(1, round(2 * result.num_epochs) + 1):
+    metrics, best, end = result.metrics, result.facts["best_epoch"], result.facts["num_epochs"]
+    for half_epochs in range(1, round(2 * end) + 1):
         epoch = half_epochs / 2
-        ahead = epoch - result.best_epoch
-        rise = 0.08 * ahead**2 if ahead > 0 else 1.4 * (math.exp(-epoch) - math.exp(-result.best_epoch))
+        ahead = epoch - best
+        rise = 0.08 * ahead**2 if ahead > 0 else 1.4 * (math.exp(-epoch) - math.exp(-best))
         wiggle = 0.004 * abs(draws.normal()) if ahead else 0.0
-        gained = (1 - math.exp(-1.2 * epoch)) / (1 - math.exp(-1.2 * result.best_epoch))
+        gained = (1 - math.exp(-1.2 * epoch)) / (1 - math.exp(-1.2 * best))
+        accuracy = metrics["val/accuracy"]
         yield {
             "event": "validation",
             "step": int(epoch * STEPS_PER_EPOCH),
             "epoch": epoch,
-            "train_loss": result.train_loss + 1.6 * math.exp(-0.9 * epoch) - 0.05 * max(ahead, 0.0),
-            "train_accuracy": min(result.train_accuracy * (0.35 + 0.65 * gained), 1.0),
-            "val_loss": result.val_loss + rise + wiggle,
-            "val_accuracy": min(result.val_accuracy * (0.4 + 0.6 * gained), 1.0) if ahead else result.val_accuracy,
-            "seconds": result.seconds * epoch / result.num_epochs,
+            "metrics": {
+                "train/loss": metrics["train/loss"] + 1.6 * math.exp(-0.9 * epoch) - 0.05 * max(ahead, 0.0),
+                "train/accuracy": min(metrics["train/accuracy"] * (0.35 + 0.65 * gained), 1.0),
+                "val/loss": metrics["val/loss"] + rise + wiggle,
+                "val/accuracy": min(accuracy * (0.4 + 0.6 * gained), 1.0) if ahead else accuracy,
+            },
+            "seconds": result.seconds * epoch / end,
         }
+
+
+def _validations_of_scores(cell: Cell, result: Result) -> Iterator[dict[str, Any]]:
+    """Every 28 steps, no epochs; best at the best step."""
+    sign, best = cell.trainer.metrics.selecting.sign, result.facts["best_step"]
+    for step in range(28, result.num_steps + 1, 28):
+        score = result.metrics["val/score"] - sign * abs(step - best) / 1000
+        seconds = result.seconds * step / result.num_steps
+        yield {"event": "validation", "step": step, "metrics": {"val/score": score}, "seconds": seconds}
+
+
+class Scored(FakeTrainer):
+    """One score on two splits, in no unit, and nothing else: no epochs, no training split, no parameters.
+
+    Args:
+        goal: whether more of the score is better.
+    """
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
+        every = tuple(Metric.declared(f"{split}/score", goal) for split in ("val", "test"))
+        self.metrics = Metrics(every, select="val/score", report="test/score")
+
+    @classmethod
+    def from_study(cls, tree: Mapping[str, Any], root: Path) -> "Scored":
+        return cls(tree["trainer"]["goal"])
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Scored":
+        return cls(data["goal"])
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        return "synthetic:Scored"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "goal": self.goal}
+
+
+def scored_study(goal: Goal, **changed: object) -> Study:
+    """Somebody's own study, whose changes have the names of EFFECTS; some of its top-level keys replaced."""
+    paths = {
+        "batch-norm": {"model.batch_norm": True},
+        "optimizer-adamax": {"optimizer.name": "adamax"},
+        "kernel-7": {"model.kernel_size": 7},
+        "dropout-0.2": {"model.dropout": 0.2},
+    }
+    return make_study(
+        {
+            "name": f"scored-{goal}",
+            "title": "Which changes improve the score?",
+            "trainer": {"class": "synthetic:Scored", "goal": goal},
+            "baseline": {"data": {"kind": "shapes"}},
+            "changes": [{"name": name, "summary": name, "overrides": it} for name, it in paths.items()],
+            "combinations": [{"name": "all", "summary": "all but one", "changes": ["batch-norm", "optimizer-adamax"]}],
+            "paths": {"mine": ["batch-norm", "optimizer-adamax", "kernel-7"]},
+            "profiles": {"standard": {"seeds": 10}},
+            "published": [{"variant": "baseline", "metric": "test/score", "value": 0.71, "source": "a paper"}],
+        }
+        | changed
+    )
 
 
 def synthetic_tables(root: Path, plan: Plan | None = None, numbers: Numbers | None = None, **options: Any) -> Tables:

@@ -1,7 +1,10 @@
-"""Who may import whom: the table of ARCHITECTURE.md, held by importing each module in a fresh interpreter."""
+"""Who may import whom: heavy libraries by importing each module in a fresh interpreter, rooms by reading the source."""
 
+import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ FRAMES = frozenset({"pandas", "scipy"})
 
 # Module -> the heavy libraries that importing it may bring in. A package stands for its modules; the longest name wins.
 ALLOWED: dict[str, frozenset[str]] = {
-    "harness": frozenset(),  # whatever is not named below: study, store.cells, execution, ...
+    "harness": frozenset(),  # whatever is not named below: study, store.cells, execution, api, trainers, ...
     "harness.plan.power": frozenset({"scipy"}),
     "harness.plan.sensitivity": frozenset({"scipy"}),
     "harness.store.load": frozenset({"pandas"}),
@@ -55,10 +58,28 @@ def allowed(module: str) -> frozenset[str]:
     return next(ALLOWED[name] for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in ALLOWED)
 
 
-def imported_by(module: str) -> frozenset[str]:
-    code = f"import {module}, sys; print(*({set(HEAVY)!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return frozenset(done.stdout.split())
+# Imports each module in a fork of an interpreter that has imported nothing: as fresh as a new one, and much faster.
+IMPORTS = """
+import os, sys
+heavy, modules = sys.argv[1].split(","), sys.argv[2].split(",")
+for module in modules:
+    sys.stdout.flush()
+    if os.fork() == 0:
+        __import__(module)
+        print(module, *(name for name in heavy if name in sys.modules))
+        sys.stdout.flush()
+        os._exit(0)
+    _, status = os.wait()
+    assert status == 0, module
+"""
+
+
+def imports(several: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Module to the heavy libraries that importing it brings in."""
+    arguments = [sys.executable, "-c", IMPORTS, ",".join(HEAVY), ",".join(several)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {module: frozenset(found) for module, *found in lines}
 
 
 def test_the_table_names_only_modules_that_exist():
@@ -66,6 +87,169 @@ def test_the_table_names_only_modules_that_exist():
     assert set(ALLOWED) <= set(modules())
 
 
+PACKAGES = sorted({module.rpartition(".")[0] or module for module in modules()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_module_imports_only_what_the_table_allows(package):
+    members = [module for module in modules() if (module.rpartition(".")[0] or module) == package]
+    found = imports(members)
+    assert found.keys() == set(members)
+    assert {module: more for module in members if (more := found[module] - allowed(module))} == {}
+
+
+# A room is a package, or a module that stands alone. What every room may import, and imports nothing but each other:
+GROUND = frozenset({"errors", "files", "hardware", "metrics", "names", "problems", "services", "trees", "urls"})
+CORE = frozenset({"study", "plan", "store", "execution", "trainers"})
+
+# Room -> the rooms that it may import, beside itself and the ground floor; nobody imports upwards, not even for types.
+ROOMS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(GROUND, frozenset()),
+    "trainers": frozenset(),  # the protocol, the handle, the registry, and trainers of the user's own code
+    "trainers.images": frozenset({"trainers"}),
+    "study": frozenset({"trainers"}),
+    "plan": frozenset({"study", "trainers"}),
+    "store": frozenset({"plan", "study", "trainers"}),
+    "execution": frozenset({"store", "plan", "trainers"}),
+    "stats": frozenset({"store", "plan"}),
+    "report": frozenset({"stats", "store", "plan"}),
+    "tracking": frozenset({"store", "plan"}),
+    "search": CORE | {"stats", "report", "tracking"},
+    "claims": CORE | {"stats", "trainers.images"},  # of the report of 2022, which is about images
+    "api": CORE | {"stats", "report", "tracking", "search"},
+    "cli": CORE | {"stats", "report", "tracking", "search", "claims", "api"},
+    "__main__": frozenset({"cli"}),
+    "": CORE | {"stats", "report", "api"},  # the package's public names
+}
+
+# (Module, what it imports of another room) -> why. Each line is a debt; a new one needs a reason.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("cli.conv", "trainers.images"): "a command about convolutions: arithmetic alone",
+    ("cli.doctor", "trainers.images"): "looks at the cache of images",
+    ("cli.summary", "trainers.images"): "a command about networks",
+    ("cli.visualize", "trainers.images"): "a command about networks and images",
+    ("report.tables", "study"): "the baseline's name",
+    ("trainers.images.model_summary", "study"): "a study's variants as networks",
+}
+
+TORCH = frozenset({"torch", "torchvision"})
+# Modules outside `trainers/images` that import torch in a function.
+TORCH_EXCEPTIONS: dict[str, str] = {
+    "cli.doctor": "asks torch whether it can use the device",
+    "cli.visualize": "the type of a network",
+}
+
+# What the core must not know: words of one trainer. Module -> the names and texts that it may have all the same.
+WORDS = re.compile(r"accuracy|convnet|torch|image|\b(train|val|test)_|\bpoints", re.IGNORECASE)
+KNOWN_WORDS: dict[str, str] = {
+    "execution.provenance": r"torch|torchvision",  # names of libraries, whose versions are recorded
+    "hardware": r"harness\.trainers\.images\.kernels\._winograd",  # found without importing it
+    "metrics": r"points",  # differences of percents
+    "plan.power": r"accuracy|an accuracy in .*| images\.",  # the sd that a test set lets expect
+    "trainers.registry": r"images|harness\.trainers\.images\.trainer:ImageTrainer|trainer: expected images.*",
+}
+
+
+def source(module: str) -> ast.Module:
+    path = Path(harness.__file__).parent.parent.joinpath(*module.split("."))
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+
+
+def short(module: str) -> str:
+    return module.removeprefix("harness").removeprefix(".")
+
+
+def room(module: str) -> str:
+    """The longest name in the table that this module, named without `harness.`, stands under."""
+    parts = module.split(".")
+    return next((name for end in (2, 1) if (name := ".".join(parts[:end])) in ROOMS), parts[0] if parts[0] else "")
+
+
+def imported(module: str) -> Iterator[str]:
+    """Every module that this one imports anywhere: at the top, in functions, for types."""
+    for node in ast.walk(source(module)):
+        if isinstance(node, ast.Import):
+            yield from (it.name for it in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{module} imports by a relative name"
+            yield from (f"{node.module}.{it.name}" for it in node.names)
+
+
+def rooms_imported(module: str) -> set[str]:
+    ours = (short(it) for it in imported(module) if it.partition(".")[0] == "harness")
+    return {room(it) for it in ours} - GROUND - {room(short(module))}
+
+
+def words(module: str) -> set[str]:
+    """Names and texts, without docstrings and comments."""
+    tree = source(module)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and is_text(node)}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            found.add(node.value)
+        for field in ("id", "attr", "arg", "name", "module"):
+            name = getattr(node, field, None)
+            found |= {name} if isinstance(name, str) else set()
+    return found
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether a body opens with a docstring."""
+    first = node.body[0] if node.body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+
+
+def test_every_module_stands_in_a_room_of_the_table():
+    assert {room(short(module)) for module in modules()} <= set(ROOMS)
+
+
 @pytest.mark.parametrize("module", modules())
-def test_a_module_imports_only_what_the_table_allows(module):
-    assert imported_by(module) <= allowed(module)
+def test_no_room_imports_upwards_or_sideways(module):
+    name = short(module)
+    excepted = {imported for importer, imported in EXCEPTIONS if importer == name}
+    assert rooms_imported(module) <= ROOMS[room(name)] | excepted
+
+
+@pytest.mark.parametrize("exception", EXCEPTIONS, ids=" imports ".join)
+def test_an_exception_is_still_one(exception):
+    module, imported = exception
+    assert imported in rooms_imported(f"harness.{module}"), "it is mended: take its line out"
+    assert imported not in ROOMS[room(module)]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_torch_stays_with_the_trainer_of_images(module):
+    name = short(module)
+    if room(name) != "trainers.images" and name not in TORCH_EXCEPTIONS:
+        assert not {it.partition(".")[0] for it in imported(module)} & TORCH
+
+
+@pytest.mark.parametrize("module", [it for it in modules() if room(short(it)) in GROUND | CORE])
+def test_the_core_has_no_word_of_one_trainer(module):
+    allowed_words = re.compile(KNOWN_WORDS.get(short(module), r"(?!)"), re.DOTALL)
+    assert {it for it in words(module) if WORDS.search(it) and not allowed_words.fullmatch(it)} == set()
+
+
+# Outside the core: modules that speak of images or networks, and why.
+ABOUT_IMAGES: dict[str, str] = {
+    "claims": "the claims of the report of 2022",
+    "cli.conv": "a command about convolutions",
+    "cli.doctor": "says whether torch and the cache of images can be used",
+    "cli.summary": "a command about networks",
+    "cli.visualize": "a command about networks and images",
+    "tracking": "calls what MLflow should hold an image",
+}
+NARROWER = re.compile(r"accuracy|convnet|torch|image", re.IGNORECASE)
+
+
+OUTSIDE = [it for it in modules() if room(short(it)) not in GROUND | CORE | {"trainers.images"}]
+
+
+@pytest.mark.parametrize("module", OUTSIDE)
+def test_no_room_spells_a_metric_or_speaks_of_images(module):
+    name = short(module)
+    if name not in ABOUT_IMAGES and room(name) not in ABOUT_IMAGES:
+        assert {it for it in words(module) if NARROWER.search(it)} == set()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from image_files import encoded, write_files
+from planted import trained
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
@@ -102,6 +105,23 @@ def test_the_command_measures_commands_that_train_nothing(tmp_path):
     assert not list((tmp_path / "scratch").iterdir()), "the scratch folder is left as it was"
 
 
+def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_beside_peers(tmp_path):
+    record, printed = bench(tmp_path, "--only", "core", "--largest", "7")
+    figure = record["figures"]["core"]
+    assert "6 cells, 2 processes" in figure["title"]
+    contenders = {name: each["rounds"][0] for name, each in figure["contenders"].items()}
+    assert contenders["harness, trained"]["cells"] == 6
+    assert contenders["optuna"]["trials"] == contenders["optuna, an MLflow run a trial"]["trials"] == 6
+    assert ("ray tune" in contenders) == (find_spec("ray") is not None)
+    rates = {line["name"]: line["median"] for line in figure["lines"]}
+    assert rates["harness, trained"] > rates["harness, delivered"] > 0
+    tracked = "optuna, an MLflow run a trial"
+    assert rates[f"harness, delivered / {tracked}"] == rates["harness, delivered"] / rates[tracked]
+    assert rates["harness, trained / optuna"] == rates["harness, trained"] / rates["optuna"]
+    assert "harness, until the first cell starts" in printed
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 @pytest.fixture(scope="module")
 def workload(tmp_path_factory):
     workload = Workload(tmp_path_factory.mktemp("scratch"), 300, 1, "cpu")
@@ -151,18 +171,19 @@ def test_textbook_and_harness_train_the_same_from_the_same_start(workload, tmp_p
     from benchmarks.textbook import train_by_protocol
     from harness.plan.cell import make_cells
     from harness.trainers.images.settings import with_overrides
-    from harness.trainers.images.train import build_trainer, train_cell
+    from harness.trainers.images.train import build_parts
+    from harness.trainers.images.trainer import ImageTrainer
 
     more = {"training.precision": "float32", "training.max_epochs": 3}
     settings, cpu = with_overrides(workload.settings("baseline"), more), torch.device("cpu")
-    cell, other = make_cells(settings, [0, 1], workload.fingerprints)
+    (cell,) = make_cells(ImageTrainer(workload.cache), settings, [0], workload.fingerprints)
     arrays, events = workload.images(), []
-    facts = train_by_protocol(settings, arrays, cpu, start_of(build_trainer(cell, arrays, cpu)))
-    result = train_cell(cell, arrays, tmp_path, device=cpu, on_event=events.append)
-    ours = [event["val_loss"] for event in events if event["event"] == "validation"]
+    facts = train_by_protocol(settings, arrays, cpu, start_of(build_parts(settings, arrays, seed=0, device=cpu)))
+    run = trained(cell, tmp_path, arrays, events=events)
+    ours = [event["metrics"]["val/loss"] for event in events if event["event"] == "validation"]
     assert facts["val_losses"] == pytest.approx(ours, rel=1e-4)
-    assert facts["test_accuracy"] == result.test_accuracy
-    elsewhere = train_by_protocol(settings, arrays, cpu, start_of(build_trainer(other, arrays, cpu)))
+    assert facts["test_accuracy"] == run.final["test/accuracy"]
+    elsewhere = train_by_protocol(settings, arrays, cpu, start_of(build_parts(settings, arrays, seed=1, device=cpu)))
     assert elsewhere["val_losses"] != pytest.approx(ours, rel=1e-3)
 
 
@@ -175,7 +196,6 @@ def test_an_answer_is_kept_for_what_it_depends_on(tmp_path):
     assert Kept(tmp_path / "new", {"commit": "2"}).sample(question) is None
 
 
-@pytest.mark.slow
 def test_accuracies_of_both_over_the_same_seeds(tmp_path):
     files = {
         f"{split}/class{index % 10}/{index}.png": encoded((25 * (index % 10), 0, index), 32)
@@ -195,7 +215,6 @@ def test_accuracies_of_both_over_the_same_seeds(tmp_path):
     assert all(abs(percent) < 1 for percent in first), "the same split, first weights and order"
 
 
-@pytest.mark.slow
 def test_every_training_contender_runs(tmp_path):
     small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
     record, printed = bench(tmp_path, "--only", "baseline,overhead,estimate", *small)

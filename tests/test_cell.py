@@ -4,12 +4,15 @@ import json
 
 import pytest
 
-from harness.plan import cell as cell_module
+from harness.errors import StoreError
 from harness.plan.cell import KEY_LENGTH, Cell, make_cells
-from harness.trainers.images.settings import Settings, flatten, with_overrides
+from harness.trainers.images.settings import Settings, with_overrides
+from harness.trainers.images.trainer import ImageTrainer
+from harness.trees import flatten
 
 SETTINGS = with_overrides(Settings(), {"training.precision": "float32"})
 DATA = {"data": "abc"}
+TRAINER = ImageTrainer()
 
 # Another value for every setting of the baseline: each of them must move the key.
 OTHER_VALUES = {
@@ -45,8 +48,12 @@ OTHER_VALUES = {
 }
 
 
-def key(settings=SETTINGS, seed=0, fingerprints=DATA):
-    (cell,) = make_cells(settings, [seed], fingerprints)
+class NextRecipe(ImageTrainer):
+    recipe = ImageTrainer.recipe + 1
+
+
+def key(settings=SETTINGS, seed=0, fingerprints=DATA, trainer=TRAINER):
+    (cell,) = make_cells(trainer, settings, [seed], fingerprints)
     return cell.key
 
 
@@ -70,10 +77,8 @@ def test_seed_and_fingerprints_move_the_key():
     assert key(fingerprints=DATA | {"weights": "w"}) != key()
 
 
-def test_the_recipe_moves_the_key(monkeypatch):
-    before = key()
-    monkeypatch.setattr(cell_module, "RECIPE", cell_module.RECIPE + 1)
-    assert key() != before
+def test_the_recipe_moves_the_key():
+    assert key(trainer=NextRecipe()) != key()
 
 
 def test_the_order_of_fingerprints_does_not_move_the_key():
@@ -95,22 +100,28 @@ def test_a_number_has_one_key_however_it_is_written():
 
 
 def test_the_key_is_stable_over_processes_and_releases():
-    """Recorded with recipe 1. Whoever changes this value makes everyone train every stored cell again."""
+    """Recorded with recipe 1 of 0.1. Whoever changes these values makes everyone train every stored cell again."""
     assert key() == "4fd459b1fd2b0d36"
+    adam = with_overrides(SETTINGS, {"optimizer.name": "adam", "model.batch_norm": True})
+    assert key(adam, seed=7, fingerprints=DATA | {"weights": "w"}) == "74ce5d8c8e99e77c"
     assert len(key()) == KEY_LENGTH
 
 
 def test_a_cell_reads_back_from_its_json():
-    (cell,) = make_cells(with_overrides(SETTINGS, {"model.kind": "plugin", "model.factory": "a.b:c"}), [7], DATA)
+    settings = with_overrides(SETTINGS, {"model.kind": "plugin", "model.factory": "a.b:c"})
+    (cell,) = make_cells(TRAINER, settings, [7], DATA)
     assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell
 
 
+def test_a_cell_that_this_version_would_train_in_another_way_is_refused_with_both_recipes():
+    (cell,) = make_cells(NextRecipe(), SETTINGS, [7], DATA)
+    spec = cell.to_json() | {"trainer": TRAINER.to_json()}
+    with pytest.raises(StoreError, match=rf"cell {cell.key}: .*recipe 2 there, 1 here.*cell {key(seed=7)}") as error:
+        Cell.from_json(spec)
+    assert "The old cell's result stays as it is; plan the study again" in str(error.value)
+
+
 def test_an_edited_specification_is_noticed():
-    (cell,) = make_cells(SETTINGS, [7], DATA)
-    with pytest.raises(AssertionError, match=cell.key):
+    (cell,) = make_cells(TRAINER, SETTINGS, [7], DATA)
+    with pytest.raises(StoreError, match=cell.key):
         Cell.from_json(cell.to_json() | {"seed": 8})
-
-
-def test_unresolved_precision_gets_no_key():
-    with pytest.raises(AssertionError, match="precision must be resolved"):
-        make_cells(Settings(), [0], DATA)

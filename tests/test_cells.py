@@ -11,8 +11,11 @@ import pytest
 from fakes import cells_for, epoch, result_of, validations
 
 from harness.errors import StoreError
+from harness.files.atomic import write_atomically
 from harness.plan.cell import Cell
-from harness.store.cells import Cells, write_atomically
+from harness.plan.manifest import Manifest, RunVariant
+from harness.store.cells import Cells
+from harness.trainers.images.trainer import METRICS
 
 
 def test_a_cell_reads_back_equal_from_its_folder(tmp_path):
@@ -30,7 +33,7 @@ def test_an_edited_specification_is_not_taken_for_the_cell(tmp_path):
     spec["settings"]["optimizer"]["learning_rate"] = 0.5
     path.write_text(json.dumps(spec))
 
-    with pytest.raises(AssertionError, match="reads back as"):
+    with pytest.raises(StoreError, match=f"{cell.key}: this version would train something else"):
         Cell.from_json(json.loads(path.read_text()))
 
 
@@ -46,25 +49,25 @@ def test_half_a_line_of_a_dying_writer_is_passed_over_and_the_next_event_is_whol
     assert [event["step"] for event in cells.events(cell.key)] == [10, 20]
 
 
-def test_epochs_keep_the_last_of_each_step_in_order_and_forget_a_restarted_attempt(tmp_path):
+def test_validations_keep_the_last_of_each_step_in_order_and_forget_a_restarted_attempt(tmp_path):
     cells, (cell, *_) = Cells(tmp_path), cells_for()
     cells.open(cell)
     for event in ({"event": "started"}, epoch(10), {"event": "restarted"}, epoch(20, 9.0), epoch(10), epoch(20)):
         cells.append(cell.key, event)
 
-    assert cells.epochs(cell.key) == validations([10, 20])
+    assert cells.validations(cell.key) == validations([10, 20])
 
 
 def test_a_result_reads_back_equal_and_drops_the_checkpoint(tmp_path):
     cells, (cell, *_) = Cells(tmp_path), cells_for()
-    (cells.open(cell) / "checkpoint.pt").write_bytes(b"x")
+    (cells.open(cell) / "checkpoint").write_bytes(b"x")
     result = result_of(cell, 0.71)
 
     cells.write_result(result)
 
     assert cells.result(cell.key) == result
-    assert not (cells.folder(cell.key) / "checkpoint.pt").exists()
-    assert cells.events(cell.key)[-1]["test_accuracy"] == 0.71
+    assert not (cells.folder(cell.key) / "checkpoint").exists()
+    assert cells.events(cell.key)[-1]["metrics"]["test/accuracy"] == 0.71
 
 
 def test_a_damaged_result_says_which_file_to_delete(tmp_path):
@@ -126,14 +129,32 @@ def test_an_atomic_write_leaves_no_temporary_file(tmp_path):
     assert (tmp_path / "a.json").read_text() == "2"
 
 
+def manifest(*seeds):
+    """A study run whose baseline has these seeds."""
+    baseline = RunVariant("baseline", (), "", "settings", {seed: f"key-{seed}" for seed in seeds})
+    return Manifest(
+        id="study",
+        study="study",
+        title="Study",
+        profile="standard",
+        exploratory=False,
+        metrics=METRICS,
+        trainer={"kind": "images"},
+        fingerprints={},
+        baseline={},
+        variants=(baseline,),
+        comparisons=(),
+    )
+
+
 def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
     cells = Cells(tmp_path)
 
     def add(number):
         with cells.updating_manifest("study"):
-            known = cells.manifests().get("study", {"variants": []})["variants"]
+            known = cells.manifests().get("study", manifest())
             time.sleep(0.01)
-            cells.write_manifest("study", {"variants": [*known, number]})
+            cells.write_manifest(known.extended(manifest(number)))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -141,4 +162,5 @@ def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
     for thread in threads:
         thread.join()
 
-    assert sorted(cells.manifests()["study"]["variants"]) == list(range(8))
+    (variant,) = cells.manifests()["study"].variants
+    assert variant.cells == {seed: f"key-{seed}" for seed in range(8)}

@@ -4,9 +4,11 @@ import pytest
 from pydantic import ValidationError
 
 from harness.errors import StudyError
-from harness.study.changes import Change, check_change, combine, conflicts, suggestion
+from harness.names import suggestion
+from harness.problems import problems_of
+from harness.study.changes import Change, check_change, combine, conflicts, placebo_problem
 from harness.study.load import load_study, registry, studies
-from harness.trainers.images.settings import Settings, problems_of, with_overrides
+from harness.trainers.images.settings import Settings, with_overrides
 
 
 def change(name="x", group="", **overrides):
@@ -99,14 +101,33 @@ def test_names_are_kebab_case(name):
     assert "is no name" in problems_of(error.value)[0]
 
 
-@pytest.mark.parametrize("missing", ["name", "summary", "overrides"])
-def test_name_summary_and_overrides_are_required(missing):
+@pytest.mark.parametrize("unread", [[], [""], ["model"], ["optim"], ["optimizer.name"], ["optimizer.momentum"]])
+def test_a_change_of_which_training_read_something_is_no_placebo(unread):
+    assert placebo_problem("adam", ["optimizer.name", "optimizer.momentum"], unread) == ""
+
+
+@pytest.mark.parametrize("unread", [["optimizer.name", "optimizer.momentum", "model"], ["optimizer"]])
+def test_a_change_of_which_training_read_nothing_is_a_placebo(unread):
+    problem = placebo_problem("adam", ["optimizer.name", "optimizer.momentum"], unread)
+    assert problem.startswith("change 'adam' is a placebo: training never reads optimizer.name, optimizer.momentum, so")
+    assert "--skip" in problem
+
+
+@pytest.mark.parametrize("missing", ["name", "overrides"])
+def test_name_and_overrides_are_required(missing):
     whole = {"name": "x", "summary": "x", "overrides": {"model.dropout": 0.1}}
     Change.model_validate(whole)
     with pytest.raises(ValidationError):
         Change.model_validate({key: value for key, value in whole.items() if key != missing})
     with pytest.raises(ValidationError):
         Change.model_validate(whole | {missing: {} if missing == "overrides" else ""})
+
+
+def test_a_change_without_a_summary_says_what_it_sets_and_an_empty_one_is_refused():
+    declared = {"name": "x", "overrides": {"model": {"dropout": 0.1}, "optimizer.name": "adam"}}
+    assert Change.model_validate(declared).summary == "model.dropout = 0.1, optimizer.name = adam"
+    with pytest.raises(ValidationError):
+        Change.model_validate(declared | {"summary": ""})
 
 
 def test_the_nearest_name_is_suggested_or_none():

@@ -198,7 +198,7 @@ def test_planted_effects_decide_the_claims_about_changes(measured):
 def test_a_printed_number_is_confirmed_only_where_another_run_could_land(tmp_path):
     one = {"designs": ("add-one",), "only": ("kernel-3",)}
     near, far = standard_run(tmp_path / "near", **one), standard_run(tmp_path / "far", Numbers(baseline=0.70), **one)
-    number = Number("task3", "baseline", "test_accuracy", 0.7422)
+    number = Number("task3", "baseline", "test/accuracy", 0.7422)
     first, second = number(Evidence(near)), number(Evidence(far))
     assert (first.status, second.status) == ("confirmed", "not reproduced")
     assert second.low < 0.70 < second.high
@@ -222,7 +222,7 @@ def test_the_opposite_of_each_verbal_claim_is_not_reproduced(tmp_path):
         Biggest("task3", "batch-norm", ("filters-64-128-256", "l2-1e-5")),
         Biggest("task3", "batch-norm", ("filters-64-128-256", "l2-1e-5"), design="path:report"),
         Better("task3", "model-2", "model-1"),
-        Exceeds("task3", "model-2", "test_accuracy", 0.8),
+        Exceeds("task3", "model-2", "test/accuracy", 0.8),
         Gain("task3", "path:report", "batch-norm", 0.1),
     ]
     assert [check(evidence).status for check in checks] == ["not reproduced"] * len(checks)
@@ -326,15 +326,15 @@ def test_the_latest_run_speaks_but_one_on_the_reports_images_before_all_others(t
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     folder = {"kind": "image-folder", "path": "somewhere", "image_size": 32}
     known = other_manifest(cells, "later")
-    assert Evidence(cells).run_of("task3").manifest["id"] == "later"
+    assert Evidence(cells).run_of("task3").manifest.id == "later"
     other_manifest(cells, "later", baseline=known["baseline"] | {"data": folder})
-    assert Evidence(cells).run_of("task3").manifest["id"] == known["id"]
+    assert Evidence(cells).run_of("task3").manifest.id == known["id"]
 
 
 def test_a_confirmation_is_not_taken_for_a_run_of_the_study(tmp_path):
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     known = other_manifest(cells, "later", confirms="task3-standard", variants=[], comparisons=[])
-    assert Evidence(cells).run_of("task3").manifest["id"] == known["id"]
+    assert Evidence(cells).run_of("task3").manifest.id == known["id"]
 
 
 def test_a_machine_with_another_precision_follows_the_protocol_all_the_same(tmp_path):
@@ -346,13 +346,13 @@ def test_a_machine_with_another_precision_follows_the_protocol_all_the_same(tmp_
 def rewritten(cells, change):
     """Edits every journalled validation: change(variant, event, is_last)."""
     (manifest,) = cells.manifests().values()
-    for variant in manifest["variants"]:
-        for key in variant["cells"].values():
+    for variant in manifest.variants:
+        for key in variant.cells.values():
             path = cells.folder(key) / "journal.jsonl"
             events = [json.loads(line) for line in path.read_text().splitlines()]
             validations = [event for event in events if event["event"] == "validation"]
             for event in validations:
-                change(variant["name"], event, event is validations[-1])
+                change(variant.name, event, event is validations[-1])
             path.write_text("".join(json.dumps(event) + "\n" for event in events))
     return cells
 
@@ -361,7 +361,7 @@ def test_faster_is_judged_after_the_first_epoch_whatever_comes_later(tmp_path):
     def change(variant, event, is_last):
         first = event["epoch"] == 1
         noise = (event["seconds"] * 1e6) % 7 / 1000  # of its own for every cell
-        event["val_loss"] = (0.9 if (variant == "optimizer-adamax") == first else 1.4) + noise
+        event["metrics"]["val/loss"] = (0.9 if (variant == "optimizer-adamax") == first else 1.4) + noise
 
     cells = rewritten(standard_run(tmp_path, designs=("add-one",), only=("optimizer-adamax", "batch-norm")), change)
     assert Faster("task3", "optimizer-adamax")(Evidence(cells)).status == "confirmed"
@@ -377,7 +377,7 @@ def test_over_fitting_is_a_validation_loss_that_rises_while_the_training_loss_fa
     assert "training accuracy is 0." in rising.how
 
     def flat(variant, event, is_last):
-        event["val_loss"] = 1.0 / event["step"]
+        event["metrics"]["val/loss"] = 1.0 / event["step"]
 
     cells = rewritten(standard_run(tmp_path, designs=("combinations",), only=("model-2",)), flat)
     assert NoOverfitting("task3", "model-2")(Evidence(cells)).status == "confirmed"

@@ -189,7 +189,8 @@ def test_seeds_auto_takes_as_many_as_the_effect_needs(run):
     assert plan["smallest_detectable_effect"] <= 0.005 < fewer["smallest_detectable_effect"]
     refused = run("plan", "--study", "task3", "--seeds", "auto")
     assert refused.exit_code == 2
-    assert "--mde POINTS" in refused.output
+    assert "--mde EFFECT" in refused.output
+    assert "in points" in refused.output
 
 
 def test_a_dry_run_trains_nothing_and_writes_nothing(run):

@@ -15,6 +15,8 @@ from harness.cli.export import TABLES as OFFERED_TABLES
 from harness.report.formats import FORMATS
 from harness.report.tables import TABLES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
@@ -43,7 +45,7 @@ def test_the_default_is_every_cell_as_csv_on_standard_output(store):
     table = pd.read_csv(io.StringIO(export(store).stdout))
 
     assert len(table) == 9
-    assert table["test_accuracy"].between(0.5, 1).sum() == 8  # fractions; one cell failed
+    assert table["test/accuracy"].between(0.5, 1).sum() == 8  # fractions; one cell failed
     assert set(table["seed"]) == {0, 1, 2}
 
 
@@ -64,15 +66,15 @@ def test_an_exported_parquet_file_is_the_table_of_the_library(store, tmp_path):
 
 
 def test_another_metric_is_exported_in_its_own_unit(store):
-    rows = json.loads(export(store, "--table", "effects", "--metric", "val_loss", "--format", "json").stdout)
-    assert {row["metric"] for row in rows} == {"val_loss"}
-    assert "effect [nats]" in export(store, "--table", "effects", "--metric", "val_loss", "--format", "markdown").stdout
+    rows = json.loads(export(store, "--table", "effects", "--metric", "val/loss", "--format", "json").stdout)
+    assert {row["metric"] for row in rows} == {"val/loss"}
+    assert "effect [nats]" in export(store, "--table", "effects", "--metric", "val/loss", "--format", "markdown").stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--metric", "accuracy", "--table", "effects"], "no finished cell has the metric 'accuracy'. Available:"),
+        (["--metric", "accuracy", "--table", "effects"], "unknown metric 'accuracy'. Did you mean"),
         (["--table", "shapley"], "`harness ablate --design factorial` trains one"),
         (["--table", "effect"], "'effect' is not one of"),
         (["--format", "xlsx"], "'xlsx' is not one of"),
@@ -119,7 +121,7 @@ def test_a_report_is_kept_with_the_studys_mlflow_run(store, tmp_path, monkeypatc
     first = (tmp_path / "report" / "report.html").read_bytes()
     assert logged("report/report.html") == first
     assert logged("report/figures/effects-add-one.png").startswith(b"\x89PNG")
-    assert "waits" not in run(*arguments, "--metric", "val_accuracy").stderr
+    assert "waits" not in run(*arguments, "--metric", "val/accuracy").stderr
     assert logged("report/report.html") == (tmp_path / "report" / "report.html").read_bytes() != first
 
 

@@ -15,6 +15,8 @@ from harness.stats import effects, marginal_effects
 from harness.store.cells import Cells
 from harness.store.load import load_results
 
+pytestmark = pytest.mark.slow
+
 # At a learning rate of 1e-4 the baseline learns next to nothing in an epoch; a sensible one is by far the most that any
 # of these changes can do.
 STUDY = """
@@ -74,8 +76,8 @@ def test_a_search_names_the_change_that_the_full_factorial_names(call, folder, k
     factorial = load_results("reduced", store=folder / "mlruns")
     assert factorial["variant"].nunique() == 8
 
-    averaged = marginal_effects(factorial, metric="val_accuracy").set_index("change")["mean"]
-    alone = effects(factorial, variants=["learns", "dropout", "flip"], metric="val_accuracy").set_index("variant")[
+    averaged = marginal_effects(factorial, metric="val/accuracy").set_index("change")["mean"]
+    alone = effects(factorial, variants=["learns", "dropout", "flip"], metric="val/accuracy").set_index("variant")[
         "mean"
     ]
     assert averaged.idxmax() == alone.idxmax() == "learns"

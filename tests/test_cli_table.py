@@ -126,9 +126,10 @@ def test_a_study_without_changes_shows_what_its_baseline_reaches(tmp_path):
     tables = synthetic_tables(tmp_path, synthetic_plan(study="task2", profile="standard", seeds=3))
     shown = printed(tables, 80)
     finished = tables.results
-    assert "mean and sd over seeds 0, 1, 2" in shown
+    title = "At the checkpoint with the lowest validation loss; mean and sd over seeds 0, 1, 2:"
+    assert title in " ".join(shown.split())
     for part, prefix in (("training", "train"), ("validation", "val"), ("test", "test")):
-        loss, accuracy = finished[f"{prefix}_loss"], 100 * finished[f"{prefix}_accuracy"]
+        loss, accuracy = finished[f"{prefix}/loss"], 100 * finished[f"{prefix}/accuracy"]
         (line,) = [line for line in shown.splitlines() if line.startswith(f"{part} ")]
         assert f"{loss.mean():.4f} ± {loss.std():.4f}" in line
         assert f"{accuracy.mean():.2f} ± {accuracy.std():.2f}" in line

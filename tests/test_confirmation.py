@@ -1,15 +1,23 @@
 """Confirmation: fresh seeds, made once, apart from the search; the model that MLflow gives back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from fakes import cells_for, result_of
+from own import write_study
 
+from harness.api.ablation import ablate
+from harness.api.confirmation import confirm, fresh_seeds
 from harness.cli import cli
-from harness.confirmation import fresh_seeds
-from harness.store.cells import WEIGHTS, Cells
+from harness.plan.manifest import Manifest, RunVariant
+from harness.store.cells import Cells
+from harness.trainers.images.train import BEST_WEIGHTS_FILE
+from harness.trainers.images.trainer import METRICS, ImageTrainer
+
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: small
@@ -40,17 +48,32 @@ def run(tmp_path, monkeypatch):
     return call
 
 
+def manifest_of(name, variant, cells):
+    """A study run of one variant; `cells` are keys by seed."""
+    return Manifest(
+        id=name,
+        study="small",
+        title="A study of seconds",
+        profile="standard",
+        exploratory=False,
+        metrics=METRICS,
+        trainer=ImageTrainer().to_json(),
+        fingerprints={},
+        baseline={},
+        variants=(RunVariant(variant, () if variant == "baseline" else (variant,), "", "", cells),),
+        comparisons=(),
+    )
+
+
 def test_fresh_seeds_lie_above_every_seed_of_every_study_run(tmp_path):
     cells = Cells(tmp_path)
-    for name, seeds in (("a", ["0", "1"]), ("b", ["10", "2"])):
-        variants = [{"name": "baseline", "cells": dict.fromkeys(seeds, "key")}]
-        cells.write_manifest(name, {"variants": variants})
+    for name, seeds in (("a", [0, 1]), ("b", [10, 2])):
+        cells.write_manifest(manifest_of(name, "baseline", dict.fromkeys(seeds, "key")))
 
     assert fresh_seeds(cells, 3) == (11, 12, 13)
     assert fresh_seeds(Cells(tmp_path / "empty"), 2) == (0, 1)
 
 
-@pytest.mark.slow
 def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(run, tmp_path):
     run("ablate", "--study", "small.yaml", "--in-process")
     first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "6")
@@ -64,13 +87,12 @@ def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(
     assert headline in again
     assert "would be no confirmation" in more
     manifests = Cells(tmp_path / "mlruns").manifests().values()
-    confirmations = [it for it in manifests if "confirms" in it]
-    assert [it["headline"] for it in confirmations] == [headline]
+    confirmations = [it for it in manifests if it.confirms]
+    assert [it.headline for it in confirmations] == [headline]
     listed = json.loads(run("results", "--study", "small", "--json"))
     assert {row["seed"] for row in listed} == {0, 1}
 
 
-@pytest.mark.slow
 def test_a_winner_that_the_study_run_lacks_is_named_with_those_it_has(run):
     run("ablate", "--study", "small.yaml", "--in-process", "--only", "dropout", "--seeds", "1")
 
@@ -79,7 +101,6 @@ def test_a_winner_that_the_study_run_lacks_is_named_with_those_it_has(run):
     assert "no such variant; it has: dropout" in output
 
 
-@pytest.mark.slow
 def test_aa_prints_the_noise_floor_of_the_baseline_alone(run):
     output = run("aa", "--study", "small.yaml", "--seeds", "4")
 
@@ -87,16 +108,14 @@ def test_aa_prints_the_noise_floor_of_the_baseline_alone(run):
     assert "points" in output
 
 
-@pytest.mark.slow
 def test_the_greedy_path_ends_in_comparisons_of_its_own(run, tmp_path):
     output = run("ablate", "--study", "small.yaml", "--in-process", "--greedy")
 
     (manifest,) = Cells(tmp_path / "mlruns").manifests().values()
-    steps = [it for it in manifest["comparisons"] if it["design"] == "path:greedy"]
+    steps = [it for it in manifest.comparisons if it.design == "path:greedy"]
     assert f"ends after {len(steps)} steps" in output
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of MLflow's own: its type hints, torch's export under it
 def test_the_champion_loads_from_mlflow_and_computes_what_the_network_computes(run, tmp_path):
     import mlflow
@@ -108,28 +127,76 @@ def test_the_champion_loads_from_mlflow_and_computes_what_the_network_computes(r
     from harness.trainers.images.trained import Classifier, load_network
 
     overrides = {"data": {"kind": "shapes", "train_images": 100, "test_images": 50}, "model__filters": (4, 4, 4)}
-    cell, other = cells_for(2, model__batch_norm=True, **overrides)
+    cell, other = cells_for(2, ImageTrainer(), model__batch_norm=True, **overrides)
     cells, cache = Cells(tmp_path / "mlruns"), Path("cache")
     for it, accuracy in ((cell, 0.9), (other, 0.4)):
         network = build_model(it.settings.model, 10, image_size=(32, 32), seed=it.seed)
-        save_file(network.state_dict(), cells.open(it) / WEIGHTS)
+        save_file(network.state_dict(), cells.open(it) / BEST_WEIGHTS_FILE)
         cells.write_result(result_of(it, val_accuracy=accuracy))
-    variants = [{"name": "batch-norm", "changes": ["batch-norm"], "cells": {"0": cell.key, "1": other.key}}]
-    manifest = {"id": "small-1-confirm", "study": "small", "variants": variants}
+    manifest = manifest_of("small-1-confirm", "batch-norm", {0: cell.key, 1: other.key})
 
-    address = register_champion(cells, manifest, "batch-norm", "Confirmed.", cache=cache)
+    address = register_champion(cells, manifest, "batch-norm", "Confirmed.")
 
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     loaded = mlflow.pytorch.load_model(address)
     images = torch.rand(5, 3, 32, 32)  # another batch size than that of the example
-    network, names, size = load_network(cell, cells.folder(cell.key) / WEIGHTS, cache=cache)
+    network, names, size = load_network(
+        cell.settings, cell.seed, cells.folder(cell.key) / BEST_WEIGHTS_FILE, cache=cache
+    )
     expected = Classifier(network, cell.settings.preprocessing).eval()(images)
     assert address == "models:/small@champion"
     assert (len(names), size) == (10, (32, 32))
     torch.testing.assert_close(loaded(images), expected)
     version = mlflow.MlflowClient().get_model_version_by_alias("small", "champion")
     assert version.description == "Confirmed."
-    register_champion(cells, manifest, "batch-norm", "Confirmed.", cache=cache)
+    register_champion(cells, manifest, "batch-norm", "Confirmed.")
     assert (
         len(mlflow.MlflowClient().search_model_versions("name = 'small'")) == 1
     )  # the same model, not registered twice
+
+
+LESS = {
+    "metrics": {"val/score": {"goal": "minimize"}, "test/score": {"goal": "minimize"}},
+    "changes": [
+        {"name": "wide", "overrides": {"model.width": 16}},  # adds to the score: worse
+        {"name": "narrow", "overrides": {"model.width": 2}},
+        {"name": "slow", "overrides": {"rate": 0.4}},
+    ],
+}
+
+
+def test_of_a_metric_to_be_minimized_the_lowest_is_confirmed_and_a_trainer_without_a_model_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
+    ablate(path, in_process=True, **where)
+    found = confirm(path, seeds=6, **where)
+    assert found.winner == "narrow"
+    assert found.effect.seeds == (2, 3, 4, 5, 6, 7)
+    assert found.effect.high < 0
+    assert "narrow" in found.sentence
+    assert found.registered == ""
+    assert found.unregistered == "Nothing was registered: the trainer of this study (function) exports no model."
+
+
+def test_what_is_worse_is_not_registered_though_its_numbers_are_higher(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
+    ablate(path, in_process=True, only=("wide",), **where)
+    found = confirm(path, variant="wide", seeds=6, **where)
+    assert found.effect.low > 0
+    assert found.unregistered == "Nothing was registered: the interval of the improvement reaches zero."
+
+
+def test_of_several_cells_the_model_of_the_best_by_the_selecting_metric_is_registered(tmp_path):
+    from harness.tracking.registry import _best_result
+
+    cells, trained = Cells(tmp_path), cells_for(3)
+    for cell, loss in zip(trained, (0.5, 0.2, 0.9), strict=True):
+        cells.open(cell)
+        cells.write_result(result_of(cell, val_loss=loss, val_accuracy=loss))
+    more = manifest_of("a", "batch-norm", {cell.seed: cell.key for cell in trained})
+    less = replace(more, metrics=replace(METRICS, select="val/loss"))
+    assert _best_result(cells, more, "batch-norm").seed == 2
+    assert _best_result(cells, less, "batch-norm").seed == 1

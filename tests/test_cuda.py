@@ -3,12 +3,11 @@
 import os
 from contextlib import contextmanager
 
-import fakes
 import pytest
 import torch
 from click.testing import CliRunner
-from fakes import cells_for
-from planted import planted_images, tiny_cell
+from fakes import LosesItsDeviceOnSeed1, cells_for
+from planted import tiny_cell, trained
 
 from harness import hardware
 from harness.cli import cli
@@ -20,7 +19,7 @@ from harness.study.load import load_study, studies
 from harness.trainers.images import augment, train
 from harness.trainers.images.arithmetic import environment, is_out_of_memory, is_poisoned
 from harness.trainers.images.settings import ConvNet
-from harness.trainers.images.train import EVALUATION_PIXELS, train_cell
+from harness.trainers.images.train import EVALUATION_PIXELS
 
 CPU = torch.device("cpu")
 
@@ -129,13 +128,13 @@ def test_a_poisoned_context_is_no_outcome_of_the_cell(tmp_path, monkeypatch):
     with pytest.raises(
         DeviceLostError, match=r"^the CUDA context is lost: CUDA error: an illegal memory access was en"
     ):
-        train_cell(tiny_cell(), planted_images(), tmp_path, device=CPU, on_event=lambda event: None)
+        trained(tiny_cell(), tmp_path)
 
 
 def test_a_poisoned_context_ends_the_process_not_the_queue(tmp_path):
-    cells, todo = Cells(tmp_path), cells_for(4)
+    cells, todo = Cells(tmp_path), cells_for(4, LosesItsDeviceOnSeed1())
 
-    run(todo, cells, fakes.poison_on_seed_1, devices=["cpu"], provenance={})
+    run(todo, cells, devices=["cpu"], provenance={})
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished", "finished"]
     assert "exit code 70; its CUDA context was lost" in cells.result(todo[1].key).reason
@@ -147,7 +146,7 @@ def test_a_poisoned_context_ends_the_process_not_the_queue(tmp_path):
 
 def test_a_poisoned_context_stops_a_run_in_this_process(tmp_path):
     with pytest.raises(DeviceLostError):
-        run(cells_for(3), Cells(tmp_path), fakes.poison_on_seed_1, devices=["cpu"], provenance={}, in_process=True)
+        run(cells_for(3, LosesItsDeviceOnSeed1()), Cells(tmp_path), devices=["cpu"], provenance={}, in_process=True)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_worker_sees_its_own_device_only(tmp_path, monkeypatch, listed, shown)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     cells, todo = Cells(tmp_path), cells_for(8)
 
-    run(todo, cells, fakes.train, devices=["cuda:0", "cuda:1"], provenance={})
+    run(todo, cells, devices=["cuda:0", "cuda:1"], provenance={})
 
     calls = [(cells.folder(cell.key) / "calls").read_text().split() for cell in todo]
     assert {device for _, device, *_ in calls} == {"cuda:0"}
@@ -174,25 +173,20 @@ def test_validations_close_together_make_one_checkpoint_and_the_end_makes_one(tm
     saved = []
     keep = train._save
     monkeypatch.setattr(train, "_save", lambda *arguments: (saved.append(arguments[1].step), keep(*arguments)))
-    usual = train_cell(tiny_cell(), planted_images(), _folder(tmp_path, "a"), device=CPU, on_event=lambda event: None)
+    usual = trained(tiny_cell(), tmp_path / "a")
     every, saved[:] = list(saved), []
     monkeypatch.setitem(train.LEAST_SECONDS_BETWEEN_CHECKPOINTS, "cpu", 3600.0)
-    rare = train_cell(tiny_cell(), planted_images(), _folder(tmp_path, "b"), device=CPU, on_event=lambda event: None)
+    rare = trained(tiny_cell(), tmp_path / "b")
     assert len(every) > 2
     assert saved == every[-1:]
-    assert (rare.test_loss, rare.val_loss) == (usual.test_loss, usual.val_loss)
-
-
-def _folder(parent, name):
-    (parent / name).mkdir()
-    return parent / name
+    assert rare.final == usual.final
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_torch_cannot_use_is_refused_before_anything_starts(tmp_path, monkeypatch):
     # The driver's library is there and shows a GPU; torch, for real, in a process of its own, finds none.
     monkeypatch.setattr(hardware, "cuda_capabilities", lambda: ((9, 0),))
-    monkeypatch.setattr("harness.cli.options.cuda_capabilities", lambda: ((9, 0),))
+    monkeypatch.setattr("harness.api.work.cuda_capabilities", lambda: ((9, 0),))
     options = ["--study", "task3", "--profile", "quick", "--only", "batch-norm", "--store", str(tmp_path / "mlruns")]
 
     answer = CliRunner().invoke(cli, ["ablate", *options, "--device", "cuda"])

@@ -4,10 +4,14 @@ import fakes
 import pytest
 from fakes import cells_for
 
-import harness.plan.estimate
-from harness.plan.estimate import estimate, makespan, modelled_seconds
+import harness.trainers.images.cost
+from harness.plan.estimate import UNKNOWN_SECONDS, estimate, makespan
 from harness.store.cells import Cells
+from harness.trainers.images.cost import modelled_seconds
 from harness.trainers.images.settings import with_overrides
+from harness.trainers.images.trainer import ImageTrainer
+
+IMAGES = ImageTrainer()  # whose model of costs scales what was measured
 
 
 def test_the_longest_cells_go_first():
@@ -17,60 +21,60 @@ def test_the_longest_cells_go_first():
 
 
 def test_a_cell_like_a_measured_one_takes_as_long(tmp_path):
-    cells, (first, *rest) = Cells(tmp_path), cells_for(3)
+    cells, (first, *rest) = Cells(tmp_path), cells_for(3, IMAGES)
     cells.open(first)
     cells.write_result(fakes.result_of(first, seconds=100.0))
 
-    found = estimate(rest, [first], cells, device="cpu", workers=1)
+    found = estimate(rest, [first], cells.result, device="cpu", workers=1)
 
     assert found.seconds == 200
     assert found.measured == 1
 
 
 def test_another_cell_is_scaled_by_its_arithmetic(tmp_path):
-    cells, (measured, *_) = Cells(tmp_path), cells_for(1)
-    (wider,) = cells_for(1, model__filters=(64, 128, 256))
+    cells, (measured, *_) = Cells(tmp_path), cells_for(1, IMAGES)
+    (wider,) = cells_for(1, IMAGES, model__filters=(64, 128, 256))
     cells.open(measured)
     cells.write_result(fakes.result_of(measured, seconds=100.0, num_epochs=10.0))
 
-    found = estimate([wider], [measured], cells, device="cpu", workers=1)
+    found = estimate([wider], [measured], cells.result, device="cpu", workers=1)
 
     # Twice the filters: four times the products in all but the first and last layers, a factor of about 3.9 in all.
     assert 300 < found.seconds < 400
 
 
 def test_other_cells_are_taken_to_stop_as_early_and_the_machine_is_no_faster_for_it(tmp_path):
-    (cell,) = cells_for(1)
-    (other,) = cells_for(1, training__max_epochs=40)
+    (cell,) = cells_for(1, IMAGES)
+    (other,) = cells_for(1, IMAGES, training__max_epochs=40)
     cells = Cells(tmp_path)
     cells.open(cell)
     cells.write_result(fakes.result_of(cell, seconds=modelled_seconds(cell.settings, "cpu", 5.0), num_epochs=5.0))
 
-    found = estimate([other], [cell], cells, device="cpu", workers=1)
+    found = estimate([other], [cell], cells.result, device="cpu", workers=1)
 
     assert found.seconds == pytest.approx(modelled_seconds(other.settings, "cpu", 20.0))
 
 
 def test_results_of_another_device_and_failures_do_not_count(tmp_path):
-    cells, (one, two, three) = Cells(tmp_path), cells_for(3)
+    cells, (one, two, three) = Cells(tmp_path), cells_for(3, IMAGES)
     for cell in (one, two):
         cells.open(cell)
     cells.write_result(fakes.result_of(one, device="cuda: H", seconds=1.0))
     cells.write_result(fakes.result_of(two, status="diverged"))
 
-    assert estimate([three], [one, two], cells, device="cpu", workers=1).measured == 0
+    assert estimate([three], [one, two], cells.result, device="cpu", workers=1).measured == 0
 
 
 def test_disk_holds_the_weights_several_times(tmp_path):
-    (cell,) = cells_for(1)
+    (cell,) = cells_for(1, IMAGES)
 
-    found = estimate([cell], [], Cells(tmp_path), device="cpu", workers=1)
+    found = estimate([cell], [], Cells(tmp_path).result, device="cpu", workers=1)
 
     assert found.disk_bytes == 4 * 4 * 390_410  # four copies of the baseline's parameters in float32
 
 
 def test_bfloat16_is_expected_to_be_faster():
-    slow = cells_for(1)[0].settings
+    slow = cells_for(1, IMAGES)[0].settings
     fast = with_overrides(slow, {"training.precision": "bfloat16"})
 
     assert modelled_seconds(fast, "cpu", 10) < 0.7 * modelled_seconds(slow, "cpu", 10)
@@ -81,8 +85,19 @@ def test_kernels_that_our_convolutions_do_not_suit_gain_nothing_by_them(monkeypa
     overrides = ({}, {"model__kernel_size": 7}, {"model__pooling": "stride"}, {"training__threads": 2})
     seconds = {}
     for pays in (False, True):
-        monkeypatch.setattr(harness.plan.estimate, "winograd_pays", lambda answer=pays: answer)
-        settings = [cells_for(1, training__precision="bfloat16", **it)[0].settings for it in overrides]
+        monkeypatch.setattr(harness.trainers.images.cost, "winograd_pays", lambda answer=pays: answer)
+        settings = [cells_for(1, IMAGES, training__precision="bfloat16", **it)[0].settings for it in overrides]
         seconds[pays] = [modelled_seconds(it, "cpu", 10.0) for it in settings]
     assert seconds[True][0] < 0.7 * seconds[False][0]
     assert seconds[True][1:] == seconds[False][1:]
+
+
+def test_cells_of_a_trainer_without_a_model_of_costs_take_the_mean_of_what_was_measured(tmp_path):
+    cells, measured = Cells(tmp_path), cells_for(2)
+    (other,) = cells_for(1, model__dropout=0.5)
+    for cell, seconds in zip(measured, (10.0, 30.0), strict=True):
+        cells.open(cell)
+        cells.write_result(fakes.result_of(cell, seconds=seconds))
+
+    assert estimate([other], measured, cells.result, device="cpu", workers=1).seconds == 20
+    assert estimate([other], [], cells.result, device="cpu", workers=1).seconds == UNKNOWN_SECONDS

@@ -1,10 +1,18 @@
 import pytest
 import torch
+from click.testing import CliRunner
+from own import train_study, write_study
 from torch import nn
 from torch.nn import functional as F
 
+from harness.api.work import save_manifest
+from harness.cli import cli
 from harness.errors import DataError, StudyError
-from harness.trainers.images.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, build_model
+from harness.study.load import load_study
+from harness.trainers.images.model_summary import variant_settings
+from harness.trainers.images.models import build_model
+from harness.trainers.images.models.convnet import Block, ConvolutionalNetwork
+from harness.trainers.images.models.resnet18 import FrozenBatchNorm2d
 from harness.trainers.images.settings import ConvNet, PluginModel, ResNet18
 
 
@@ -229,3 +237,15 @@ def test_a_plugin_is_any_function_that_returns_a_module(monkeypatch, tmp_path):
         plugin("no_such_module:linear")
     with pytest.raises(StudyError, match=r"my_models:linear.*width"):
         plugin("my_models:linear")
+
+
+def test_networks_of_another_trainer_are_neither_counted_nor_drawn(tmp_path):
+    path = write_study(tmp_path / "own")
+    with pytest.raises(StudyError, match="study 'own' is trained by 'function', whose networks the harness does not"):
+        variant_settings(load_study(path), "baseline")
+    work, _ = train_study(path, tmp_path / "mlruns", seeds=1)
+    save_manifest(work)
+    where = ["--study", "own", "--store", str(tmp_path / "mlruns"), "--output", str(tmp_path / "filters.png")]
+    answer = CliRunner().invoke(cli, ["visualize", "filters", *where])
+    assert answer.exit_code == 2
+    assert f"study run {work.plan.id} was trained by 'function', whose networks the harness does not" in answer.output

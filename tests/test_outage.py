@@ -1,4 +1,4 @@
-"""`harness ablate` while the tracking server is gone: for a minute, or for good."""
+"""`harness ablate` while the tracking server is gone: for a while, or for good."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from harness.store.cells import Cells
 
 pytestmark = pytest.mark.slow
 
-OUTAGE_SECONDS = 60
+OUTAGE_SECONDS = 20
 STUDY = """
 name: outage
 title: A study whose tracking server fails
@@ -71,7 +71,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 def num_validations(folder: Path) -> int:
     """Over all cells, as their journals say."""
     cells = Cells(folder / "mlruns")
-    keys = [key for it in cells.manifests().values() for variant in it["variants"] for key in variant["cells"].values()]
+    keys = [key for it in cells.manifests().values() for variant in it.variants for key in variant.cells.values()]
     return sum(event["event"] == "validation" for key in keys for event in cells.events(key))
 
 
@@ -88,8 +88,8 @@ def assert_everything_was_delivered_once(server, folder):
             assert steps == sorted(set(steps))
 
 
-def test_a_minute_without_the_server_costs_no_metric(server, study, tmp_path):
-    """The worker is held for most of that minute, so that the outage is in the middle whatever the machine's speed."""
+def test_an_outage_of_the_server_costs_no_metric(server, study, tmp_path):
+    """The worker is held for most of it, so that the outage is in the middle whatever the machine's speed."""
     wait_until(lambda: bool(mlflow_runs(server.address, tmp_path / "mlruns", "outage").get("cell")), seconds=60)
     server.stop()
     began, num_before = time.monotonic(), num_validations(tmp_path)

@@ -7,11 +7,13 @@ import time
 import pytest
 
 from harness.errors import StudyError
-from harness.plan.plan import extend_manifest, make_plan, parse_seeds
-from harness.plan.variants import scale_filters
+from harness.plan.manifest import Manifest, RunComparison
+from harness.plan.plan import make_plan, parse_seeds
 from harness.study.designs.registry import design_problems
 from harness.study.load import load_study, studies
+from harness.study.study import Combination
 from harness.trainers.images.settings import Settings
+from harness.trainers.images.trainer import scale_filters
 from tests.studies import TREE, change, independent, small_study
 
 
@@ -20,7 +22,10 @@ def fingerprints(settings):
 
 
 def planned(study=None, **request):
-    request = {"fingerprints": fingerprints, "precision": "float32"} | request
+    """A plan whose keys do not depend on the machine, unless `precision` is `auto`."""
+    precision = request.pop("precision", "float32")
+    request = {"fingerprints": fingerprints} | request
+    request["overrides"] = {"training.precision": precision} | request.get("overrides", {})
     return make_plan(study or small_study(), **request)
 
 
@@ -70,22 +75,60 @@ def test_an_explicit_default_gives_the_key_of_the_implicit_one():
     assert keys(planned(explicit)) == keys(planned())
 
 
-def test_auto_precision_is_resolved_before_the_key():
-    float32, bfloat16 = planned(), planned(precision="bfloat16")
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what `auto` means here, by device."""
+
+    def set_native(**precisions):
+        monkeypatch.setattr("harness.trainers.images.trainer.native_precision", precisions.__getitem__)
+
+    return set_native
+
+
+def test_auto_precision_is_resolved_before_the_key(machine):
+    machine(cpu="float32", cuda="bfloat16")
+    float32, bfloat16 = planned(precision="auto"), planned(precision="auto", device="cuda")
     assert {variant.settings.training.precision for variant in float32.variants} == {"float32"}
+    assert {variant.settings.training.precision for variant in bfloat16.variants} == {"bfloat16"}
     assert not set(float32.cells) & set(bfloat16.cells)
-    explicit = small_study(baseline={"data": {"kind": "shapes"}, "training": {"precision": "float32"}})
-    assert keys(planned(explicit, precision="bfloat16")) == keys(float32)
+    assert keys(planned(precision="float32", device="cuda")) == keys(float32)
 
 
-def test_auto_precision_in_a_change_is_resolved_too():
+def test_auto_precision_in_a_change_is_resolved_too(machine):
+    machine(cpu="float32", cuda="bfloat16")
     baseline = {"data": {"kind": "shapes"}, "training": {"precision": "bfloat16"}}
-    study = small_study(
-        baseline=baseline, changes=[change("auto", training__precision="auto")], combinations=[], paths={}
-    )
-    assert planned(study).variants[1].settings.training.precision == "float32"
+    auto = [change("auto", training__precision="auto")]
+    study = small_study(baseline=baseline, changes=auto, combinations=[], paths={})
+    assert planned(study, precision="bfloat16").variants[1].settings.training.precision == "float32"
     with pytest.raises(StudyError, match="'baseline' and 'auto' have the same settings"):
-        planned(study, precision="bfloat16")
+        planned(study, precision="bfloat16", device="cuda")
+
+
+def test_a_precision_that_the_device_lacks_is_refused_once_with_a_variant_that_has_it():
+    with pytest.raises(StudyError, match=r"tf32 is a format of CUDA devices.*\(variant baseline\)") as error:
+        planned(precision="tf32")
+    assert len(error.value.problems) == 1
+
+
+def test_the_plan_of_the_reports_study_has_the_keys_of_the_first_release():
+    """Taken from 0.1: whoever stored these cells must find them. The id and the hash keep a study run together."""
+    plan = planned(load_study("task3"), profile="quick", fingerprints=lambda settings: {"data": "abc"})
+    assert keys(plan)["baseline"][:2] == ["ba2693c8eb302aca", "c69b8ab527caef22"]
+    assert keys(plan)["batch-norm"][0] == "106cee72bdc2ab7e"
+    assert plan.id == "task3-quick-53194e14"
+    assert [it.settings_hash for it in plan.variants[:2]] == ["53194e14c875e308", "8e23111ba30aee99"]
+
+
+def test_options_of_a_profile_are_the_trainers_and_an_unknown_one_is_refused_with_the_nearest():
+    study = small_study(profiles={"standard": {"trainer": {"filter_scal": 0.5}}})
+    with pytest.raises(StudyError, match=r"trainer: unknown option 'filter_scal'. Did you mean 'filter_scale'"):
+        planned(study)
+
+
+@pytest.mark.parametrize("factor", [0, 4.5, "2", True])
+def test_a_scale_of_filters_that_cannot_be_is_refused(factor):
+    with pytest.raises(StudyError, match=r"trainer.filter_scale: expected a number above 0, at most 4"):
+        scale_filters(Settings(), factor)
 
 
 def test_the_fingerprints_are_part_of_the_key():
@@ -207,7 +250,8 @@ def test_filters_that_the_scale_makes_equal_are_refused():
     ],
 )
 def test_a_combination_that_cannot_be_is_refused_by_name(members, reason):
-    study = small_study(combinations=[{"name": "both", "changes": members}])
+    both = Combination(name="both", changes=members)  # a file of two of them is refused when it is loaded
+    study = small_study().model_copy(update={"combinations": (both,)})
     with pytest.raises(StudyError, match=reason):
         planned(study, designs=["combinations"])
 
@@ -226,26 +270,21 @@ def test_the_id_is_the_same_for_more_seeds_and_more_variants_and_another_for_oth
 
 def test_a_manifest_is_plain_json_and_names_variants_cells_and_comparisons():
     plan = planned(designs=["leave-one-out:best"], seeds=[5, 0])
-    manifest = json.loads(json.dumps(plan.manifest("harness ablate")))
-    assert manifest["comparisons"][0] == {
-        "design": "leave-one-out:best",
-        "label": "adam",
-        "variant": "best",
-        "reference": "norm+flip",
-    }
-    best = next(it for it in manifest["variants"] if it["name"] == "best")
-    assert best["cells"] == dict(zip(["5", "0"], keys(plan)["best"], strict=True))
-    assert manifest["command"] == "harness ablate"
+    manifest = Manifest.from_json(json.loads(json.dumps(plan.manifest("harness ablate").to_json())))
+    assert manifest == plan.manifest("harness ablate")
+    assert manifest.comparisons[0] == RunComparison("leave-one-out:best", "adam", "best", "norm+flip")
+    assert manifest.variant("best").cells == dict(zip([5, 0], keys(plan)["best"], strict=True))
+    assert manifest.command == "harness ablate"
 
 
 def test_manifests_of_more_seeds_and_more_designs_add_up():
     first, second = planned(seeds=[2, 0], only=["norm"]), planned(seeds=[1], designs=["add-one", "combinations"])
-    both = extend_manifest(first.manifest(), second.manifest())
-    cells = {it["name"]: list(it["cells"]) for it in both["variants"]}
-    assert cells["baseline"] == cells["norm"] == ["0", "1", "2"]
-    assert cells["best"] == ["1"]
-    assert len(both["comparisons"]) == 7 + 2
-    assert extend_manifest(both, second.manifest()) == both
+    both = first.manifest().extended(second.manifest())
+    cells = {it.name: list(it.cells) for it in both.variants}
+    assert cells["baseline"] == cells["norm"] == [0, 1, 2]
+    assert cells["best"] == [1]
+    assert len(both.comparisons) == 7 + 2
+    assert both.extended(second.manifest()) == both
 
 
 def test_cells_of_a_change_that_was_edited_are_not_mixed_with_the_new_ones():
@@ -254,10 +293,9 @@ def test_cells_of_a_change_that_was_edited_are_not_mixed_with_the_new_ones():
 
     before, after = planned(study(0.2), seeds=[0, 1, 2]), planned(study(0.3), seeds=[0])
     assert before.id == after.id
-    both = extend_manifest(before.manifest(), after.manifest())
-    drop = next(it for it in both["variants"] if it["name"] == "drop")
-    assert drop["cells"] == {"0": after.variants[1].cells[0].key}
-    assert len(both["variants"][0]["cells"]) == 3
+    both = before.manifest().extended(after.manifest())
+    assert both.variant("drop").cells == {0: after.variants[1].cells[0].key}
+    assert len(both.variants[0].cells) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,22 @@
 negative controls, which show that the pretence would notice."""
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
-from planted import planted_images, tiny_cell
+from planted import tiny_cell, trained
 from pretended_cuda import pretended_cuda, watch
 
+from harness.errors import DeviceLostError
 from harness.study.load import load_study, registry
 from harness.trainers.images import augment, train
 from harness.trainers.images.data.batches import TrainingBatches
-from harness.trainers.images.train import train_cell
+from harness.trainers.images.trainer import METRICS
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
-ARRAYS = planted_images()
-NUMBERS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+pytestmark = pytest.mark.slow
+
+CUDA = torch.device("cuda:0")
 SHORT = {"training.max_epochs": 2}
 # What a change says, on images and networks that are small enough.
 SMALL = {
@@ -23,9 +25,11 @@ SMALL = {
     "filters-128-256-512": {"model.filters": (16, 24)},
     "augment-harsh": {"augmentation.crop_size": 5},
 }
+# Not 16 pixels, which leave 1x1 to the last stage: there PyTorch's CPU (2.15) gives a 3x3 kernel with stride 2 a
+# gradient in bfloat16 that it has not written to the end; NaN, every few runs.
 RESNET18 = {
     "model": {"kind": "resnet18", "weights": "none"},
-    "preprocessing.resize": 16,
+    "preprocessing.resize": 32,
     "training.max_epochs": 1,
     "training.batch_size": 80,
 }
@@ -51,13 +55,11 @@ CASES["model-1"] = {
 
 
 def on_cpu(overrides, folder):
-    folder.mkdir()
-    return train_cell(tiny_cell(overrides), ARRAYS, folder, device=CPU, on_event=lambda event: None)
+    return trained(tiny_cell(overrides), folder)
 
 
 def on_cuda(overrides, folder, on_event=lambda event: None):
-    folder.mkdir(exist_ok=True)
-    return train_cell(tiny_cell(overrides), ARRAYS, folder, device=CUDA, on_event=on_event)
+    return trained(tiny_cell(overrides), folder, device="cuda:0", on_event=on_event)
 
 
 @pytest.fixture
@@ -101,9 +103,9 @@ def test_every_change_trains_without_a_wait_in_a_step_and_with_the_values_of_the
     here = on_cpu(CASES[name] | {"training.precision": precision.replace("tf32", "float32")}, tmp_path / "cpu")
     with pretended_cuda():
         there = on_cuda(overrides, tmp_path / "cuda")
-    assert there.status == "finished", there.reason
-    assert there.device == "cuda: Pretended"
-    ours, theirs = ([getattr(result, it) for it in NUMBERS] for result in (there, here))
+    assert there.facts["device"] == "cuda: Pretended"
+    assert there.final.keys() == set(METRICS.names)
+    ours, theirs = ([run.final[it] for it in METRICS.names] for run in (there, here))
     # The CPU's bfloat16 kernels round by the layout of what they get, which a wrapped tensor does not pass on.
     assert ours == (pytest.approx(theirs, abs=0.1) if precision == "bfloat16" else theirs)
 
@@ -124,9 +126,11 @@ def interrupted_and_resumed(folder):
         on_cuda(DROPOUT, folder, die)
     with pretended_cuda():
         torch.manual_seed(99)
-        result = on_cuda(DROPOUT, folder, lambda event: events.append(event["event"]))
-    assert "resumed" in events
-    return result
+        run = on_cuda(DROPOUT, folder, lambda event: events.append(event["event"]))
+    # Of six: three and the one of the death before, from the fourth on after.
+    assert events.count("validation") == 4 + 3
+    assert "restarted" not in events
+    return run
 
 
 @pytest.fixture
@@ -139,7 +143,7 @@ def test_an_interrupted_cell_ends_as_an_uninterrupted_one(tmp_path):
     with pretended_cuda():
         straight = on_cuda(DROPOUT, tmp_path / "a")
     resumed = interrupted_and_resumed(tmp_path / "b")
-    assert [getattr(resumed, it) for it in NUMBERS] == [getattr(straight, it) for it in NUMBERS]
+    assert resumed.final == straight.final
 
 
 @pytest.mark.usefixtures("a_checkpoint_each_validation")
@@ -148,11 +152,11 @@ def test_control_a_forgotten_generator_shows_in_the_numbers_after_a_resume(tmp_p
         straight = on_cuda(DROPOUT, tmp_path / "a")
     restore = train._restore
 
-    def forgetful(trainer, progress, state):
-        restore(trainer, progress, state | {"random_cuda": torch.Generator().manual_seed(5).get_state()})
+    def forgetful(parts, position, state):
+        restore(parts, position, state | {"random_cuda": torch.Generator().manual_seed(5).get_state()})
 
     monkeypatch.setattr(train, "_restore", forgetful)
-    assert interrupted_and_resumed(tmp_path / "b").train_loss != straight.train_loss
+    assert interrupted_and_resumed(tmp_path / "b").final["train/loss"] != straight.final["train/loss"]
 
 
 def test_control_a_tensor_on_the_wrong_device_is_refused(tmp_path, monkeypatch):
@@ -180,8 +184,23 @@ def test_control_a_constant_that_is_copied_in_a_step_is_a_wait(tmp_path, monkeyp
         on_cuda(overrides, tmp_path / "a")
 
 
-def test_control_use_before_initialisation_is_refused(tmp_path, monkeypatch):
-    with pretended_cuda():
-        monkeypatch.setattr(torch.cuda, "init", lambda: None)
-        with pytest.raises(RuntimeError, match="did you call init"):
-            on_cuda(SHORT | {"training.precision": "float32"}, tmp_path / "a")
+def test_a_lost_context_is_told_even_though_giving_memory_back_fails_in_it_too(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(train, "_train_step", fail)
+    with (
+        pretended_cuda(),
+        mock.patch.object(torch.cuda, "empty_cache", fail),
+        pytest.raises(DeviceLostError, match="the CUDA context is lost: CUDA error: an illegal"),
+    ):
+        on_cuda(SHORT | {"training.precision": "float32"}, tmp_path / "a")
+
+
+def test_control_use_before_initialisation_is_refused(tmp_path):
+    with (
+        pretended_cuda(),
+        mock.patch.object(torch.cuda, "init", return_value=None),
+        pytest.raises(RuntimeError, match="did you call init"),
+    ):
+        on_cuda(SHORT | {"training.precision": "float32"}, tmp_path / "a")

@@ -9,6 +9,10 @@ import harness
 def test_the_public_surface_is_exactly_this():
     assert harness.__all__ == [
         "HarnessError",
+        "Run",
+        "ablate",
+        "confirm",
+        "current_run",
         "effects",
         "figures",
         "load_curves",

@@ -9,9 +9,10 @@ from synthetic import Numbers, synthetic_plan, synthetic_tables
 import harness.report.effect_data as effect_data
 from harness.errors import ResultsError
 from harness.report.curve_choice import best_variant
+from harness.report.curve_data import Curves, curves_data
 from harness.report.effect_data import MOST_HEAT_TEXTS, Heat, forest_data, heat_data, pairs_data, waterfall_data
 from harness.report.exhibits import exhibits
-from harness.report.figure_data import Curves, costs_data, curves_data, published_data
+from harness.report.figure_data import costs_data, published_data
 from harness.report.figures import (
     add_one_against_leave_one_out,
     draw,
@@ -60,13 +61,15 @@ def curve_frame(losses):
         for seed, values in losses.items()
         for step, loss in enumerate(values)
     ]
-    names = ["variant", "seed", "step", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds"]
-    return pd.DataFrame(rows, columns=names)
+    names = ["variant", "seed", "step", "epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "seconds"]
+    frame = pd.DataFrame(rows, columns=names).assign(**{"test/loss": math.nan, "test/accuracy": math.nan})
+    frame.attrs["manifest"] = synthetic_plan(seeds=1, only=("batch-norm",)).manifest()
+    return frame
 
 
 def test_the_forest_has_every_seed_in_points(tables):
     data = forest_data(tables)
-    results = tables.results.set_index(["variant", "seed"])["test_accuracy"]
+    results = tables.results.set_index(["variant", "seed"])["test/accuracy"]
 
     assert data.axis == "effect on test accuracy [points]"
     for row in data.rows:
@@ -107,13 +110,13 @@ def test_a_curve_is_the_mean_over_seeds_as_long_as_half_of_them_train():
     data = curves_data(curve_frame(losses), ["a"], "loss")
     (validation,) = [curve for curve in data.curves if curve.split == "validation"]
 
-    assert validation.epochs == (0.5, 1.0, 1.5)
+    assert validation.x == (0.5, 1.0, 1.5)
     assert validation.mean == pytest.approx((3.0, 2.0, 8.0))
     assert validation.n == (4, 4, 2)
     sd = math.sqrt(2 / 3)
     assert (validation.low[0], validation.high[0]) == pytest.approx((3 - sd, 3 + sd))
     assert data.best == {"a": 1.0}  # every seed is lowest at its second validation
-    assert data.axis == "cross entropy [nats]"
+    assert (data.axis, data.x_axis) == ("loss [nats]", "epoch")
 
 
 def test_one_seed_has_a_curve_and_no_band():
@@ -184,15 +187,15 @@ def test_a_large_heat_map_writes_only_the_numbers_that_are_supported(tmp_path):
     values = tuple(tuple(1.0 for _ in changes) for _ in changes)
     verdicts = tuple(tuple("hurts" if {x, y} == {0, 3} else "inconclusive" for x in range(11)) for y in range(11))
 
-    texts = draw(Heat("interaction [points]", changes, values, verdicts, 0)).data[0].text
-    small = draw(Heat("interaction [points]", changes[:3], values[:3], verdicts[:3], 0)).data[0].text
+    texts = draw(Heat("interaction [points]", 2, True, changes, values, verdicts, 0)).data[0].text
+    small = draw(Heat("interaction [points]", 2, True, changes[:3], values[:3], verdicts[:3], 0)).data[0].text
 
     assert [(y, x) for y, line in enumerate(texts) for x, text in enumerate(line) if text] == [(2, 0)]  # c3 and c0
     assert [text for line in small for text in line if text] == ["+1.00"] * 3
 
 
 def test_a_best_value_is_beaten_by_nothing_that_costs_about_as_little(tables):
-    by_label = {point.label: point for point in costs_data(tables, "seconds").points}
+    by_label = {point.label: point for point in costs_data(tables, "seconds").rows}
 
     assert by_label["batch-norm"].cost == pytest.approx(1.15, rel=0.1)
     assert by_label["batch-norm"].is_best_value
@@ -272,7 +275,7 @@ def test_a_variant_has_one_colour_in_all_figures_of_a_report(tables):
 
 
 def test_the_best_variant_is_chosen_by_validation(tables):
-    means = tables.results.groupby("variant")["val_accuracy"].mean()
+    means = tables.results.groupby("variant")["val/accuracy"].mean()
     assert best_variant(tables) == means.idxmax()
 
 

@@ -24,7 +24,7 @@ from harness.report.formats import (
     write_frame,
 )
 from harness.report.tables import TABLES
-from harness.report.units import format_count, format_factor, format_p, format_seconds, unit_of
+from harness.report.wording import format_count, format_factor, format_p, format_seconds
 
 TROUBLE = r"""100% of A & B_1 {x} $5 #3 ~ ^ \ <b> | "quoted" – — ± × − é ł 中 \end{table} *star* `tick`"""
 
@@ -200,27 +200,6 @@ def test_asking_whether_a_file_can_be_written_leaves_it_as_it_is(tmp_path):
     assert (tmp_path / "old").read_text() == "kept"
     assert not (tmp_path / "new" / "file").exists()
     assert list((tmp_path / "folder").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("metric", "value", "difference"),
-    [("test_accuracy", "71.25", "+71.25"), ("val_loss", "0.7125", "+0.7125"), ("seconds", "0.7", "+0.7")],
-)
-def test_numbers_are_written_in_the_unit_of_people(metric, value, difference):
-    unit = unit_of(metric)
-    assert (unit.format(0.7125), unit.format_signed(0.7125)) == (value, difference)
-
-
-def test_a_difference_that_rounds_to_zero_has_no_sign():
-    unit = unit_of("test_accuracy")
-    assert [unit.format_signed(x) for x in (0.00004, -0.00004, 0.0, -0.0, 0.00006)] == [
-        "0.00",
-        "0.00",
-        "0.00",
-        "0.00",
-        "+0.01",
-    ]
-    assert unit.format_signed(float("nan")) == "–"
 
 
 def test_p_values_factors_times_and_counts_keep_the_digits_that_matter():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -62,8 +63,8 @@ def test_the_headline_is_picked_by_validation_and_reported_on_test(tmp_path):
     plan = synthetic_plan(seeds=8, profile="standard", only=("batch-norm", second))
     tables = synthetic_tables(tmp_path, plan)
     results = tables.results
-    better = results["val_accuracy"].where(results["variant"] != second, results["val_accuracy"] + 0.1)
-    swapped = results.assign(val_accuracy=better)
+    better = results["val/accuracy"].where(results["variant"] != second, results["val/accuracy"] + 0.1)
+    swapped = results.assign(**{"val/accuracy": better})
 
     assert tables.headline.variant == "batch-norm"
     assert tables.headline.is_supported
@@ -77,7 +78,7 @@ def test_single_changes_come_first_and_make_the_headline_whatever_design_ran_fir
     plan = synthetic_plan(designs=("path", "combinations", "add-one"), seeds=2)
     tables = synthetic_tables(tmp_path, plan)
 
-    assert tables.manifest["comparisons"][0]["design"] == "path:report"
+    assert tables.manifest.comparisons[0].design == "path:report"
     assert list(tables.families) == ["add-one", "combinations", "path:report"]
     assert tables.headline.variant in tables.families["add-one"].sides
 
@@ -87,15 +88,15 @@ def test_a_greedy_path_is_exploratory_however_many_seeds(tmp_path):
     tables = synthetic_tables(tmp_path, plan)
     assert "improves" in set(tables.effects["verdict"])
 
-    for it in tables.manifest["comparisons"]:
-        it["design"] = "path:greedy"
+    comparisons = tuple(replace(it, design="path:greedy") for it in tables.manifest.comparisons)
+    tables.results.attrs["manifest"] = replace(tables.manifest, comparisons=comparisons)
     greedy = type(tables)(tables.results, load_curves=tables.load_curves)
 
     assert set(greedy.effects["verdict"]) == {"exploratory"}
 
 
 def test_variants_stand_in_the_order_of_the_plan_with_their_outcomes(tables):
-    assert list(tables.variants["variant"]) == [it["name"] for it in tables.manifest["variants"]]
+    assert list(tables.variants["variant"]) == [it.name for it in tables.manifest.variants]
     by_name = tables.variants.set_index("variant")
     assert tuple(by_name.loc["kernel-7", ["n_ok", "n", "outcomes"]]) == (9, 10, "1 diverged")
     assert tuple(by_name.loc["augment-harsh", ["n_ok", "n", "outcomes"]]) == (9, 10, "1 missing")
@@ -107,7 +108,7 @@ def test_published_numbers_of_variants_that_did_not_run_have_no_numbers_of_ours(
 
     assert by_variant.to_dict() == {"baseline": 3, "model-1": 0, "model-2": 0}
     assert tables.published.loc[tables.published["n"] == 0, "mean"].isna().all()
-    baseline = tables.published.set_index(["variant", "metric"]).loc[("baseline", "test_accuracy")]
+    baseline = tables.published.set_index(["variant", "metric"]).loc[("baseline", "test/accuracy")]
     assert baseline["difference"] == pytest.approx(baseline["mean"] - 0.7422)
 
 
@@ -116,28 +117,32 @@ def test_overfitting_is_the_gap_at_the_best_checkpoint_and_at_the_end():
     results = pd.DataFrame(
         {
             "variant": "a", "seed": [0, 1, 2], "status": ["finished", "finished", "failed"],
-            "best_epoch": [1.0, 2.0, np.nan], "num_epochs": [2.0, 2.0, 1.0],
-            "train_accuracy": [0.9, 0.8, np.nan], "val_accuracy": [0.7, 0.7, np.nan],
+            "best_step": [10, 20, None], "best_epoch": [1.0, 2.0, np.nan], "num_epochs": [2.0, 2.0, 1.0],
+            "train/accuracy": [0.9, 0.8, np.nan], "val/accuracy": [0.7, 0.7, np.nan],
+            "train/loss": [0.2, 0.4, np.nan], "val/loss": [0.8, 0.6, np.nan],
         }
-    )  # fmt: skip
+    ).astype({"best_step": "Int64"})  # fmt: skip
+    results.attrs["manifest"] = task3()
     curves = pd.DataFrame(
         {
             "variant": "a", "seed": [1, 0, 1, 0, 2], "step": [10, 20, 20, 10, 10], "epoch": [1.0, 2.0, 2.0, 1.0, 1.0],
-            "train_loss": [0.5, 0.1, 0.4, 0.2, np.nan], "train_accuracy": [0.5, 0.95, 0.75, 0.85, 0.1],
-            "val_loss": [0.9, 0.9, 0.6, 0.8, np.nan], "val_accuracy": [0.6, 0.65, 0.7, 0.7, 0.1],
+            "train/loss": [0.5, 0.1, 0.4, 0.2, np.nan], "train/accuracy": [0.5, 0.95, 0.75, 0.85, 0.1],
+            "val/loss": [0.9, 0.9, 0.6, 0.8, np.nan], "val/accuracy": [0.6, 0.65, 0.7, 0.7, 0.1],
         }
     )  # fmt: skip
 
     (row,) = overfitting_table(results, curves).itertuples()
 
-    assert (row.n, row.n_curves, row.best_epoch_min, row.best_epoch_max) == (2, 2, 1.0, 2.0)
+    assert (row.n, row.n_curves, row.counted_in, row.best_min, row.best_max) == (2, 2, "epoch", 1.0, 2.0)
+    assert (row.gap_of, row.change_of) == ("val/accuracy", "val/loss")
     assert row.gap_best == pytest.approx(0.15)  # .2 and .1
     assert row.gap_end == pytest.approx((0.30 + 0.05) / 2)
-    assert row.val_loss_rise == pytest.approx(0.05)  # .1 and 0
-    assert row.train_loss_fall == pytest.approx(0.05)  # .1 and 0
+    assert row.held_out_change == pytest.approx(0.05)  # .1 and 0
+    assert row.training_change == pytest.approx(-0.05)  # -.1 and 0
     said = describe_overfitting(overfitting_table(results, curves), "a")
     assert "epoch 1.5 of 2.0 (mean over 2 seeds; 1.0 to 2.0)" in said
-    assert "15.0 points there and 17.5 at the end" in said
+    assert "Training accuracy minus validation accuracy was 15.0 points there and 17.5 at the end." in said
+    assert said.endswith("to the end, training loss changed by -0.050 nats, validation loss by +0.050.")
     assert describe_overfitting(overfitting_table(results, curves), "b") == ""
 
 
@@ -165,10 +170,10 @@ def test_a_table_that_needs_another_design_says_which_one(tables):
         _ = tables.shapley
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "peak_memory"])
-def test_a_metric_that_no_run_has_is_named_with_those_there_are(tables, metric):
+@pytest.mark.parametrize(("metric", "meant"), [("accuracy", "val/accuracy"), ("peak_memory", "peak_memory_bytes")])
+def test_a_metric_that_does_not_exist_is_named_with_those_there_are(tables, metric, meant):
     broken = type(tables)(tables.results, load_curves=tables.load_curves, metric=metric)
-    with pytest.raises(ResultsError, match=f"{metric}.*Available: test_accuracy"):
+    with pytest.raises(ResultsError, match=f"'{metric}'. Did you mean '{meant}'.*There are: train/loss, "):
         _ = broken.effects
 
 
@@ -214,7 +219,7 @@ def test_every_seed_has_its_value_or_its_status(tables):
 
     assert rows["augment-harsh"][2] == "missing"
     assert rows["kernel-7"][1] == "diverged"
-    assert rows["augment-harsh"][0] == f"{100 * harsh['test_accuracy'].iloc[0]:.2f}"
+    assert rows["augment-harsh"][0] == f"{100 * harsh['test/accuracy'].iloc[0]:.2f}"
 
 
 def test_every_table_has_a_grid_and_a_description():
@@ -240,6 +245,11 @@ def test_nothing_is_computed_before_anything_finished(tmp_path):
     assert tables.published["n"].sum() == 0
     assert overfitting_grid(tables).rows == ()
     json.dumps(effects_json(tables.results), allow_nan=False)
+
+
+def task3():
+    """The manifest of a study run of images."""
+    return synthetic_plan(seeds=1, only=("batch-norm",)).manifest()
 
 
 def _cost(tables, variant):

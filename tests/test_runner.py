@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import fakes
 import psutil
 import pytest
 from fakes import cells_for
 
+from harness.errors import StudyError
 from harness.execution.runner import Progress, run
 from harness.store.cells import Cells
 
@@ -31,20 +33,21 @@ def calls(cells, cell):
 def test_every_cell_gets_its_result_with_provenance(tmp_path, in_process):
     cells, todo = Cells(tmp_path), cells_for(5)
 
-    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
 
     results = [cells.result(cell.key) for cell in todo]
-    assert [result.test_accuracy for result in results] == [0.5, 0.51, 0.52, 0.53, 0.54]
+    assert [result.metrics["test/accuracy"] for result in results] == [0.5, 0.51, 0.52, 0.53, 0.54]
     assert {(result.commit, result.dirty) for result in results} == {("c0ffee", True)}
     assert all(cells.events(cell.key)[0]["provenance"] == PROVENANCE for cell in todo)
-    assert cells.epochs(todo[0].key) == fakes.validations([10, 20])
+    logged = [replace(it, seconds=float(it.step)) for it in cells.validations(todo[0].key)]
+    assert logged == fakes.validations([10, 20])
 
 
 def test_an_ended_cell_is_never_trained_again(tmp_path, in_process):
     cells, todo = Cells(tmp_path), cells_for(3)
 
     for _ in range(2):
-        run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+        run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
 
     assert [len(calls(cells, cell)) for cell in todo] == [1, 1, 1]
 
@@ -52,7 +55,7 @@ def test_an_ended_cell_is_never_trained_again(tmp_path, in_process):
 def test_two_workers_share_the_cells(tmp_path):
     cells, todo = Cells(tmp_path), cells_for(8)
 
-    run(todo, cells, fakes.train, devices=["cpu", "cuda:7"], provenance=PROVENANCE)
+    run(todo, cells, devices=["cpu", "cuda:7"], provenance=PROVENANCE)
 
     workers = {tuple(calls(cells, cell)[0].split()) for cell in todo}
     assert {device for _, device, _ in workers} == {"cpu", "cuda:0"}  # the only one that its worker sees
@@ -62,9 +65,9 @@ def test_two_workers_share_the_cells(tmp_path):
 
 
 def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, in_process):
-    cells, todo = Cells(tmp_path), cells_for(3)
+    cells, todo = Cells(tmp_path), cells_for(3, fakes.FailsOnSeed1())
 
-    run(todo, cells, fakes.fail_on_seed_1, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished"]
     assert cells.result(todo[1].key).reason == "ZeroDivisionError: planted"
@@ -73,9 +76,9 @@ def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, in
 
 
 def test_a_worker_that_keeps_dying_on_a_cell_takes_only_that_cell_with_it(tmp_path):
-    cells, todo = Cells(tmp_path), cells_for(4)
+    cells, todo = Cells(tmp_path), cells_for(4, fakes.DiesOnSeed1())
 
-    run(todo, cells, fakes.die_on_seed_1, devices=TWO, provenance=PROVENANCE)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE)
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished", "finished"]
     assert "SIGKILL" in cells.result(todo[1].key).reason
@@ -86,16 +89,16 @@ def test_a_worker_that_dies_before_its_cell_has_a_folder_does_not_end_the_study(
     monkeypatch.setattr("harness.execution.processes._work", fakes.die_at_birth)
     cells, todo = Cells(tmp_path), cells_for(2)
 
-    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE)
 
     assert [cells.result(cell.key).status for cell in todo] == ["failed", "failed"]
     assert {cells.result(cell.key).reason for cell in todo} == {"the worker process ended with exit code 3"}
 
 
 def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):
-    cells, todo = Cells(tmp_path), cells_for(2)
+    cells, todo = Cells(tmp_path), cells_for(2, fakes.DiesOnce())
 
-    run(todo, cells, fakes.die_once, devices=TWO, provenance=PROVENANCE)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE)
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "finished"]
 
@@ -118,10 +121,10 @@ def test_a_cell_that_another_process_trains_is_waited_for_not_trained(tmp_path):
     thread = threading.Thread(target=holder)
     thread.start()
     assert is_held.wait(10)
-    run(todo, cells, fakes.train, devices=TWO, provenance=PROVENANCE, on_progress=look)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE, on_progress=look)
     thread.join()
 
-    assert cells.result(todo[0].key).test_accuracy == 0.99
+    assert cells.result(todo[0].key).metrics["test/accuracy"] == 0.99
     assert not (cells.folder(todo[0].key) / "calls").exists()
 
 
@@ -129,7 +132,7 @@ def test_progress_tells_events_and_results_of_every_cell(tmp_path, in_process):
     cells, todo = Cells(tmp_path), cells_for(2)
     seen: list[Progress] = []
 
-    run(todo, cells, fakes.train, devices=TWO, provenance={}, on_progress=seen.append, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance={}, on_progress=seen.append, in_process=in_process)
 
     for cell in todo:
         kinds = [(it.kind, it.event.get("event")) for it in seen if it.cell == cell]
@@ -146,7 +149,7 @@ import fakes
 from harness.store.cells import Cells
 from harness.execution.runner import run
 if __name__ == "__main__":
-    run(fakes.cells_for(2), Cells(Path(sys.argv[1])), fakes.train_slowly, devices=["cpu", "cpu"], provenance={})
+    run(fakes.cells_for(2, fakes.Slow()), Cells(Path(sys.argv[1])), devices=["cpu", "cpu"], provenance={})
 """
 
 
@@ -209,7 +212,7 @@ def test_cells_are_taken_as_workers_get_free(tmp_path, in_process):
             unfinished.append(taken - sum(cells.result(it.key) is not None for it in todo))
             yield cell
 
-    run(source(), cells, fakes.train, devices=TWO, provenance={}, in_process=in_process)
+    run(source(), cells, devices=TWO, provenance={}, in_process=in_process)
 
     assert len(unfinished) == 6
     assert max(unfinished) <= (0 if in_process else 1)  # the other worker's cell
@@ -221,7 +224,6 @@ def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_pa
     run(
         iter([None, todo[0], None, None, todo[1]]),
         cells,
-        fakes.train,
         devices=TWO,
         provenance={},
         in_process=in_process,
@@ -231,24 +233,27 @@ def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_pa
 
 
 def test_a_stopped_cell_keeps_its_place_and_continues_there(tmp_path, in_process):
-    cells, todo, seen = Cells(tmp_path), cells_for(2), []
+    cells, todo, seen = Cells(tmp_path), cells_for(2, fakes.StepByStep()), []
     begin = {"devices": ["cpu"], "provenance": {}, "in_process": in_process}
 
     def is_far_enough(cell):
-        return cell == todo[0] and len(cells.epochs(cell.key)) >= 3
+        return cell == todo[0] and len(cells.validations(cell.key)) >= 3
 
-    run(todo, cells, fakes.train_step_by_step, on_progress=seen.append, should_stop=is_far_enough, **begin)
+    run(todo, cells, on_progress=seen.append, should_stop=is_far_enough, **begin)
 
     assert cells.result(todo[0].key) is None
     assert cells.result(todo[1].key).is_finished, "the others go on"
     assert cells.events(todo[0].key)[-1]["event"] == "interrupted"
     assert [(it.kind, it.cell) for it in seen if it.kind != "event"] == [("stopped", todo[0]), ("ended", todo[1])]
 
-    run(todo, cells, fakes.train_step_by_step, **begin)
+    run(todo, cells, **begin)
 
     assert cells.result(todo[0].key).is_finished
-    assert "resumed" in [event["event"] for event in cells.events(todo[0].key)]
-    assert (cells.folder(todo[0].key) / "steps").read_text().split() == [str(step) for step in range(1, 21)]
+    logged = [event["step"] for event in cells.events(todo[0].key) if event["event"] == "validation"]
+    assert sorted(set(logged)) == list(range(1, 21))
+    assert len(logged) <= 20 + 1, "it went on after its checkpoint; the step before a checkpoint may be repeated"
+    (resumed,) = [event for event in cells.events(todo[0].key) if event["event"] == "resumed"]
+    assert resumed["step"] >= 3
 
 
 def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process):
@@ -258,7 +263,6 @@ def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process
         run(
             [cell],
             cells,
-            fakes.train,
             devices=TWO,
             provenance={},
             should_stop=lambda cell: True,
@@ -289,7 +293,7 @@ def test_an_interrupt_before_the_workers_have_started_leaves_nothing_behind(tmp_
 def test_workers_start_in_a_temporary_folder_with_a_name_too_long_for_a_socket(tmp_path):
     script, store, temporary = tmp_path / "script.py", tmp_path / "mlruns", tmp_path / ("t" * 120)
     temporary.mkdir()
-    script.write_text(SCRIPT.replace("train_slowly", "train"))
+    script.write_text(SCRIPT.replace("Slow", "Counting"))
 
     subprocess.run(
         [sys.executable, str(script), str(store), ":".join(sys.path)],
@@ -299,3 +303,15 @@ def test_workers_start_in_a_temporary_folder_with_a_name_too_long_for_a_socket(t
     )
 
     assert all(Cells(store).result(cell.key).is_finished for cell in cells_for(2))
+
+
+def test_a_trainer_that_workers_cannot_import_stops_the_run_with_its_name(tmp_path):
+    class Local(fakes.Counting):
+        pass
+
+    cells, (cell,) = Cells(tmp_path), cells_for(1, Local())
+
+    with pytest.raises(StudyError, match="trainer: test_runner:Local cannot be imported"):
+        run([cell], cells, devices=["cpu"], provenance={})
+
+    assert cells.result(cell.key) is None

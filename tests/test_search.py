@@ -6,13 +6,15 @@ import pytest
 import searched
 from fakes import result_of
 from optuna.trial import TrialState
-from searched import POSSIBLE, num_calls, plan_of
+from searched import POSSIBLE, num_calls, plan_of, with_trainer
 
 from harness.execution.runner import run
 from harness.search.run import search
 from harness.search.space import Space
 from harness.search.storage import open_storage, open_study, resolve_storage
 from harness.store.cells import Cells
+
+pytestmark = pytest.mark.slow
 
 FIRST = 10  # the baseline, seven changes, all-good, and the full combination
 
@@ -24,9 +26,9 @@ class Bench:
         self.cells, self.storage = Cells(root), resolve_storage(f"sqlite:///{root}/optuna.db", root)
         self.plan = plan_of()
 
-    def search(self, num_trials, train=searched.train, **options):
-        options = {"in_process": True} | options
-        return search(self.plan, self.cells, train, storage=self.storage, num_trials=num_trials, **options)
+    def search(self, num_trials, trainer="Trainer", **options):
+        options = {"in_process": True, "num_trials": num_trials} | options
+        return search(with_trainer(self.plan, trainer), self.cells, storage=self.storage, **options)
 
     def study(self, do=lambda study: None, prune="none"):
         """Its Optuna trials, after something was done to the study from outside."""
@@ -107,7 +109,7 @@ def test_a_search_ends_when_every_possible_combination_was_tried(bench):
 
 
 def test_cells_that_exist_are_read_never_trained_again(bench):
-    run(bench.plan.cells, bench.cells, searched.train, devices=["cpu"], provenance={}, in_process=True)  # as ablate
+    run(bench.plan.cells, bench.cells, devices=["cpu"], provenance={}, in_process=True)  # as ablate
     before = num_calls(bench.cells)
     bench.search(FIRST)
     assert num_calls(bench.cells).items() >= before.items()
@@ -146,7 +148,7 @@ def test_what_somebody_enqueues_that_cannot_be_is_named_and_cleared_away(bench):
 
 
 def test_a_combination_whose_cell_diverges_has_no_value_and_is_named(bench):
-    answer = bench.search(FIRST, searched.train_without_adam)
+    answer = bench.search(FIRST, "WithoutAdam")
     failed = [trial for trial in bench.study() if "failed" in trial.user_attrs]
     assert [trial.state for trial in failed] == [TrialState.FAIL] * len(failed)
     assert all("adam" in changes for changes in bench.combinations(failed))
@@ -158,7 +160,7 @@ def test_a_combination_whose_cell_diverges_has_no_value_and_is_named(bench):
 
 
 def test_what_failed_is_tried_again_only_on_request(bench):
-    bench.search(3, searched.train_without_adam)
+    bench.search(3, "WithoutAdam")
     bench.search(3)
     assert [trial.state for trial in bench.study()].count(TrialState.FAIL) == 1
 
@@ -189,7 +191,7 @@ def test_an_interrupt_gives_the_trials_back(bench):
 
 def test_when_the_time_is_up_nothing_begins_and_the_same_command_continues(bench):
     bench.search(1)
-    answer = bench.search(FIRST, searched.train_slowly, seconds=0.15)
+    answer = bench.search(FIRST, "Slow", seconds=0.15)
     states = Counter(trial.state for trial in bench.study())
     assert states[TrialState.RUNNING] == 0
     assert states[TrialState.WAITING] > 0
@@ -236,18 +238,19 @@ def test_wilcoxon_says_whether_it_can_act_with_so_many_seeds(bench, seeds, said)
 
 
 def test_halving_stops_a_combination_early_and_its_cell_continues_where_it_was(bench):
-    bench.search(FIRST + 4, searched.train_by_epochs, prune="halving")
+    bench.search(FIRST + 4, "ByEpochs", prune="halving")
     trials = bench.study(prune="halving")
     pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert pruned
     assert {trial.user_attrs["why"] for trial in pruned} == {"sampled (tpe)"}
-    pilot, second = bench.plan.make_variant(bench.combinations(pruned)[0]).cells
+    plan = with_trainer(bench.plan, "ByEpochs")
+    pilot, second = plan.make_variant(bench.combinations(pruned)[0]).cells
     assert bench.cells.result(pilot.key) is None
     assert not bench.cells.folder(second.key).exists(), "other seeds wait until the first one has survived"
-    stopped_at = len(bench.cells.epochs(pilot.key))
+    stopped_at = len(bench.cells.validations(pilot.key))
     assert stopped_at in (2, 6)  # one epoch or three, at two validations each
 
-    run([pilot], bench.cells, searched.train_by_epochs, devices=["cpu"], provenance={}, in_process=True)
+    run([pilot], bench.cells, devices=["cpu"], provenance={}, in_process=True)
     assert bench.cells.result(pilot.key).is_finished
     steps = (bench.cells.folder(pilot.key) / "steps").read_text().split()
     assert steps == [str(step) for step in range(1, 19)], "no validation was trained twice"

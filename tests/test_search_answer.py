@@ -5,10 +5,9 @@ import math
 import shutil
 
 import pytest
-import searched
 from fakes import result_of
 from optuna_dashboard import get_note, wsgi
-from searched import STUDY, accuracy, plan_of
+from searched import STUDY, accuracy, plan_of, with_trainer
 
 from harness.errors import ResultsError
 from harness.search.answer import make_answer
@@ -19,20 +18,23 @@ from harness.search.space import Space
 from harness.search.storage import open_storage, open_study, resolve_storage
 from harness.store.cells import Cells
 
+pytestmark = pytest.mark.slow
+
 EVERY = 54
 
 
-def answered(root, *, seeds=3, num_trials=EVERY, sampler="brute-force", only=(), study=STUDY, train=searched.train):
+def answered(root, *, seeds=3, num_trials=EVERY, sampler="brute-force", only=(), study=STUDY, trainer=None):
     """A search whose cells all exist already, so that nothing is trained."""
     plan, cells = plan_of(seeds=seeds, only=only, study=study), Cells(root)
-    if train is searched.train:
+    if trainer is None:
         for changes in Space.of(plan).by_distance():
             for cell in plan.make_variant(changes).cells:
                 cells.open(cell)
                 value = accuracy(cell.settings, cell.seed)
                 cells.write_result(result_of(cell, 0.123, val_accuracy=value))
     storage = resolve_storage(f"sqlite:///{root}/optuna.db", root)
-    found = search(plan, cells, train, storage=storage, num_trials=num_trials, sampler=sampler, in_process=True)
+    searched_plan = with_trainer(plan, trainer) if trainer else plan
+    found = search(searched_plan, cells, storage=storage, num_trials=num_trials, sampler=sampler, in_process=True)
     return found, plan, cells, storage
 
 
@@ -90,6 +92,9 @@ def test_the_ways_disagree_where_changes_interact_and_the_changes_are_named(ever
     assert "The ways disagree. The changes interact: " in text
     assert "norm adds +10.0" in text
     assert "adam x norm -8.0" in text
+    assert "The biggest single improvement, in points with 95% intervals: " in text
+    assert "within one standard error (0.5" in text
+    assert " points) of it" in text
 
 
 def test_changes_that_add_up_are_not_said_to_interact(tmp_path):
@@ -206,6 +211,7 @@ def test_the_dashboard_shows_note_metric_parameters_and_figures(everything):
     assert detail["note"]["body"] == body == note(answer)
     assert "The importance panel may say something else" in body
     assert "| norm |" in body
+    assert "\nEffects on validation accuracy in percentage points, with 95% t intervals; exploratory.\n" in body
     figures = {it["id"]: json.loads(it["graph_object"]) for it in detail["plotly_graph_objects"]}
     assert set(figures) == {"over-the-baseline", "alone-and-in-company", "interactions"}
     assert all(figure["data"] for figure in figures.values())

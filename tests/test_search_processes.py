@@ -19,6 +19,8 @@ from harness.search.storage import open_storage, open_study, resolve_storage
 from harness.search.trials import known_combinations
 from harness.store.cells import Cells
 
+pytestmark = pytest.mark.slow
+
 NUM_TRIALS = 14
 
 SEARCH = """
@@ -30,7 +32,7 @@ from harness.store.cells import Cells
 from harness.search.run import search
 if __name__ == "__main__":
     answer = search(
-        searched.plan_of(), Cells(Path(sys.argv[1])), getattr(searched, sys.argv[5]),
+        searched.plan_of(trainer=sys.argv[5]), Cells(Path(sys.argv[1])),
         storage=sys.argv[2], num_trials=int(sys.argv[4]), devices=["cpu"], provenance={},
     )
     print(answer.best.name)
@@ -60,8 +62,8 @@ def start(url, tmp_path):
     """Starts a process that searches; none outlives its test."""
     started = []
 
-    def one(train):
-        started.append(_start(tmp_path, url, train))
+    def one(trainer):
+        started.append(_start(tmp_path, url, trainer))
         return started[-1]
 
     yield one
@@ -70,11 +72,11 @@ def start(url, tmp_path):
         process.communicate()
 
 
-def _start(tmp_path, url, train):
+def _start(tmp_path, url, trainer):
     script = tmp_path / "search.py"
     script.write_text(SEARCH)
     command = [sys.executable, str(script), str(tmp_path / "mlruns"), url, str(Path(__file__).parent)]
-    command += [str(NUM_TRIALS), train]
+    command += [str(NUM_TRIALS), trainer]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -96,7 +98,7 @@ def tried(trials):
 
 
 def test_two_processes_share_a_search(start, url, tmp_path):
-    both = [start("train_slowly") for _ in range(2)]
+    both = [start("Slow") for _ in range(2)]
     answers = [finish(process) for process in both]
 
     trials = trials_of(url)
@@ -110,7 +112,7 @@ def test_two_processes_share_a_search(start, url, tmp_path):
 
 
 def test_the_trial_of_a_killed_process_is_retried_by_the_other(start, url, tmp_path):
-    killed, other = [start("train_when_told") for _ in range(2)]
+    killed, other = [start("WhenTold") for _ in range(2)]
     number = wait_until_it_works(killed, url)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
@@ -131,7 +133,7 @@ def test_the_trial_of_a_killed_process_is_retried_by_the_other(start, url, tmp_p
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_an_interrupted_process_gives_its_trials_back_and_its_workers_end(start, url, tmp_path):
-    process = start("train_when_told")
+    process = start("WhenTold")
     number = wait_until_it_works(process, url)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=60)

@@ -23,6 +23,8 @@ from harness.services import Service, answers, free_port, optuna_dashboard, runn
 from tests.browser import chromium, wait_for_text
 from tests.tracked import a_store
 
+pytestmark = pytest.mark.slow
+
 SERVE = """
 import http.server, signal, sys
 class Handler(http.server.BaseHTTPRequestHandler):

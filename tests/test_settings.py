@@ -5,13 +5,17 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+from harness.errors import StudyError
+from harness.problems import problems_of
+from harness.trainers.images.settings import KINDS, TAGGED, Settings, parse_settings, with_overrides
+from harness.trainers.trainer import SettingsError
+from harness.trees import flatten
 
 
 def problems(overrides, settings=None):
     with pytest.raises(ValidationError) as error:
         with_overrides(settings or Settings(), overrides)
-    return problems_of(error.value)
+    return problems_of(error.value, tagged=TAGGED, tags=KINDS)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,29 @@ def test_flatten_gives_dotted_paths_to_leaves():
     assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e.f": 3, "g": {}}) == {"a.b.c": 1, "a.d": [2], "e.f": 3, "g": {}}
 
 
-def test_augmentation_knows_whether_it_is_used():
-    assert not Settings().augmentation.is_used
-    assert with_overrides(Settings(), {"augmentation.grayscale": 0.2}).augmentation.is_used
+def test_a_tree_is_parsed_into_the_settings_that_it_came_from():
+    settings = with_overrides(Settings(), {"model.kind": "resnet18", "data.kind": "shapes", "optimizer.momentum": 0.9})
+    assert parse_settings(json.loads(json.dumps(settings.tree()))) == settings
+    assert parse_settings({}) == Settings()
+
+
+def test_parsing_finds_everything_wrong_at_once_with_its_place_and_the_nearest_key():
+    with pytest.raises(SettingsError) as error:
+        parse_settings({"model": {"kernel_size": 4}, "training": {"max_epoch": 3}, "optimizer": {"momentum": 2}})
+    assert isinstance(error.value, StudyError)
+    kernel, momentum, epochs = sorted(error.value.problems)
+    assert kernel.startswith("model.kernel_size: must be odd")
+    assert momentum.startswith("optimizer.momentum: input should be less than 1")
+    assert epochs == "training.max_epoch: unknown key 'max_epoch'. Did you mean 'max_epochs'?"
+    assert ("training", "max_epoch") in error.value.places
+    assert len(error.value.places) == 3
+
+
+def test_an_override_of_a_setting_that_does_not_exist_is_refused_with_the_nearest():
+    with pytest.raises(
+        SettingsError, match=r"unknown setting 'training.max_epoch'. Did you mean 'training.max_epochs'"
+    ):
+        Settings().override({"training.max_epoch": 3})
+    with pytest.raises(SettingsError, match=r"training.patience: input should be greater than or equal to 2"):
+        Settings().override({"training.patience": 1})
+    assert Settings().override({"training.patience": 5}).training.patience == 5

@@ -16,6 +16,8 @@ from harness.trainers.images.data.shapes import (
 )
 from harness.trainers.images.settings import Shapes
 
+pytestmark = pytest.mark.slow
+
 SMALL = Shapes(train_images=300, test_images=105)
 
 
@@ -110,25 +112,26 @@ def test_a_linear_classifier_cannot_tell_the_shapes():
     assert accuracy < 0.40
 
 
-@pytest.mark.slow
 def test_the_quick_baseline_lands_between_50_and_80_percent_and_a_real_change_shows(tmp_path):
+    from fakes import recorded_run
+
     from harness.plan.plan import make_plan
     from harness.study.load import load_study
-    from harness.trainers.images.train import run_cell
+    from harness.trainers.images.train import train
 
     plan = make_plan(
         load_study("task3"),
         profile="quick",
         only=["batch-norm"],
         seeds=[0],
-        precision="float32",
+        overrides={"training.precision": "float32"},
         fingerprints=lambda settings: {"data": "shapes"},
     )
 
     def accuracy(cell):
-        folder = tmp_path / cell.key
-        folder.mkdir()
-        return run_cell(cell, folder, device="cpu", cache=tmp_path, on_event=lambda event: None).test_accuracy
+        run = recorded_run(cell, tmp_path / cell.key)
+        train(run, cache=tmp_path)
+        return run.final["test/accuracy"]
 
     baseline, batch_norm = (accuracy(variant.cells[0]) for variant in plan.variants)
 

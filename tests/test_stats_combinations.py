@@ -27,7 +27,7 @@ def factorial_table(changes: tuple[str, ...] = CHANGES, n: int = 4, seed: int = 
 
 
 def values_of(table: pd.DataFrame) -> dict[frozenset[str], np.ndarray]:
-    by_name = {name: rows.sort_values("seed")["test_accuracy"].to_numpy() for name, rows in table.groupby("variant")}
+    by_name = {name: rows.sort_values("seed")["test/accuracy"].to_numpy() for name, rows in table.groupby("variant")}
     return {frozenset() if name == "baseline" else frozenset(name.split("+")): y for name, y in by_name.items()}
 
 
@@ -126,7 +126,7 @@ def test_an_incomplete_factorial_is_refused_and_its_holes_are_named() -> None:
 def test_a_failed_cell_takes_its_seed_out_of_every_shapley_value_and_is_named() -> None:
     table = factorial_table()
     lost = (table["variant"] == "a+b") & (table["seed"] == 2)
-    table.loc[lost, ["status", "test_accuracy"]] = ["failed", np.nan]
+    table.loc[lost, ["status", "test/accuracy"]] = ["failed", np.nan]
     family = shapley_values(table)
     assert (family["n"] == 3).all()
     assert (family["missing"] == "a+b seed 2 failed").all()

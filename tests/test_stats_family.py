@@ -16,7 +16,6 @@ from harness.stats import (
     effects,
     leave_one_out_effects,
     paired_effect,
-    path_effects,
     smallest_detectable_effect,
 )
 
@@ -67,7 +66,7 @@ def test_the_table_of_effects_has_its_columns_and_the_best_first(table: pd.DataF
     family = effects(table)
     assert tuple(family.columns) == EFFECT_COLUMNS
     assert family["variant"].tolist() == ["batch-norm", "dropout-0.2", "average-pooling", "kernel-7"]
-    by_loss = effects(table, metric="test_loss")
+    by_loss = effects(table, metric="test/loss")
     assert by_loss["variant"].tolist() == family["variant"].tolist()
     assert (np.sign(by_loss["mean"]) == -np.sign(family["mean"])).all()
 
@@ -96,7 +95,7 @@ def test_a_change_without_results_still_counts_in_the_family(table: pd.DataFrame
 
 def test_missing_seeds_stand_in_the_table_of_effects(table: pd.DataFrame) -> None:
     lost = (table["variant"] == "batch-norm") & (table["seed"] == 4)
-    table.loc[lost, ["status", "test_accuracy"]] = ["diverged", np.nan]
+    table.loc[lost, ["status", "test/accuracy"]] = ["diverged", np.nan]
     row = effects(table).set_index("variant").loc["batch-norm"]
     assert (row["n"], row["n_planned"]) == (9, 10)
     assert row["seeds"] == "0-3, 5-9"
@@ -167,7 +166,7 @@ def test_the_detectable_effect_is_that_of_the_corrected_level(table: pd.DataFram
 
 
 def test_a_smaller_loss_is_called_an_improvement(table: pd.DataFrame) -> None:
-    verdicts = effects(table, metric="test_loss").set_index("variant")["verdict"]
+    verdicts = effects(table, metric="test/loss").set_index("variant")["verdict"]
     assert (verdicts["batch-norm"], verdicts["kernel-7"]) == ("improves", "hurts")
 
 
@@ -223,13 +222,6 @@ def test_a_leave_one_out_variant_that_was_never_planned_is_a_row_without_results
 def test_nothing_can_be_left_out_of_the_baseline(built_up: pd.DataFrame) -> None:
     with pytest.raises(ResultsError, match="'baseline' has no changes"):
         leave_one_out_effects(built_up, "baseline")
-
-
-def test_a_path_compares_each_step_with_the_one_before(built_up: pd.DataFrame) -> None:
-    family = path_effects(built_up, ["baseline", "b", "model-1"])
-    assert family[["variant", "reference"]].to_numpy().tolist() == [["b", "baseline"], ["model-1", "b"]]
-    assert family["mean"].tolist() == pytest.approx([0.01, 0.015])
-    assert family["mean"].sum() == pytest.approx(paired_effect(built_up, "model-1").mean)
 
 
 def test_of_two_variants_with_the_same_changes_the_one_with_more_seeds_is_used(built_up: pd.DataFrame) -> None:

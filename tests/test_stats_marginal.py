@@ -18,7 +18,7 @@ def table() -> pd.DataFrame:
     cells = {name: [float(x) for x in draw.uniform(0.6, 0.8, 4)] for name in NAMES}
     table = make_table(cells, NAMES)
     lost = (table["variant"] == "m1") & (table["seed"] == 3)
-    table.loc[lost, ["status", "test_accuracy"]] = ["diverged", np.nan]
+    table.loc[lost, ["status", "test/accuracy"]] = ["diverged", np.nan]
     return table
 
 
@@ -26,7 +26,7 @@ def test_marginal_effects_agree_with_statsmodels_ols(table: pd.DataFrame) -> Non
     cells = table[table["status"] == "finished"]
     design = pd.DataFrame({change: [float(change in held.split("+")) for held in cells["changes"]] for change in "abc"})
     blocks = pd.get_dummies(cells["seed"], dtype=float).set_axis(design.index)
-    fit = sm.OLS(cells["test_accuracy"].to_numpy(), pd.concat([design, blocks], axis=1).to_numpy()).fit()
+    fit = sm.OLS(cells["test/accuracy"].to_numpy(), pd.concat([design, blocks], axis=1).to_numpy()).fit()
     family = marginal_effects(table, alpha=0.1)
     assert tuple(family.columns) == MARGINAL_COLUMNS
     assert family["change"].tolist() == ["a", "b", "c"]
@@ -98,7 +98,7 @@ def test_the_simplest_set_within_one_standard_error_is_offered() -> None:
     best = [0.73, 0.74, 0.75]
     cells = {name: [x - gap for x in best] for name, gap in {"b": 0.02, "m2": 0.0, "m1": 0.003, "a": 0.005}.items()}
     choice = simplest_within_one_se(make_table(cells, NAMES))
-    assert (choice.best, choice.simplest, choice.metric) == ("m2", "a", "val_accuracy")
+    assert (choice.best, choice.simplest, choice.metric.name) == ("m2", "a", "val/accuracy")
     assert choice.standard_error == pytest.approx(0.01 / np.sqrt(3))
     assert (choice.best_mean, choice.simplest_mean, choice.gap) == pytest.approx((0.75, 0.745, 0.005))
     assert simplest_within_one_se(make_table(cells, NAMES), variants=["m1", "m2"]).simplest == "m1"
@@ -125,10 +125,10 @@ def test_a_variant_with_one_seed_takes_no_part_and_is_named() -> None:
 
 def test_losses_are_chosen_by_the_smallest() -> None:
     table = make_table({"m1": [0.73, 0.75], "a": [0.6, 0.61]}, NAMES)
-    choice = simplest_within_one_se(table, metric="val_loss")
+    choice = simplest_within_one_se(table, metric="val/loss")
     assert (choice.best, choice.simplest) == ("m1", "m1")  # a is simpler, and far behind
 
 
 def test_the_rule_needs_a_standard_error() -> None:
-    with pytest.raises(ResultsError, match="no variant has val_accuracy on two seeds"):
+    with pytest.raises(ResultsError, match="no variant has val/accuracy on two seeds"):
         simplest_within_one_se(make_table({"a": [0.7], "b": ["failed", "failed"]}))

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from stats_tables import make_table, noisy
+from stats_tables import make_table
 
-from harness.errors import ResultsError
-from harness.stats import comparability_problems, paired_differences, paired_effect, summary
+from harness.stats import comparability_problems, summary
 from harness.stats.overview import PROVENANCE
 from harness.store.result import Result
 
@@ -29,18 +28,7 @@ def test_the_summary_counts_what_ended_badly() -> None:
 
 
 def test_the_summary_is_of_the_metric_asked_for() -> None:
-    assert summary(make_table({"a": [0.70, 0.72]}), metric="test_loss")["mean"].iloc[0] == pytest.approx(0.29)
-
-
-def test_every_seeds_difference_is_a_row_and_their_mean_is_the_effect() -> None:
-    table = make_table({"baseline": noisy(0.7, 4, 0), "a": [*noisy(0.7, 3, 1), "failed"], "b": noisy(0.7, 4, 2)})
-    rows = paired_differences(table)
-    assert rows.columns.tolist() == ["variant", "seed", "difference"]
-    assert rows.groupby("variant")["seed"].apply(list).to_dict() == {"a": [0, 1, 2], "b": [0, 1, 2, 3]}
-    assert rows.groupby("variant")["difference"].mean()["a"] == pytest.approx(paired_effect(table, "a").mean)
-    assert paired_differences(table, variants=["b", "a"])["variant"].unique().tolist() == ["b", "a"]
-    with pytest.raises(ResultsError, match="not in these results"):
-        paired_differences(table, variants=["c"])
+    assert summary(make_table({"a": [0.70, 0.72]}), metric="test/loss")["mean"].iloc[0] == pytest.approx(0.29)
 
 
 OTHERWISE: dict[str, Any] = {
@@ -56,8 +44,8 @@ OTHERWISE: dict[str, Any] = {
 
 def test_every_recorded_condition_is_looked_at() -> None:
     assert set(OTHERWISE) == set(PROVENANCE)
-    # What the result of a cell records about its surroundings; a new field there belongs into PROVENANCE.
-    assert set(PROVENANCE) <= set(Result.__dataclass_fields__)
+    # What a result records about its surroundings is in its envelope, or a fact that training notes.
+    assert {"device", "versions", "commit", "dirty"} == set(PROVENANCE) & set(Result.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("column", OTHERWISE)

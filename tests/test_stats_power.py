@@ -3,13 +3,10 @@
 import numpy as np
 import pytest
 from scipy import stats
-from stats_tables import make_table, noisy
 from statsmodels.stats.power import TTestPower
 
 from harness.errors import StudyError
 from harness.stats import (
-    difference_sd,
-    noether_seeds,
     prior_difference_sd,
     prior_sd,
     seeds_needed,
@@ -97,22 +94,3 @@ def test_prior_sd_is_that_of_the_specification() -> None:
 def test_prior_sd_refuses_what_is_no_fraction(accuracy: float, images: int) -> None:
     with pytest.raises(StudyError, match=r"accuracy in \(0, 1\)"):
         prior_sd(accuracy, images)
-
-
-def test_the_sd_to_plan_with_is_pooled_over_the_variants_seen() -> None:
-    baseline, a, b = noisy(0.74, 4, 0), noisy(0.75, 4, 1), noisy(0.76, 3, 2)
-    table = make_table({"baseline": baseline, "a": a, "b": [*b, "diverged"], "c": {0: 0.7}})
-    of_a, of_b = np.subtract(a, baseline), np.subtract(b, baseline[:3])
-    pooled = (3 * np.var(of_a, ddof=1) + 2 * np.var(of_b, ddof=1)) / 5  # c has one difference, which tells no spread
-    assert difference_sd(table) == pytest.approx(np.sqrt(pooled))
-    assert difference_sd(table.sample(frac=1, random_state=1)) == difference_sd(table)
-
-
-def test_without_two_seeds_there_is_no_sd_to_plan_with() -> None:
-    assert np.isnan(difference_sd(make_table({"baseline": [0.7], "a": [0.71]})))
-    assert np.isnan(difference_sd(make_table({"a": [0.71, 0.72]})))
-
-
-def test_noether_asks_for_29_seeds() -> None:
-    assert noether_seeds() == 29  # STATS.md, rule 6
-    assert noether_seeds(gamma=0.9) == 12  # (2 * 1.6449 / (2.4495 * 0.4))^2 = 11.27

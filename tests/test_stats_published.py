@@ -57,13 +57,13 @@ def test_without_a_spread_of_ours_there_is_a_difference_at_most(ours: list[float
 
 @pytest.mark.parametrize("published", [74.22, -0.1, [0.7, 1.2], float("nan"), []])
 def test_what_is_no_fraction_is_refused(published: float | list[float]) -> None:
-    with pytest.raises(StudyError, match="published test_accuracy"):
+    with pytest.raises(StudyError, match="published test/accuracy"):
         compare_published(make_table({"baseline": OURS}), "baseline", published)
 
 
 def test_a_loss_may_exceed_one() -> None:
     assert (
-        compare_published(make_table({"baseline": OURS}), "baseline", 1.2585, metric="train_loss").published == 1.2585
+        compare_published(make_table({"baseline": OURS}), "baseline", 1.2585, metric="train/loss").published == 1.2585
     )
 
 

@@ -15,10 +15,7 @@ from harness.stats import (
     confirmation_line,
     describe_seeds,
     effects,
-    format_difference,
-    format_interval,
     format_p,
-    format_value,
     interactions,
     noise_floor_line,
     paired_effect,
@@ -26,6 +23,7 @@ from harness.stats import (
     refusal,
     report_line,
 )
+from harness.trainers.images.trainer import METRICS
 
 BASELINE = noisy(0.74, 10, 0)
 
@@ -41,24 +39,7 @@ def study(n: int = 10, **means: float) -> pd.DataFrame:
 # --- how numbers are written
 
 
-@pytest.mark.parametrize(
-    ("value", "metric", "unit", "text"),
-    [
-        (0.0116, "test_accuracy", "fraction", "+0.0116"),
-        (0.0116, "test_accuracy", "points", "+1.16 points"),
-        (-0.5, "val_loss", "points", "-0.5000 nats"),  # only accuracies have points
-        (12.34, "seconds", "fraction", "+12.3 seconds"),
-        (2.0, "peak_memory_bytes", "fraction", "+2.0 bytes"),
-    ],
-)
-def test_differences_carry_sign_and_unit(value: float, metric: str, unit: str, text: str) -> None:
-    assert format_difference(value, metric, unit) == text
-    assert format_value(abs(value), metric, unit) == text[1:]
-
-
-def test_intervals_and_p_values_without_a_number_say_so() -> None:
-    assert format_interval(-0.001, 0.02, "test_accuracy", "points") == "-0.10, +2.00"
-    assert format_interval(math.nan, 0.02, "test_accuracy") == "no interval"
+def test_p_values_without_a_number_say_so() -> None:
     assert [format_p(p) for p in (math.nan, 0.00009, 0.0019531, 1.0)] == ["n/a", "<0.0001", "0.00195", "1"]
 
 
@@ -98,9 +79,7 @@ def test_what_could_not_be_significant_is_never_called_not_significant(n: int) -
 
 
 def test_a_supported_winner_is_named_with_its_evidence_and_as_a_maximum() -> None:
-    headline = biggest_improvement(
-        effects(study(kernel=-0.03, **{"batch-norm": 0.02, "dropout": 0.006})), unit="points"
-    )
+    headline = biggest_improvement(effects(study(kernel=-0.03, **{"batch-norm": 0.02, "dropout": 0.006})))
     row = effects(study(kernel=-0.03, **{"batch-norm": 0.02, "dropout": 0.006})).iloc[0]
     assert (headline.variant, headline.is_supported) == ("batch-norm", True)
     for part in (
@@ -110,7 +89,7 @@ def test_a_supported_winner_is_named_with_its_evidence_and_as_a_maximum() -> Non
         "p 0.00195 raw, 0.00586 after Holm over 3 changes",
         "P(improve) 1.00 [0.69, 1.00]",
         "largest of 3 noisy estimates",
-        "+0.85 standard errors by luck alone",
+        "improves by 0.85 standard errors by luck alone",
         "confirm it on fresh seeds",
     ):
         assert part in headline.sentence, part
@@ -134,16 +113,16 @@ def test_a_larger_estimate_without_support_is_mentioned() -> None:
 
 def test_the_winner_is_picked_on_validation_and_reported_on_test() -> None:
     table = study(a=0.02, b=0.015)
-    table.loc[table["variant"] == "b", "val_accuracy"] += 0.05
-    headline = biggest_improvement(effects(table), chosen_by=effects(table, metric="val_accuracy"))
-    test_estimate = format_difference(paired_effect(table, "b").mean, "test_accuracy")
+    table.loc[table["variant"] == "b", "val/accuracy"] += 0.05
+    headline = biggest_improvement(effects(table), chosen_by=effects(table, metric="val/accuracy"))
+    test_estimate = METRICS["test/accuracy"].say_difference(paired_effect(table, "b").mean)
     assert headline.variant == "b"
     assert f"picked by validation accuracy, is b: {test_estimate}" in headline.sentence
     assert "in test accuracy" in headline.sentence
 
 
 def test_the_biggest_improvement_of_a_loss_is_the_smallest_loss() -> None:
-    headline = biggest_improvement(effects(study(a=0.02, b=0.01), metric="test_loss"))
+    headline = biggest_improvement(effects(study(a=0.02, b=0.01), metric="test/loss"))
     assert headline.variant == "a"
     assert "is a: -0.0" in headline.sentence
 
@@ -156,7 +135,7 @@ def test_an_inconclusive_best_says_what_could_have_been_seen() -> None:
     assert headline.sentence.startswith(
         "The biggest single improvement cannot be named yet. The largest estimate is a:"
     )
-    assert f"these seeds show an effect of {row['detectable']:.4f} with power 0.8" in headline.sentence
+    assert f"these seeds show an effect of {100 * row['detectable']:.2f} points with power 0.8" in headline.sentence
 
 
 def test_three_seeds_are_exploratory_and_one_gives_no_inference() -> None:
@@ -171,12 +150,12 @@ def test_three_seeds_are_exploratory_and_one_gives_no_inference() -> None:
 
 def test_where_nothing_improves_the_best_is_still_said() -> None:
     headline = biggest_improvement(effects(study(a=-0.02, b=-0.03)))
-    assert headline.sentence.startswith("No improvement to name: even the best of 2 changes, a, stands at -0.0")
+    assert headline.sentence.startswith("No improvement to name: even the best of 2 changes, a, stands at -1.96 points")
     assert "It is worse than baseline: p 0.00391 after Holm over 2 changes." in headline.sentence
 
 
 def test_an_equivalent_best_is_called_equivalent() -> None:
-    sentence = biggest_improvement(effects(study(a=0.001), delta=0.01), unit="points").sentence
+    sentence = biggest_improvement(effects(study(a=0.001), delta=0.01)).sentence
     assert "It is equivalent to baseline within 1.00 points" in sentence
 
 
@@ -186,7 +165,7 @@ def test_what_was_chosen_after_seeing_data_says_so() -> None:
 
 def test_missing_seeds_of_the_winner_are_named() -> None:
     table = study(a=0.02, b=0.01)
-    table.loc[(table["variant"] == "a") & (table["seed"] == 4), ["status", "test_accuracy"]] = ["diverged", np.nan]
+    table.loc[(table["variant"] == "a") & (table["seed"] == 4), ["status", "test/accuracy"]] = ["diverged", np.nan]
     sentence = biggest_improvement(effects(table)).sentence
     assert "on 9 of 10 seeds" in sentence
     assert "Only the complete pairs count (a seed 4 diverged)" in sentence
@@ -216,11 +195,11 @@ def test_the_report_line_says_everything_of_rule_12() -> None:
     table.loc[table["variant"] == "batch-norm", "dirty"] = True
     family = effects(table)
     row = family.set_index("variant").loc["batch-norm"]
-    line = report_line(family, "batch-norm", table, unit="points")
+    line = report_line(family, "batch-norm", table)
     for part in (
-        "Test accuracy at the checkpoint with the lowest validation loss",  # metric, checkpoint rule
+        "Test accuracy as training reports it",  # metric, checkpoint rule
         "batch-norm against baseline on 10 of 10 seeds (0-9)",  # n_ok/n, the seeds
-        "initial weights, order, augmentation and dropout vary",
+        "all random draws of training vary",
         f"paired by seed (correlation {row['correlation']:.2f}, variance ratio {row['variance_ratio']:.2f})",
         f"{100 * row['mean']:+.2f} points [95% t {100 * row['low']:+.2f}, {100 * row['high']:+.2f}]",
         f"dz {row['dz']:.2f}",
@@ -239,9 +218,11 @@ def test_the_report_line_says_everything_of_rule_12() -> None:
 
 def test_the_report_line_shows_mixed_conditions_and_missing_cells() -> None:
     table = study(a=0.02)
-    table.loc[(table["variant"] == "a") & (table["seed"] == 4), ["status", "test_accuracy"]] = ["failed", np.nan]
+    table.loc[(table["variant"] == "a") & (table["seed"] == 4), ["status", "test/accuracy"]] = ["failed", np.nan]
     table.loc[table["seed"] == 1, ["device", "threads"]] = ["NVIDIA H200", 4]
-    line = report_line(effects(table), "a", table, varied="everything and the split", checkpoint_rule="the last step")
+    line = report_line(
+        effects(table), "a", table, varied="everything and the split", checkpoint_rule="at the last step"
+    )
     assert (
         "at the last step; a against baseline on 9 of 10 seeds (0-3, 5-9), between which everything and the split"
         in line
@@ -280,8 +261,8 @@ def test_a_report_line_of_something_else_is_refused() -> None:
 
 def test_the_noise_floor_in_words() -> None:
     floor = aa_noise_floor(make_table({"baseline": noisy(0.74, 20, 0)}))
-    line = noise_floor_line(floor, unit="points")
-    assert f"A/A of baseline on 20 seeds: sd {100 * floor.sd:.2f} points between seeds [95% " in line
+    line = noise_floor_line(floor)
+    assert f"A/A of baseline on 20 seeds: sd {100 * floor.sd:.2f} points in test accuracy between seeds [95% " in line
     assert (
         f"{floor.rate_t:.3f} by t [95% {floor.rate_low:.3f}, {floor.rate_high:.3f}, as the splits share seeds]" in line
     )
@@ -289,8 +270,8 @@ def test_the_noise_floor_in_words() -> None:
 
 def test_a_published_number_in_words() -> None:
     table = make_table({"baseline": BASELINE})
-    inside, outside = (published_line(compare_published(table, "baseline", x), unit="points") for x in (0.7422, 0.79))
-    assert "published 74.22 points (no spread published)" in inside
+    inside, outside = (published_line(compare_published(table, "baseline", x)) for x in (0.7422, 0.79))
+    assert "published 74.22% (no spread published)" in inside
     assert "one-sample t p " in inside
     assert inside.endswith("the published value lies inside.")
     assert outside.endswith("the published value lies outside.")
@@ -298,7 +279,7 @@ def test_a_published_number_in_words() -> None:
     assert "(mean of 2 runs)" in raw
     assert "Welch t p " in raw
     one = published_line(compare_published(make_table({"baseline": [0.7]}), "baseline", 0.74))
-    assert "on 1 seed, published 0.7400" in one
+    assert "on 1 seed, published 74.00%" in one
     assert "no interval" in one
     assert "no finished seed" in published_line(
         compare_published(make_table({"baseline": ["failed"]}), "baseline", 0.74)
@@ -324,8 +305,8 @@ def halves(by: float, fresh: float, n: int = 10) -> tuple[pd.DataFrame, pd.DataF
 )
 def test_a_confirmation_stands_beside_the_estimate_that_led_to_it(fresh: float, n: int, words: str) -> None:
     found, again = halves(0.03, fresh, n)
-    confirmed, searched = paired_effect(again, "a"), paired_effect(found, "a", metric="val_accuracy")
-    line = confirmation_line(confirmed, searched, unit="points")
+    confirmed, searched = paired_effect(again, "a"), paired_effect(found, "a", metric="val/accuracy")
+    line = confirmation_line(confirmed, searched)
     assert line.startswith(words)
     assert f"a against baseline on {n} fresh seeds: {100 * confirmed.mean:+.2f} points" in line
     assert f"The estimate that led to it: {100 * searched.mean:+.2f} points" in line

@@ -145,6 +145,7 @@ def test_holm_gives_each_hypothesis_its_own_p_when_they_come_unsorted() -> None:
     assert holm(np.array([0.04, 0.001, 0.03])) == pytest.approx([0.06, 0.003, 0.06], abs=1e-15)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)  # multipletests collects garbage at each call: 40 ms
 @given(
     st.lists(st.sampled_from([0.0, 1e-4, 0.004, 0.01, 0.02, 0.05, 0.4, 1.0]) | st.floats(0, 1), min_size=1, max_size=12)

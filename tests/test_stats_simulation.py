@@ -72,7 +72,7 @@ def test_the_table_of_effects_claims_something_in_few_useless_studies() -> None:
     generator = np.random.default_rng(7)
     table = make_table({name: [0.0] * 10 for name in ("baseline", *"abcdefghi")})
     for _ in range(studies):
-        family = effects(table.assign(test_accuracy=generator.normal(0.74, 0.004, len(table))))
+        family = effects(table.assign(**{"test/accuracy": generator.normal(0.74, 0.004, len(table))}))
         claims += int(family["verdict"].isin(["improves", "hurts", "equivalent"]).any())
     assert claims > 0
     assert claims / studies <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from tracked import (
 
 from harness.errors import StoreError, TrackingError
 from harness.files.locks import locked
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.tracking import Tracking, sync
+from harness.tracking import Delivery, Tracking, sync
 from harness.tracking.server import Server
+
+pytestmark = pytest.mark.slow
 
 BASELINE, NORMED = cells_of(), cells_of({"model.batch_norm": True})
 MANIFEST = a_manifest({"baseline": BASELINE, "batch-norm": NORMED})
@@ -33,11 +38,11 @@ CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 @pytest.fixture
 def store(tmp_path) -> tuple[str, Cells]:
     uri, cells = a_store(tmp_path)
-    cells.write_manifest(MANIFEST["id"], MANIFEST)
+    cells.write_manifest(MANIFEST)
     return uri, cells
 
 
-def project(store: tuple[str, Cells], manifest: dict[str, Any] = MANIFEST) -> int:
+def project(store: tuple[str, Cells], manifest: Manifest = MANIFEST) -> int:
     """As a new process would."""
     uri, cells = store
     return Tracking(uri, cells.root).project(manifest, cells).delivered
@@ -118,7 +123,7 @@ def test_tags_find_a_cell_without_the_tree(store):
     found = client.search_runs(
         [experiment],
         "tags.`harness.kind` = 'cell' and tags.`harness.changes` = 'batch-norm' and tags.`harness.seed` = '1' and "
-        "tags.`harness.profile` = 'quick' and metrics.`test/accuracy:best-val` > 0.4",
+        "tags.`harness.profile` = 'quick' and metrics.`test/accuracy:best` > 0.4",
     )
     assert [run.data.tags["harness.cell_key"] for run in found] == [NORMED[1].key]
 
@@ -380,7 +385,7 @@ def test_a_run_is_running_only_while_a_process_lives(store):
 def test_a_study_is_running_between_its_cells_while_a_process_works_on_it(store):
     uri, cells = store
     train(cells, BASELINE[0])
-    with locked(Tracking(uri, cells.root).live_lock(MANIFEST["id"]), shared=True):
+    with locked(Tracking(uri, cells.root).live_lock(MANIFEST.id), shared=True):
         project(store)
         assert [runs(store, kind)[0].info.status for kind in ("study", "variant")] == ["RUNNING"] * 2
     project(store)
@@ -400,7 +405,7 @@ def test_the_first_delivery_tells_the_truth_about_dead_study_runs_of_the_experim
     uri, cells = store
     dead = a_manifest({"baseline": cells_of(seeds=[7])}, profile="standard")
     lost = a_manifest({"baseline": cells_of(seeds=[8])}, profile="lost")
-    cells.write_manifest(dead["id"], dead)
+    cells.write_manifest(dead)
     seven, eight = cells_of(seeds=[7, 8])
     with cells.claim(seven), cells.claim(eight):
         start(cells, seven)
@@ -408,7 +413,7 @@ def test_the_first_delivery_tells_the_truth_about_dead_study_runs_of_the_experim
         project(store, dead)
         project(store, lost)  # which never wrote its manifest
         assert {run.info.status for run in runs(store)} == {"RUNNING"}
-    with locked(Tracking(uri, cells.root).live_lock(lost["id"]), shared=True):
+    with locked(Tracking(uri, cells.root).live_lock(lost.id), shared=True):
         project(store)
         assert [run.info.status for run in runs(store)] == ["KILLED", "RUNNING"]
     project(store)
@@ -460,8 +465,8 @@ def test_effects_become_metrics_of_the_variants_and_files_artifacts_of_the_study
     tracking.log_summary(MANIFEST, [{**rows[0], "effect": 0.02}], {"report/table.md": report})
     tracking.project(MANIFEST, cells)
     run = runs(store, "variant")[1]
-    assert history(uri, run.info.run_id, "test/accuracy:best-val/effect") == [(0, 0.01), (1, 0.02)]
-    assert "test/accuracy:best-val/low" not in run.data.metrics
+    assert history(uri, run.info.run_id, "test/accuracy:best/effect") == [(0, 0.01), (1, 0.02)]
+    assert "test/accuracy:best/low" not in run.data.metrics
     assert run.data.params["model.batch_norm"] == "true"
     (study,) = runs(store, "study")
     client = MlflowClient(tracking_uri=uri)
@@ -470,10 +475,51 @@ def test_effects_become_metrics_of_the_variants_and_files_artifacts_of_the_study
     assert Path(inside).read_text() == report.read_text()
 
 
+def as_0_1_left_it(store):
+    """What 0.1 delivered: other names for numbers of the end, and a ledger that says nothing of formats."""
+    _, cells = store
+    with closing(sqlite3.connect(cells.root / "mlflow.db")) as database, database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"UPDATE {table} SET key = replace(key, ':best', ':best-val')")
+            database.execute(f"DELETE FROM {table} WHERE key IN ('num_epochs', 'threads')")
+        database.execute("DELETE FROM tags WHERE key LIKE 'harness.fact.%'")
+    with closing(sqlite3.connect(cells.root / "tracking" / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET entry = json_remove(entry, '$.format')")
+
+
+def test_what_0_1_delivered_under_other_names_is_made_again(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    train(cells, NORMED[0])
+    start(cells, NORMED[1])
+    validate(cells, NORMED[1], 100)
+    tracking = Tracking(uri, cells.root)
+    tracking.log_summary(MANIFEST, [{"variant": "batch-norm", "n": 1, "mean": 0.41}], {})
+    tracking.project(MANIFEST, cells)
+    before = everything(store)
+    as_0_1_left_it(store)
+    assert "test/accuracy:best-val" in runs(store)[0].data.metrics
+    assert sync(uri, cells.root) == Delivery(0)
+    assert everything(store) == before
+    assert sync(uri, cells.root) == Delivery(0)
+    assert everything(store) == before
+
+
+def test_a_projection_of_0_1_without_its_ledger_is_made_again_too(store):
+    uri, cells = store
+    train(cells, BASELINE[0])
+    project(store)
+    before = everything(store)
+    as_0_1_left_it(store)
+    shutil.rmtree(cells.root / "tracking")
+    sync(uri, cells.root)
+    assert everything(store) == before
+
+
 def test_sync_delivers_every_study_of_a_store(store):
     uri, cells = store
     other = a_manifest({"baseline": BASELINE}, study="task4")
-    cells.write_manifest(other["id"], other)
+    cells.write_manifest(other)
     train(cells, BASELINE[0])
     assert sync(uri, cells.root).delivered == 8
     assert len(runs(store)) == len(runs(store, study="task4")) == 1

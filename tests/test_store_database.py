@@ -21,6 +21,8 @@ from harness.errors import TrackingError
 from harness.store.cells import Cells
 from harness.tracking import Tracking, database, init, resolve_uri
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 
 

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tracking_server import MlflowServer, wait_until
 
 from harness.store.cells import Cells
 from harness.tracking import Tracking, follow, follower, sync
+
+pytestmark = pytest.mark.slow
 
 CELLS = cells_of()
 MANIFEST = a_manifest({"baseline": CELLS})
@@ -43,7 +46,7 @@ def steps(uri: str, run: Any, key: str = "val/loss") -> list[int]:
 def test_a_server_that_never_comes_back_costs_no_training_and_sync_delivers_later(server, tmp_path):
     server.stop()
     cells, problems = Cells(tmp_path), []
-    cells.write_manifest(MANIFEST["id"], MANIFEST)
+    cells.write_manifest(MANIFEST)
     tracking = Tracking(server.address, tmp_path)
     with follow(tracking, cells, MANIFEST, on_problem=problems.append) as following:
         began = time.monotonic()
@@ -230,7 +233,8 @@ def test_a_study_that_grows_while_it_is_followed_is_delivered_whole_with_the_tag
     uri, cells = a_store(tmp_path)
     more = cells_of({"model.batch_norm": True})
     grown = a_manifest({"baseline": CELLS, "batch-norm": more})
-    grown["variants"][1]["tags"] = {"harness.search": "a search", "harness.trial": "7"}
+    tagged = replace(grown.variants[1], tags={"harness.search": "a search", "harness.trial": "7"})
+    grown = replace(grown, variants=(grown.variants[0], tagged))
     with follow(Tracking(uri, tmp_path), cells, MANIFEST) as following:
         train(cells, CELLS[0])
         following.extend(grown)

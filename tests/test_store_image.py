@@ -27,7 +27,14 @@ def cell():
 def image_of(cells: Cells, cell) -> RunImage:
     record = read_record(cells, cell.key)
     assert record
-    return cell_image(record, key="k", study_id="s", name="baseline seed 0", tags={"harness.study": "task3"})
+    return cell_image(
+        record,
+        key="k",
+        study_id="s",
+        name="baseline seed 0",
+        tags={"harness.study": "task3"},
+        kept=cells.kept_files(record.key),
+    )
 
 
 def values(image: RunImage, key: str) -> list[tuple[int, float]]:
@@ -55,12 +62,12 @@ def test_the_numbers_of_the_end_stand_at_the_best_step(cells, cell):
     train(cells, cell, peak_memory_bytes=4096)
     image = image_of(cells, cell)
     at_the_end = {
-        "train/loss:best-val": [(100, 1.5)],
-        "train/accuracy:best-val": [(100, 0.5)],
-        "val/loss:best-val": [(100, 1.6)],
-        "val/accuracy:best-val": [(100, 0.45)],
-        "test/loss:best-val": [(100, 1.7)],
-        "test/accuracy:best-val": [(100, 0.4)],
+        "train/loss:best": [(100, 1.5)],
+        "train/accuracy:best": [(100, 0.5)],
+        "val/loss:best": [(100, 1.6)],
+        "val/accuracy:best": [(100, 0.45)],
+        "test/loss:best": [(100, 1.7)],
+        "test/accuracy:best": [(100, 0.4)],
         "epoch/best": [(100, 0.5)],
         "seconds": [(200, 20.0)],
         "parameters": [(200, 1000.0)],
@@ -68,6 +75,35 @@ def test_the_numbers_of_the_end_stand_at_the_best_step(cells, cell):
     }
     assert {key: values(image, key) for key in at_the_end} == at_the_end
     assert len(image.points) == 2 * 4 + len(at_the_end)
+
+
+def test_numbers_of_ones_own_keep_their_names_and_texts_become_tags(cells, cell):
+    start(cells, cell)
+    cells.append(cell.key, {"event": "validation", "step": 3, "metrics": {"dev/nll_per.token": 2.5}, "seconds": 1.0})
+    metrics, facts = {"dev/nll_per.token": 2.5, "held_out/nll-1": 2.75}, {"tokens": 900, "converged": True}
+    finish(
+        cells, cell, metrics=metrics, facts=facts | {"tokenizer": "bpe", "lr@end": 0.5, "odd": math.nan}, num_steps=4
+    )
+    image = image_of(cells, cell)
+    assert [(point.key, point.step, point.value) for point in image.points] == [
+        ("dev/nll_per.token", 3, 2.5),
+        ("dev/nll_per.token:best", 4, 2.5),  # training did not say at which step it is best
+        ("held_out/nll-1:best", 4, 2.75),
+        ("seconds", 4, 20.0),
+        ("tokens", 4, 900.0),
+        ("converged", 4, 1.0),
+        ("lr_end", 4, 0.5),
+    ]
+    assert {name: it for name, it in image.tags.items() if "fact" in name} == {"harness.fact.tokenizer": "bpe"}
+
+
+def test_settings_that_name_no_data_have_no_data_set(cells, cell):
+    start(cells, cell)
+    path = cells.folder(cell.key) / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": {"rate": 0.5}, "fingerprints": {}}))
+    image = image_of(cells, cell)
+    assert image.dataset is None
+    assert image.params == {"rate": "0.5", "seed": "0"}
 
 
 def test_a_validation_that_an_interruption_repeats_counts_once(cells, cell):
@@ -212,13 +248,13 @@ def test_the_same_cell_has_other_runs_in_other_variants_studies_and_stores():
     baseline = cells_of()
     manifest = a_manifest({"baseline": baseline, "placebo": baseline})
     other = a_manifest({"baseline": baseline}, study="task4")
-    first, second = manifest["variants"]
+    first, second = manifest.variants
     key = baseline[0].key
     keys = {
         Outline(manifest, "here").cell_key(first, key),
         Outline(manifest, "here").cell_key(second, key),
         Outline(manifest, "there").cell_key(first, key),
-        Outline(other, "here").cell_key(other["variants"][0], key),
+        Outline(other, "here").cell_key(other.variants[0], key),
         Outline(manifest, "here").variant_key(first),
         Outline(manifest, "here").study_key,
     }
@@ -228,7 +264,7 @@ def test_the_same_cell_has_other_runs_in_other_variants_studies_and_stores():
 def test_a_group_lasts_from_its_first_cell_to_its_last():
     baseline = cells_of()
     outline = Outline(a_manifest({"baseline": baseline}), "here")
-    variant = outline.manifest["variants"][0]
+    variant = outline.manifest.variants[0]
     entries = {
         (key := outline.cell_key(variant, cell.key)): Entry(
             key=key, study_id=outline.id, state="finished", start_ms=1000 - cell.seed, end_ms=2000 + cell.seed
@@ -244,12 +280,12 @@ def test_a_summary_becomes_numbers_by_variant_and_each_revision_a_step(tmp_path)
     record_summary(tmp_path, "s", [row], {})
     record_summary(tmp_path, "s", [row], {})  # the same again: no revision
     record_summary(tmp_path, "s", [{**row, "mean": 0.6}], {})
-    points = summary_points(tmp_path, "s")["batch-norm"]
+    points = summary_points(tmp_path, "s", "test/accuracy")["batch-norm"]
     assert [(point.key, point.step, point.value) for point in points] == [
-        ("test/accuracy:best-val/n", 0, 2.0),
-        ("test/accuracy:best-val/mean", 0, 0.5),
-        ("test/accuracy:best-val/n", 1, 2.0),
-        ("test/accuracy:best-val/mean", 1, 0.6),
+        ("test/accuracy:best/n", 0, 2.0),
+        ("test/accuracy:best/mean", 0, 0.5),
+        ("test/accuracy:best/n", 1, 2.0),
+        ("test/accuracy:best/mean", 1, 0.6),
     ]
 
 

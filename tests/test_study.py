@@ -189,18 +189,18 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
         ("profiles: {quick: {seeds: yes}}", "profiles.quick.seeds: input should be a valid integer (found True)"),
         (
             "profiles: {quick: {overrides: {training: {max_epoch: 3}}}}",
-            "profiles: quick: training.max_epoch: unknown key 'max_epoch'. Did you mean 'max_epochs'?",
+            "profiles: quick: unknown setting 'training.max_epoch'. Did you mean 'training.max_epochs'?",
         ),
         ("profiles: {Quick: {}}", "profiles.Quick: 'Quick' is no name"),
         (
-            "published: [{variant: baselin, metric: test_accuracy, value: 0.7, source: x}]",
+            "published: [{variant: baselin, metric: test/accuracy, value: 0.7, source: x}]",
             "published: unknown variant 'baselin'. Did you mean 'baseline'?",
         ),
         (
-            "published: [{variant: baseline, metric: test_acc, value: 0.7, source: x}]",
-            "published[0].metric: input should be 'train_loss'",
+            "published: [{variant: baseline, metric: test_accuracy, value: 0.7, source: x}]",
+            "published: unknown metric 'test_accuracy'. Did you mean 'test/accuracy'? There are: train/loss,",
         ),
-        ("published: [{variant: baseline, metric: val_loss, value: .inf, source: x}]", "finite number"),
+        ("published: [{variant: baseline, metric: val/loss, value: .inf, source: x}]", "finite number"),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_the_next_step(write, text, message):
@@ -220,7 +220,7 @@ def test_a_mistake_is_named_with_its_place_and_the_next_step(write, text, messag
             "baseline.optimizer.learning_rat: unknown key 'learning_rat'. Did you mean",
         ),
         ("{model: 3}", "baseline.model: input should be"),
-        ("[]", "baseline: input should be"),
+        ("[]", "baseline: expected a mapping of settings, not []"),
     ],
 )
 def test_a_wrong_baseline_is_named_with_its_path(write, baseline, message):
@@ -247,14 +247,13 @@ combinations:
   - {name: both, changes: [three, four, lost, fvie]}
 profiles: {quick: {seed: 1}}
 published:
-  - {variant: lost, metric: val_loss, value: 1, source: x}
-  - {variant: nobody, metric: val_loss, value: 1, source: x}
+  - {variant: lost, metric: val/loss, value: 1, source: x}
+  - {variant: nobody, metric: val/loss, value: 1, source: x}
 """
     found = problems(write(text, head=""))
     expected = [
         "changes[0]: unknown change 'batchnorm'. Did you mean 'batch-norm'?",
         "name: 'Mine' is no name",
-        "title: required, but missing",
         "baselin: unknown key 'baselin'. Did you mean 'baseline'?",
         "baseline.model.filters[1]: input should be a valid integer (found 'two')",
         "baseline.optimizer.learning_rate: input should be greater than 0",

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from planted import Arrays
+from planted import Arrays, image_cell, trained
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from harness.cli import cli
 from harness.errors import DataError, StudyError
-from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
 from harness.study.load import load_study
 from harness.trainers.images.arithmetic import Replica
@@ -23,7 +22,9 @@ from harness.trainers.images.fingerprints import Fingerprints
 from harness.trainers.images.models import build_model
 from harness.trainers.images.prepare import prepare
 from harness.trainers.images.settings import Preprocessing, ResNet18, Settings, with_overrides
-from harness.trainers.images.train import train_cell
+from harness.trainers.images.trainer import METRICS
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 STUDY = load_study("task4")
@@ -66,23 +67,20 @@ def a_cell(weights, **overrides):
     dotted = {path.replace("__", "."): value for path, value in overrides.items()}
     small = {"model.weights": f"file:{weights}", "preprocessing.resize": SIDE, "training.max_epochs": 1}
     small |= {"training.precision": "float32"}
-    (cell,) = make_cells(with_overrides(STUDY.baseline, small | dotted), [0], {"data": "few", "weights": "file"})
-    return cell
+    return image_cell(with_overrides(STUDY.baseline, small | dotted), weights="file")
 
 
 @pytest.fixture(scope="module")
-def trained(weights, tmp_path_factory):
-    """Trains each kind of cell once: the result and the best weights."""
+def train_once(weights, tmp_path_factory):
+    """Trains each kind of cell once: its final metrics and the best weights."""
     done = {}
 
     def train(**overrides):
         key = tuple(sorted(overrides.items()))
         if key not in done:
             folder = tmp_path_factory.mktemp("cell")
-            result = train_cell(
-                a_cell(weights, **overrides), few_images(), folder, device=CPU, on_event=lambda event: None
-            )
-            done[key] = result, load_file(folder / "best.safetensors")
+            run = trained(a_cell(weights, **overrides), folder, few_images())
+            done[key] = run.final, load_file(folder / "best.safetensors")
         return done[key]
 
     return train
@@ -97,11 +95,11 @@ def moved(trained_state, weights):
     return {name.partition(".")[0] for name in different if "running" not in name}, statistics
 
 
-def test_frozen_parameters_do_not_move_and_trained_ones_do(trained, weights):
-    result, state = trained()
+def test_frozen_parameters_do_not_move_and_trained_ones_do(train_once, weights):
+    final, state = train_once()
     parameters, _ = moved(state, weights)
 
-    assert result.status == "finished"
+    assert final.keys() == set(METRICS.names)
     assert parameters == {"layer4"}
     before = torch.load(weights)
     own = [name for name in state if name.startswith("layer4") and "running" not in name and "num_batches" not in name]
@@ -113,28 +111,29 @@ def test_frozen_parameters_do_not_move_and_trained_ones_do(trained, weights):
 
 
 @pytest.mark.parametrize("layers", [("fc",), ("all",)])
-def test_a_change_of_the_trained_layers_moves_those(trained, weights, layers):
-    parameters, _ = moved(trained(model__trained_layers=layers)[1], weights)
+def test_a_change_of_the_trained_layers_moves_those(train_once, weights, layers):
+    parameters, _ = moved(train_once(model__trained_layers=layers)[1], weights)
     assert parameters == (set() if layers == ("fc",) else {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"})
 
 
-def test_statistics_of_frozen_layers_move_on_unless_they_are_frozen_too(trained, weights):
+def test_statistics_of_frozen_layers_move_on_unless_they_are_frozen_too(train_once, weights):
     normalized = {"bn1", "layer1", "layer2", "layer3", "layer4"}
-    as_in_the_report, frozen = trained(), trained(model__frozen_batch_norm=True)
+    as_in_the_report, frozen = train_once(), train_once(model__frozen_batch_norm=True)
 
     assert moved(as_in_the_report[1], weights)[1] == normalized
     assert moved(frozen[1], weights)[1] == {"layer4"}
     # It is another network for the same images, not a detail.
-    assert abs(as_in_the_report[0].val_loss - frozen[0].val_loss) > 1e-3
+    assert abs(as_in_the_report[0]["val/loss"] - frozen[0]["val/loss"]) > 1e-3
     assert moved(frozen[1], weights)[0] == {"layer4"}
 
 
 @pytest.mark.parametrize("frozen_batch_norm", [False, True])
 def test_in_bfloat16_the_same_layers_train(weights, tmp_path, frozen_batch_norm):
     cell = a_cell(weights, training__precision="bfloat16", model__frozen_batch_norm=frozen_batch_norm)
-    result = train_cell(cell, few_images(80, 10), tmp_path, device=CPU, on_event=lambda event: None)
+    run = trained(cell, tmp_path, few_images(80, 10))
     parameters, statistics = moved(load_file(tmp_path / "best.safetensors"), weights)
-    assert (result.status, parameters) == ("finished", {"layer4"})
+    assert run.final.keys() == set(METRICS.names)
+    assert parameters == {"layer4"}
     assert statistics == ({"layer4"} if frozen_batch_norm else {"bn1", "layer1", "layer2", "layer3", "layer4"})
 
 
@@ -207,9 +206,7 @@ def test_the_study_is_the_reports_task_4():
 
 
 def planned(profile, **request):
-    return make_plan(
-        STUDY, fingerprints=lambda settings: {"data": "few"}, precision="float32", profile=profile, **request
-    )
+    return make_plan(STUDY, fingerprints=lambda settings: {"data": "few"}, profile=profile, **request)
 
 
 def test_pretraining_and_freezing_are_each_measured_with_and_without_the_other():
@@ -266,11 +263,13 @@ def test_freezing_batch_norms_of_layers_that_train_is_refused(names):
 
 def test_what_is_missing_is_found_before_any_cell_starts(tmp_path, weights):
     shapes = {"data__kind": "shapes", "data__train_images": 100, "data__test_images": 10}
-    prepare([a_cell(weights, **shapes)], cache=tmp_path)
+    prepare([a_cell(weights, **shapes).settings], cache=tmp_path)
     with pytest.raises(DataError, match=r"model.weights: .*missing.pth cannot be read"):
-        prepare([a_cell(tmp_path / "missing.pth", **shapes)], cache=tmp_path)
+        prepare([a_cell(tmp_path / "missing.pth", **shapes).settings], cache=tmp_path)
     with pytest.raises(DataError, match="no such folder"):
-        prepare([a_cell(weights, data__kind="image-folder", data__path=str(tmp_path / "none"))], cache=tmp_path)
+        prepare(
+            [a_cell(weights, data__kind="image-folder", data__path=str(tmp_path / "none")).settings], cache=tmp_path
+        )
 
 
 def test_weights_of_another_architecture_are_refused_before_any_cell_starts(tmp_path):
@@ -280,7 +279,7 @@ def test_weights_of_another_architecture_are_refused_before_any_cell_starts(tmp_
     torch.save(resnet34().state_dict(), path)
     cell = a_cell(path, data__kind="shapes", data__train_images=100, data__test_images=10)
     with pytest.raises(DataError, match=r"resnet34.pth does not hold the weights of a ResNet18: .* is unexpected"):
-        prepare([cell], cache=tmp_path)
+        prepare([cell.settings], cache=tmp_path)
 
 
 def test_weights_are_named_by_content_so_that_another_file_is_another_cell(tmp_path, monkeypatch):

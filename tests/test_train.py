@@ -4,23 +4,28 @@ from typing import Any
 
 import pytest
 import torch
-from planted import Arrays, planted_images, tiny_cell
+from planted import Arrays, image_cell, planted_images, tiny_cell, trained
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from harness.errors import StudyError
-from harness.hardware import winograd_pays
+from harness.execution.attempt import run_one
 from harness.plan.cell import Cell, make_cells
+from harness.store.cells import Cells
 from harness.store.result import Result
 from harness.study.changes import combine
 from harness.study.load import load_study, studies
 from harness.trainers.images import train
 from harness.trainers.images.arithmetic import Replica, environment
+from harness.trainers.images.machine import winograd_pays
 from harness.trainers.images.models import build_model
 from harness.trainers.images.readback import UNREADABLE, _precision, check_readback, readback
-from harness.trainers.images.settings import ConvNet, ResNet18, Settings, flatten, with_overrides
-from harness.trainers.images.train import build_trainer, run_cell, train_cell
+from harness.trainers.images.settings import ConvNet, ResNet18, Settings, with_overrides
+from harness.trainers.images.train import Parts, build_parts
+from harness.trainers.images.trainer import METRICS, ImageTrainer
+from harness.trainers.run import CHECKPOINT, Event, Run
+from harness.trees import flatten
 
 CPU = torch.device("cpu")
 ARRAYS = planted_images()
@@ -36,16 +41,18 @@ EVERYTHING = {  # every source of state at once: dropout, augmentation, moments,
 LEARNS = {"optimizer.name": "adam", "optimizer.learning_rate": 0.02, "training.max_epochs": 10}
 UNREPEATABLE = ("seconds", "peak_memory_bytes")
 
-Event = dict[str, Any]
+
+def parts_of(cell: Cell, arrays: Arrays = ARRAYS, device: torch.device = CPU) -> Parts:
+    return build_parts(cell.settings, arrays, seed=cell.seed, device=device)
 
 
-def run(cell: Cell, folder: Path, *, arrays: Arrays = ARRAYS, events: list[Event] | None = None) -> Result:
-    folder.mkdir(exist_ok=True)
-    return train_cell(cell, arrays, folder, device=CPU, on_event=(events if events is not None else []).append)
+def numbers(run: Run) -> dict[str, Any]:
+    facts = {name: fact for name, fact in run.facts.items() if name not in UNREPEATABLE}
+    return {"num_steps": run.num_steps, "metrics": run.final, "facts": facts}
 
 
-def numbers(result: Result) -> dict[str, Any]:
-    return {name: value for name, value in result.to_json().items() if name not in UNREPEATABLE}
+def validations(events: list[Event]) -> list[Event]:
+    return [event for event in events if event["event"] == "validation"]
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -60,25 +67,25 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def test_a_cell_learns_what_was_planted(tmp_path):
     events: list[Event] = []
-    result = run(tiny_cell(LEARNS), tmp_path / "a", events=events)
-    assert result.is_finished
-    assert result.test_accuracy > 0.9
-    assert [event["event"] for event in events] == ["started"] + ["validation"] * (len(events) - 1)
-    assert events[0]["parameters"] == result.parameters
+    run = trained(tiny_cell(LEARNS), tmp_path / "a", events=events)
+    assert run.final.keys() == set(METRICS.names)
+    assert run.final["test/accuracy"] > 0.9
+    assert [event["event"] for event in events] == ["validation", "saved"] * (len(events) // 2)
+    assert run.facts["parameters"] == sum(weight.numel() for weight in best_weights(tmp_path / "a").values())
 
 
 def test_a_cell_without_signal_stays_at_chance(tmp_path):
-    result = run(tiny_cell(), tmp_path / "a", arrays=planted_images(signal=0, test=500))
-    assert abs(result.test_accuracy - 1 / 3) < 0.1  # five standard errors of 0.021
+    run = trained(tiny_cell(), tmp_path / "a", planted_images(signal=0, test=500))
+    assert abs(run.final["test/accuracy"] - 1 / 3) < 0.1  # five standard errors of 0.021
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_cell_twice_gives_the_same_bits(tmp_path, precision):
     cell = tiny_cell(EVERYTHING | {"training.precision": precision})
-    first, second = run(cell, tmp_path / "a"), run(cell, tmp_path / "b")
+    first, second = trained(cell, tmp_path / "a"), trained(cell, tmp_path / "b")
     assert numbers(first) == numbers(second)
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    assert run(tiny_cell(EVERYTHING, seed=1), tmp_path / "c").test_loss != first.test_loss
+    assert trained(tiny_cell(EVERYTHING, seed=1), tmp_path / "c").final["test/loss"] != first.final["test/loss"]
 
 
 def test_the_result_is_that_of_the_validation_with_the_lowest_loss(tmp_path):
@@ -86,56 +93,58 @@ def test_the_result_is_that_of_the_validation_with_the_lowest_loss(tmp_path):
     overrides = {"training.max_epochs": 30, "optimizer.name": "adam", "optimizer.learning_rate": 0.03}
     events: list[Event] = []
     cell = tiny_cell(overrides)
-    result = run(cell, tmp_path / "a", arrays=planted_images(signal=5), events=events)
-    validations = [event for event in events if event["event"] == "validation"]
-    best = min(validations, key=lambda event: event["val_loss"])
-    assert result.best_step == best["step"] < result.num_steps
-    assert (result.val_loss, result.val_accuracy) == (best["val_loss"], best["val_accuracy"])
-    assert result.num_steps < 300  # stopped early: of the last four losses the oldest is the smallest
-    recent = [event["val_loss"] for event in validations[-4:]]
+    run = trained(cell, tmp_path / "a", planted_images(signal=5), events=events)
+    best = min(validations(events), key=lambda event: event["metrics"]["val/loss"])
+    assert (run.facts["best_step"], run.facts["best_epoch"]) == (best["step"], best["epoch"])
+    assert best["step"] < run.num_steps
+    assert [run.final[name] for name in ("val/loss", "val/accuracy")] == [
+        best["metrics"][name] for name in ("val/loss", "val/accuracy")
+    ]
+    assert run.num_steps < 300  # stopped early: of the last four losses the oldest is the smallest
+    recent = [event["metrics"]["val/loss"] for event in validations(events)[-4:]]
     assert recent[0] == min(recent)
     with safe_open(tmp_path / "a" / train.BEST_WEIGHTS_FILE, "pt") as file:
-        assert file.metadata() == {"cell": cell.key, "step": str(result.best_step)}
+        assert file.metadata() == {"cell": cell.key, "step": str(best["step"])}
 
 
 def test_losses_and_accuracies_are_those_of_the_best_weights_over_all_images(tmp_path):
     """Recomputed from the saved weights with plain PyTorch, all images of a split at once."""
     cell = tiny_cell({"model.batch_norm": True})
-    result = run(cell, tmp_path / "a")
+    run = trained(cell, tmp_path / "a")
     model = build_model(cell.settings.model, 3, image_size=(8, 8), seed=9).eval()
     model.load_state_dict(best_weights(tmp_path / "a"))
     inputs = (torch.from_numpy(ARRAYS.test_images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
     with torch.inference_mode():
         logits = model(inputs)
     labels = torch.from_numpy(ARRAYS.test_labels)
-    assert result.test_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-    assert result.test_accuracy == (logits.argmax(1) == labels).double().mean().item()
-    assert result.test_accuracy * 50 == round(result.test_accuracy * 50)
+    assert run.final["test/loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert run.final["test/accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert run.final["test/accuracy"] * 50 == round(run.final["test/accuracy"] * 50)
 
 
 def test_training_numbers_are_means_over_the_batches_since_the_last_validation(tmp_path):
     """With a rate that alters nothing, in one epoch of ten batches, they are those of the untrained network."""
     cell = tiny_cell({"optimizer.learning_rate": 1e-30, "training.max_epochs": 1})
     events: list[Event] = []
-    run(cell, tmp_path / "a", events=events)
-    trainer = build_trainer(cell, ARRAYS, CPU)
-    halves = [list(trainer.batches.between(0, 5)), list(trainer.batches.between(5, 10))]
-    for event, batches in zip(events[1:], halves, strict=True):
-        logits = torch.cat([trainer.replica(inputs) for inputs, _ in batches])
+    trained(cell, tmp_path / "a", events=events)
+    parts = parts_of(cell)
+    halves = [list(parts.batches.between(0, 5)), list(parts.batches.between(5, 10))]
+    for event, batches in zip(validations(events), halves, strict=True):
+        logits = torch.cat([parts.replica(inputs) for inputs, _ in batches])
         labels = torch.cat([labels for _, labels in batches])
-        assert event["train_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
-        assert event["train_accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+        assert event["metrics"]["train/loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+        assert event["metrics"]["train/accuracy"] == (logits.argmax(1) == labels).double().mean().item()
 
 
 def test_a_plain_pytorch_loop_gives_the_same_weights(tmp_path):
     """The same order of batches through a loop that anybody would write, in float32; SGD with momentum and L2."""
     overrides = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 0.01, "training.max_epochs": 1}
     cell = tiny_cell(overrides | {"training.validations_per_epoch": 1})
-    run(cell, tmp_path / "a")
-    trainer = build_trainer(cell, ARRAYS, CPU)
+    trained(cell, tmp_path / "a")
+    parts = parts_of(cell)
     model = build_model(cell.settings.model, 3, image_size=(8, 8), seed=0)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    for rows in trainer.batches.order(0).split(15):
+    for rows in parts.batches.order(0).split(15):
         inputs = (torch.from_numpy(ARRAYS.train_images[rows]).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
         optimizer.zero_grad()
         F.cross_entropy(model(inputs), torch.from_numpy(ARRAYS.train_labels[rows])).backward()
@@ -145,7 +154,7 @@ def test_a_plain_pytorch_loop_gives_the_same_weights(tmp_path):
 
 
 def test_dropout_leaves_the_batches_and_the_first_weights_alone():
-    plain, dropped = (build_trainer(tiny_cell(it), ARRAYS, CPU) for it in ({}, {"model.dropout": 0.5}))
+    plain, dropped = (parts_of(tiny_cell(it)) for it in ({}, {"model.dropout": 0.5}))
     for (_, first), (_, second) in zip(plain.batches.between(0, 20), dropped.batches.between(0, 20), strict=True):
         assert torch.equal(first, second)
     weights = dropped.replica.master.state_dict()
@@ -156,23 +165,21 @@ class Killed(BaseException):
     """As abrupt as a test can be: no handler in the harness catches it."""
 
 
-def interrupted_runs(cell: Cell, folder: Path, kill_at: int) -> list[Event]:
-    """Run until event number `kill_at` has been reported, then die; the events that were reported."""
+def interrupted_run(cell: Cell, folder: Path, kill_at: int) -> list[Event]:
+    """Train until event number `kill_at` has been reported, then die; the events that were reported."""
     events: list[Event] = []
 
     def report(event: Event) -> None:
-        events.append(event)
         if len(events) == kill_at:
             raise Killed
 
-    folder.mkdir(exist_ok=True)
     with pytest.raises(Killed):
-        train_cell(cell, ARRAYS, folder, device=CPU, on_event=report)
+        trained(cell, folder, events=events, on_event=report)
     return events
 
 
 def without_seconds(events: list[Event]) -> list[Event]:
-    by_step = {event["step"]: event for event in events if event["event"] == "validation"}  # the last of a step counts
+    by_step = {event["step"]: event for event in validations(events)}  # the last of a step counts
     return [{name: value for name, value in by_step[step].items() if name != "seconds"} for step in sorted(by_step)]
 
 
@@ -180,80 +187,115 @@ def without_seconds(events: list[Event]) -> list[Event]:
 def test_a_death_at_any_event_changes_no_bit(tmp_path, precision):
     cell = tiny_cell(EVERYTHING | {"training.precision": precision})
     whole_events: list[Event] = []
-    whole = run(cell, tmp_path / "whole", events=whole_events)
-    assert len(whole_events) == 7  # started and six validations
-    for kill_at in range(1, 8):
+    whole = trained(cell, tmp_path / "whole", events=whole_events)
+    assert len(whole_events) == 12  # six validations, each with a checkpoint, which is not kept yet when it is told
+    for kill_at in range(1, 13):
         folder = tmp_path / f"killed-{kill_at}"
-        events = interrupted_runs(cell, folder, kill_at)
-        result = run(cell, folder, events=events)
-        assert numbers(result) == numbers(whole), kill_at
+        events = interrupted_run(cell, folder, kill_at)
+        run = trained(cell, folder, events=events)
+        assert numbers(run) == numbers(whole), kill_at
         assert_same_weights(folder, tmp_path / "whole")
         assert without_seconds(events) == without_seconds(whole_events)
-        assert result.seconds >= events[-1]["seconds"]
+        assert run.seconds >= validations(events)[-1]["seconds"]
 
 
 def test_a_death_at_every_event_in_turn_changes_no_bit(tmp_path):
     cell = tiny_cell(EVERYTHING)
-    whole = run(cell, tmp_path / "whole")
-    for _ in range(6):  # each life validates once before it dies, and has that validation to repeat
-        interrupted_runs(cell, tmp_path / "killed", 2)
-    assert numbers(run(cell, tmp_path / "killed")) == numbers(whole)
+    whole = trained(cell, tmp_path / "whole")
+    for _ in range(5):  # each life saves one validation and dies after the next, which it leaves to be repeated
+        interrupted_run(cell, tmp_path / "killed", 3)
+    assert numbers(trained(cell, tmp_path / "killed")) == numbers(whole)
 
 
 def test_a_death_between_validations_continues_from_the_steps_that_were_saved(tmp_path, monkeypatch):
     cell = tiny_cell(EVERYTHING)
     whole_events: list[Event] = []
-    whole = run(cell, tmp_path / "whole", events=whole_events)
+    whole = trained(cell, tmp_path / "whole", events=whole_events)
     monkeypatch.setattr(train, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)  # a checkpoint after each step
     saves = itertools.count(1)
     save_checkpoint = train.save_checkpoint
 
-    def save_eight_times(*args: Any) -> None:
+    def save_until_death(*args: Any) -> None:
         save_checkpoint(*args)
-        if next(saves) == 8:  # steps 1 to 5, the validation at 5, steps 6 and 7
+        if next(saves) == 9:  # steps 1 to 5, the validation at 5, steps 6 and 7; this one of step 8 is not kept
             raise Killed
 
-    monkeypatch.setattr(train, "save_checkpoint", save_eight_times)
+    monkeypatch.setattr(train, "save_checkpoint", save_until_death)
     events: list[Event] = []
     with pytest.raises(Killed):
-        run(cell, tmp_path / "killed", events=events)
-    result = run(cell, tmp_path / "killed", events=events)
-    assert [event["step"] for event in events if event["event"] == "resumed"] == [7]
-    assert numbers(result) == numbers(whole)
+        trained(cell, tmp_path / "killed", events=events)
+    steps: list[int] = []
+    train_step = train._train_step
+
+    def count(parts: Parts, position: train.Position, *batch: torch.Tensor) -> None:
+        train_step(parts, position, *batch)
+        steps.append(position.step)
+
+    monkeypatch.setattr(train, "_train_step", count)
+    run = trained(cell, tmp_path / "killed", events=events)
+    assert steps == list(range(8, 31))
+    assert numbers(run) == numbers(whole)
     assert without_seconds(events) == without_seconds(whole_events)
+
+
+def test_a_cell_that_is_asked_to_stop_leaves_at_the_next_step_without_a_result_and_goes_on_later(tmp_path):
+    cell = tiny_cell(EVERYTHING)
+    whole = trained(cell, tmp_path / "whole")
+    events: list[Event] = []
+    stopped = trained(cell, tmp_path / "a", events=events, should_stop=lambda: len(validations(events)) == 2)
+    assert (stopped.final, stopped.num_steps) == (None, 11)  # validations are at 5 and 10
+    assert not (tmp_path / "a" / train.BEST_WEIGHTS_FILE).exists()
+    assert numbers(trained(cell, tmp_path / "a", events=events)) == numbers(whole)
 
 
 def test_a_finished_cell_run_again_only_measures(tmp_path):
     cell = tiny_cell()
-    first = run(cell, tmp_path / "a")
+    first = trained(cell, tmp_path / "a")
     events: list[Event] = []
-    again = run(cell, tmp_path / "a", events=events)
-    assert [event["event"] for event in events] == ["resumed"]
+    again = trained(cell, tmp_path / "a", events=events)
+    assert events == []
     assert numbers(again) == numbers(first)
 
 
 @pytest.mark.parametrize("is_foreign", [False, True])
 def test_an_unusable_checkpoint_is_said_and_the_cell_starts_again(tmp_path, is_foreign):
     cell = tiny_cell()
-    whole = run(cell, tmp_path / "whole")
-    interrupted_runs(tiny_cell(seed=1) if is_foreign else cell, tmp_path / "a", 3)
-    checkpoint = tmp_path / "a" / train.CHECKPOINT_FILE
+    whole = trained(cell, tmp_path / "whole")
+    interrupted_run(tiny_cell(seed=1) if is_foreign else cell, tmp_path / "a", 3)
+    checkpoint = tmp_path / "a" / CHECKPOINT
     if not is_foreign:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     events: list[Event] = []
-    result = run(cell, tmp_path / "a", events=events)
-    assert [event["event"] for event in events[:2]] == ["restarted", "started"]
+    run = trained(cell, tmp_path / "a", events=events)
+    assert [event["event"] for event in events[:2]] == ["restarted", "validation"]
     assert ("belongs to cell" if is_foreign else "damaged") in events[0]["reason"]
-    assert numbers(result) == numbers(whole)
+    assert numbers(run) == numbers(whole)
+
+
+def shapes_cell(cache: Path, overrides: dict[str, Any] | None = None) -> Cell:
+    """Of images that are drawn, not read: the trainer finds them by itself."""
+    data = {"data": {"kind": "shapes", "train_images": 200, "test_images": 50}, "training.max_epochs": 1}
+    settings = with_overrides(tiny_cell().settings, data | (overrides or {}))
+    (cell,) = make_cells(ImageTrainer(cache), settings, [0], {"data": "shapes"})
+    return cell
+
+
+def run_in(store: Path, cell: Cell, events: list[Event]) -> Result:
+    """As the harness trains a cell."""
+    run_one(cell, Cells(store), device="cpu", provenance={}, on_event=events.append)
+    result = Cells(store).result(cell.key)
+    assert result is not None
+    return result
 
 
 def test_a_diverging_cell_is_an_outcome_with_its_epoch(tmp_path):
-    overrides = {"optimizer.learning_rate": 1e30}
-    result = run(tiny_cell(overrides), tmp_path / "a")
+    cell = shapes_cell(tmp_path / "cache", {"optimizer.learning_rate": 1e30})
+    result = run_in(tmp_path, cell, [])
     assert (result.status, result.reason) == ("diverged", "loss is not finite at epoch 0.5")
-    assert result.test_accuracy is None
+    assert result.metrics == {}
     assert result.num_steps == 5
-    assert result.parameters > 0
+    assert result.facts["parameters"] > 0
+    assert result.facts["num_epochs"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -265,28 +307,18 @@ def test_running_out_of_memory_is_an_outcome(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(train, "_train_step", no_memory)
-    result = run(tiny_cell(), tmp_path / "a")
+    result = run_in(tmp_path, shapes_cell(tmp_path / "cache"), [])
     assert result.status == "out-of-memory"
     assert result.reason in str(error)
+    assert result.device.startswith("cpu: ")
 
 
-def test_run_cell_trains_on_the_images_that_the_settings_name(tmp_path):
-    settings = with_overrides(
-        Settings(),
-        {
-            "data": {"kind": "shapes", "train_images": 200, "test_images": 50},
-            "model.filters": (4, 4),
-            "training.max_epochs": 1,
-            "training.precision": "float32",
-        },
-    )
-    (cell,) = make_cells(settings, [0], {"data": "shapes"})
+def test_a_cell_trains_on_the_images_that_its_settings_name(tmp_path):
+    cell = shapes_cell(tmp_path / "cache")
     events: list[Event] = []
     for name in ("first", "second"):  # the second time from the cache of decoded images
-        (tmp_path / name).mkdir()
-        result = run_cell(cell, tmp_path / name, device="cpu", cache=tmp_path / "cache", on_event=events.append)
-        assert result.is_finished
-    assert_same_weights(tmp_path / "first", tmp_path / "second")
+        assert run_in(tmp_path / name, cell, events).is_finished
+    assert_same_weights(*(Cells(tmp_path / name).folder(cell.key) for name in ("first", "second")))
     assert [event["event"] for event in events] == ["started", "validation", "validation"] * 2
 
 
@@ -303,10 +335,9 @@ def test_resnet18_fine_tunes_two_layers_and_leaves_the_others_alone(tmp_path):
         "training.precision": "bfloat16",
     }
     settings = with_overrides(tiny_cell().settings, overrides)
-    (cell,) = make_cells(settings, [0], {"data": "planted", "weights": "random"})
-    assert run(cell, tmp_path / "a", arrays=planted_images(train=60, test=10)).is_finished
-    trained = best_weights(tmp_path / "a")
-    altered = {name.partition(".")[0] for name, value in body.items() if not torch.equal(value, trained[name])}
+    trained(image_cell(settings, weights="random"), tmp_path / "a", planted_images(train=60, test=10))
+    after = best_weights(tmp_path / "a")
+    altered = {name.partition(".")[0] for name, value in body.items() if not torch.equal(value, after[name])}
     assert altered == {"layer4", "fc"}
 
 
@@ -316,7 +347,7 @@ def test_any_other_error_is_the_callers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "_train_step", broken)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        run(tiny_cell(), tmp_path / "a")
+        trained(tiny_cell(), tmp_path / "a")
 
 
 def test_a_cell_leaves_the_process_as_it_was(tmp_path):
@@ -324,19 +355,19 @@ def test_a_cell_leaves_the_process_as_it_was(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    run(tiny_cell(EVERYTHING | {"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
+    trained(tiny_cell(EVERYTHING | {"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
     assert torch.equal(torch.rand(1), expected)
     assert torch.get_num_threads() == threads
     assert torch.tensor([1e-40]).mul(1.0).item() > 0  # denormals count again
 
 
 def test_a_result_says_how_it_was_computed(tmp_path):
-    result = run(tiny_cell({"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
-    assert (result.threads, result.precision, result.data_fingerprint) == (2, "float32", "planted")
+    run = trained(tiny_cell({"training.threads": 2, "training.max_epochs": 1}), tmp_path / "a")
+    assert [run.facts[it] for it in ("threads", "precision", "data_fingerprint")] == [2, "float32", "planted"]
     convolutions = ", harness's convolutions" if winograd_pays() else ""
-    assert result.versions == f"torch {torch.__version__}{convolutions}"
-    assert result.device.startswith("cpu: ")
-    assert result.peak_memory_bytes > 2**26
+    assert run.facts["versions"] == f"torch {torch.__version__}{convolutions}"
+    assert run.facts["device"].startswith("cpu: ")
+    assert run.facts["peak_memory_bytes"] > 2**26
 
 
 # --- precision -------------------------------------------------------------------------------------------------------
@@ -429,9 +460,8 @@ def readback_of(settings: Settings) -> dict[str, Any]:
     overrides: dict[str, Any] = {"training.precision": "float32"}
     if settings.model.kind == "resnet18":
         overrides["model.weights"] = "none"
-    (cell,) = make_cells(with_overrides(settings, overrides), [0], {"data": "planted"})
-    trainer = build_trainer(cell, LARGE, CPU)
-    return readback(trainer.replica, trainer.optimizer, trainer.batches, trainer.schedule, trainer.splits)
+    parts = parts_of(image_cell(with_overrides(settings, overrides)), LARGE)
+    return readback(parts.replica, parts.optimizer, parts.batches, parts.schedule, parts.splits)
 
 
 CHANGES = [(study.name, study.baseline, change) for study in map(load_study, studies()) for change in study.changes]
@@ -463,9 +493,9 @@ def test_every_setting_of_a_model_is_read_back_but_for_those_declared_unreadable
 
 def test_a_setting_that_reached_nothing_is_noticed():
     settings = tiny_cell().settings
-    trainer = build_trainer(tiny_cell(), ARRAYS, CPU)
+    parts = parts_of(tiny_cell())
     with environment(threads=1, device=CPU, precision="float32"):
-        found = readback(trainer.replica, trainer.optimizer, trainer.batches, trainer.schedule, trainer.splits)
+        found = readback(parts.replica, parts.optimizer, parts.batches, parts.schedule, parts.splits)
     check_readback(settings, found, num_images=200)
     for path, value in found.items():
         placebo = {"model.kind": "plugin"}.get(path, (0,) if isinstance(value, tuple) else "other")
@@ -484,17 +514,17 @@ def test_a_model_that_lost_its_dropout_is_noticed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(train, "build_model", without_dropout)
     with pytest.raises(AssertionError, match=r"model\.dropout is 0\.0 in the trained object, but 0\.5 was asked for"):
-        run(tiny_cell({"model.dropout": 0.5}), tmp_path / "a")
+        trained(tiny_cell({"model.dropout": 0.5}), tmp_path / "a")
 
 
 def test_settings_that_do_not_fit_the_images_are_errors_of_the_user(tmp_path):
     with pytest.raises(StudyError, match=r"training\.batch_size"):
-        run(tiny_cell({"training.batch_size": 500}), tmp_path / "a")
+        trained(tiny_cell({"training.batch_size": 500}), tmp_path / "a")
 
 
 def test_tf32_is_refused_where_there_is_none(tmp_path):
     with pytest.raises(StudyError, match=r"training\.precision: tf32 is a format of CUDA devices"):
-        run(tiny_cell({"training.precision": "tf32"}), tmp_path / "a")
+        trained(tiny_cell({"training.precision": "tf32"}), tmp_path / "a")
 
 
 def test_tf32_is_switched_on_where_it_was_asked_for_and_read_back():
@@ -536,12 +566,11 @@ def test_cuda_is_initialised_before_its_memory_statistics_are_reset(monkeypatch)
 def test_cuda_sees_the_same_batches_and_first_weights_and_learns_the_same(tmp_path, precision):
     cell = tiny_cell(LEARNS | {"training.precision": precision})
     on_cuda = torch.device("cuda")
-    here, there = build_trainer(cell, ARRAYS, CPU), build_trainer(cell, ARRAYS, on_cuda)
+    here, there = parts_of(cell), parts_of(cell, device=on_cuda)
     for (_, first), (_, second) in zip(here.batches.between(0, 20), there.batches.between(0, 20), strict=True):
         assert torch.equal(first, second.cpu())
     weights = there.replica.master.state_dict()
     assert all(torch.equal(value, weights[name].cpu()) for name, value in here.replica.master.state_dict().items())
-    events: list[Event] = []
-    result = train_cell(cell, ARRAYS, tmp_path, device=on_cuda, on_event=events.append)
-    assert result.test_accuracy > 0.9
-    assert result.device.startswith("cuda: ")
+    run = trained(cell, tmp_path, device="cuda")
+    assert run.final["test/accuracy"] > 0.9
+    assert run.facts["device"].startswith("cuda: ")

@@ -8,6 +8,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
+from synthetic import scored_study, synthetic_plan, synthetic_store
 from torch import nn
 from tracked import a_manifest, a_store, cells_of, finish, mlflow_runs, start
 
@@ -185,9 +186,7 @@ def store(tmp_path_factory):
     plain = cells_of({**SHAPES, "model.filters": [4, 6]}, SEEDS)
     resized = cells_of({**SHAPES, "model.filters": [4], "preprocessing.resize": 48}, SEEDS[:1])
     (diverged,) = cells_of({**SHAPES, "optimizer.learning_rate": 9.0}, SEEDS[:1])
-    cells.write_manifest(
-        "task3-quick-1a2b3c4d", a_manifest({"baseline": plain, "resized": resized, "diverged": [diverged]})
-    )
+    cells.write_manifest(a_manifest({"baseline": plain, "resized": resized, "diverged": [diverged]}))
     for cell in (plain[1], plain[2], *resized):
         start(cells, cell)
         side = cell.settings.preprocessing.resize or 32
@@ -253,6 +252,15 @@ def test_what_cannot_be_shown_is_an_error_that_says_what_can(run, tmp_path):
     )
 
 
+def test_networks_of_another_trainer_are_refused_with_its_name(tmp_path):
+    synthetic_store(tmp_path, synthetic_plan(study=scored_study("minimize"), profile="standard", seeds=1))
+    options = ["--store", str(tmp_path), "--study", "scored-minimize", "--output", str(tmp_path / "a.png")]
+    result = CliRunner().invoke(cli, ["visualize", "filters", *options])
+    assert result.exit_code == 2
+    said = result.output.replace("\n", " ")
+    assert "was trained by 'synthetic:Scored', whose networks the harness does not know" in said
+
+
 def test_without_any_study_run_the_command_that_makes_one_is_named(tmp_path):
     options = ["--store", str(tmp_path), "--study", "task3", "--output", str(tmp_path / "a.png")]
     result = CliRunner().invoke(cli, ["visualize", "filters", *options])
@@ -271,8 +279,8 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_is_computed(r
 def test_weights_of_another_architecture_are_refused(run, store):
     import shutil
 
-    resized = store.manifests()["task3-quick-1a2b3c4d"]["variants"][1]["cells"]["0"]
-    baseline = store.manifests()["task3-quick-1a2b3c4d"]["variants"][0]["cells"]["2"]
+    resized = store.manifests()["task3-quick-1a2b3c4d"].variants[1].cells[0]
+    baseline = store.manifests()["task3-quick-1a2b3c4d"].variants[0].cells[2]
     path = store.folder(baseline) / "best.safetensors"
     kept = path.read_bytes()
     shutil.copy(store.folder(resized) / "best.safetensors", path)

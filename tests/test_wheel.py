@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -38,7 +40,6 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_packages(installed):
     packed = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     listed = subprocess.run(["git", "ls-files", "harness"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
@@ -47,7 +48,6 @@ def test_the_wheel_holds_every_file_of_the_packages(installed):
     assert "harness/experiments/task3.yaml" in packed
 
 
-@pytest.mark.slow
 def test_the_wheel_lists_and_plans_the_built_in_studies(installed, tmp_path):
     assert "task3" in run(installed, tmp_path, "studies")
     assert "batch-norm" in run(installed, tmp_path, "plan", "--study", "task3", "--profile", "quick")

@@ -8,26 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from planted import planted_images, tiny_cell
+from planted import image_cell, planted_images, tiny_cell, trained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import hardware
-from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
 from harness.study.load import load_study, studies
-from harness.trainers.images import train
+from harness.trainers.images import machine, train
 from harness.trainers.images.arithmetic import Replica, environment
 from harness.trainers.images.kernels import winograd
 from harness.trainers.images.kernels.winograd import WinogradBlock, convolve
 from harness.trainers.images.models import build_model
 from harness.trainers.images.settings import ConvNet, with_overrides
-from harness.trainers.images.train import build_trainer, train_cell
+from harness.trainers.images.train import build_parts
+from harness.trainers.run import Event
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 CPU = torch.device("cpu")
-LACKS_FLAGS = bool(hardware.WINOGRAD_FLAGS - hardware.cpu_flags())
-needs_kernels = pytest.mark.skipif(hardware.winograd_problem() != "", reason=hardware.winograd_problem())
+LACKS_FLAGS = bool(machine.WINOGRAD_FLAGS - machine.cpu_flags())
+needs_kernels = pytest.mark.skipif(machine.winograd_problem() != "", reason=machine.winograd_problem())
 
 # (images, channels, filters, height, width, kernel): the baseline's layers; sides that leave partial tiles, odd ones
 # that pooling cuts; 48 filters (a group of 32 and one of 16); many images (several blocks, the last shorter).
@@ -68,7 +67,7 @@ def share_of_last_bits(found: Tensor, exact: Tensor) -> float:
 def test_the_kernels_are_compiled_where_they_can_be():
     if LACKS_FLAGS or not (shutil.which("gcc") or shutil.which("clang")):
         pytest.skip("another kind of CPU, or no compiler")
-    assert hardware.winograd_library() is not None, hardware.winograd_problem()
+    assert machine.winograd_library() is not None, machine.winograd_problem()
 
 
 @needs_kernels
@@ -267,7 +266,8 @@ def built_in_baselines() -> list[Any]:
     for name in studies():
         study = load_study(name)
         for profile in study.profiles:
-            plan = make_plan(study, fingerprints=lambda _: {"data": "planted"}, precision="bfloat16", profile=profile)
+            precision = {"training.precision": "bfloat16"}
+            plan = make_plan(study, fingerprints=lambda _: {"data": "planted"}, profile=profile, overrides=precision)
             found |= {it.settings.model: it.settings for it in plan.variants if isinstance(it.settings.model, ConvNet)}
     return [pytest.param(settings, id=str(model)) for model, settings in found.items()]
 
@@ -277,30 +277,29 @@ def built_in_baselines() -> list[Any]:
 def test_every_network_of_the_built_in_studies_trains(tmp_path, monkeypatch, settings):
     monkeypatch.setattr(train, "winograd_pays", lambda: True)
     tiny = {"training.max_epochs": 1, "training.batch_size": 8}
-    (cell,) = make_cells(with_overrides(settings, tiny), [0], {"data": "planted"})
-    images = planted_images(train=20, test=4, side=32)
-    assert train_cell(cell, images, tmp_path, device=CPU, on_event=lambda event: None).is_finished
+    cell = image_cell(with_overrides(settings, tiny))
+    assert trained(cell, tmp_path, planted_images(train=20, test=4, side=32)).final
 
 
 def train_both_ways(tmp_path: Path, monkeypatch: Any, overrides: dict[str, Any]) -> list[Any]:
-    results = []
+    """Without our convolutions and with them: what computed, and the validation losses."""
+    found = []
     for is_winograd in (False, True):
         monkeypatch.setattr(train, "winograd_pays", lambda answer=is_winograd: answer)
-        folder = tmp_path / str(is_winograd)
-        folder.mkdir()
-        events: list[dict[str, Any]] = []
-        result = train_cell(tiny_cell(overrides), planted_images(), folder, device=CPU, on_event=events.append)
-        results.append((result, [event["val_loss"] for event in events if event["event"] == "validation"]))
-    return results
+        events: list[Event] = []
+        run = trained(tiny_cell(overrides), tmp_path / str(is_winograd), events=events)
+        losses = [event["metrics"]["val/loss"] for event in events if event["event"] == "validation"]
+        found.append((run.facts["versions"], losses))
+    return found
 
 
 @needs_kernels
 def test_a_cell_trains_alike_both_ways(tmp_path, monkeypatch):
     """32 steps: validation losses are within 1%, as far as the same training in bfloat16 is from float32."""
-    (direct, losses), (ours, other_losses) = train_both_ways(tmp_path, monkeypatch, WIDE)
+    (versions, losses), (other_versions, other_losses) = train_both_ways(tmp_path, monkeypatch, WIDE)
     assert other_losses == pytest.approx(losses, rel=0.01)
     assert other_losses != losses, "both went the same way"
-    assert ours.versions == f"{direct.versions}, harness's convolutions"
+    assert other_versions == f"{versions}, harness's convolutions"
 
 
 @needs_kernels
@@ -314,10 +313,10 @@ def test_float32_and_two_threads_are_pytorchs(tmp_path, monkeypatch, more):
 def test_what_trains_is_read_back_where_blocks_are_replaced(monkeypatch):
     monkeypatch.setattr(train, "winograd_pays", lambda: True)
     with environment(threads=1, device=CPU, precision="bfloat16"):
-        trainer = build_trainer(tiny_cell(WIDE), planted_images(), CPU)
-        train._check(trainer)
-    assert sum(isinstance(module, WinogradBlock) for module in trainer.replica.network.modules()) == 2
-    convolutions = [it for it in trainer.replica.network.modules() if isinstance(it, nn.Conv2d)]
+        parts = build_parts(tiny_cell(WIDE).settings, planted_images(), seed=0, device=CPU)
+        train._check(parts)
+    assert sum(isinstance(module, WinogradBlock) for module in parts.replica.network.modules()) == 2
+    convolutions = [it for it in parts.replica.network.modules() if isinstance(it, nn.Conv2d)]
     assert {it.weight.dtype for it in convolutions} == {torch.bfloat16}
 
 
@@ -328,27 +327,16 @@ def test_an_interrupted_cell_has_the_same_bits(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def run(folder: Path, kill_at: int = 0) -> Any:
-        folder.mkdir(exist_ok=True)
-        count = 0
+    def die(event: Event) -> None:
+        if [it["event"] for it in events].count("validation") == 3:
+            raise Killed
 
-        def report(event: dict[str, Any]) -> None:
-            nonlocal count
-            count += 1
-            if count == kill_at:
-                raise Killed
-
-        return train_cell(tiny_cell(WIDE), planted_images(), folder, device=CPU, on_event=report)
-
-    whole = run(tmp_path / "whole")
+    events: list[Event] = []
+    whole = trained(tiny_cell(WIDE), tmp_path / "whole")
     with pytest.raises(Killed):
-        run(tmp_path / "killed", kill_at=4)
-    result = run(tmp_path / "killed")
-    assert (result.test_loss, result.train_loss, result.num_steps) == (
-        whole.test_loss,
-        whole.train_loss,
-        whole.num_steps,
-    )
+        trained(tiny_cell(WIDE), tmp_path / "killed", events=events, on_event=die)
+    run = trained(tiny_cell(WIDE), tmp_path / "killed")
+    assert (run.final, run.num_steps) == (whole.final, whole.num_steps)
 
 
 # --- which machines --------------------------------------------------------------------------------------------------
@@ -357,20 +345,20 @@ def test_an_interrupted_cell_has_the_same_bits(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "library", "pays", "problem"),
     [
-        (hardware.WINOGRAD_FLAGS, Path("kernels.so"), True, ""),
-        (hardware.WINOGRAD_FLAGS | {"amx_bf16"}, Path("kernels.so"), False, ""),
-        (hardware.WINOGRAD_FLAGS - {"avx512_bf16"}, Path("kernels.so"), False, "the CPU lacks avx512_bf16"),
-        (hardware.WINOGRAD_FLAGS, None, False, "without a C compiler"),
-        (hardware.WINOGRAD_FLAGS, Path("older.so"), False, "older.so was compiled from other sources"),
+        (machine.WINOGRAD_FLAGS, Path("kernels.so"), True, ""),
+        (machine.WINOGRAD_FLAGS | {"amx_bf16"}, Path("kernels.so"), False, ""),
+        (machine.WINOGRAD_FLAGS - {"avx512_bf16"}, Path("kernels.so"), False, "the CPU lacks avx512_bf16"),
+        (machine.WINOGRAD_FLAGS, None, False, "without a C compiler"),
+        (machine.WINOGRAD_FLAGS, Path("older.so"), False, "older.so was compiled from other sources"),
     ],
 )
 def test_a_machine_that_cannot_says_why(monkeypatch, flags, library, pays, problem):
-    monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(hardware, "winograd_library", lambda: library)
-    monkeypatch.setattr(hardware, "_interface", lambda path: hardware.WINOGRAD_INTERFACE - (path.name == "older.so"))
-    assert hardware.winograd_pays() is pays
-    assert problem in hardware.winograd_problem()
-    assert bool(problem) == bool(hardware.winograd_problem())
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(machine, "winograd_library", lambda: library)
+    monkeypatch.setattr(machine, "_interface", lambda path: machine.WINOGRAD_INTERFACE - (path.name == "older.so"))
+    assert machine.winograd_pays() is pays
+    assert problem in machine.winograd_problem()
+    assert bool(problem) == bool(machine.winograd_problem())
 
 
 def test_a_library_that_was_compiled_from_other_sources_is_known_by_its_number(tmp_path):
@@ -380,16 +368,16 @@ def test_a_library_that_was_compiled_from_other_sources_is_known_by_its_number(t
     for name, source in {"other": "int winograd_interface(void) { return 0; }", "none": "int x;"}.items():
         (tmp_path / f"{name}.c").write_text(source)
         subprocess.run([compiler, "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c"], cwd=tmp_path, check=True)
-    assert hardware._interface(tmp_path / "other.so") == 0
-    assert hardware._interface(tmp_path / "none.so") is None
-    assert hardware._interface(tmp_path / "missing.so") is None
-    if library := hardware.winograd_library():
-        assert hardware._interface(library) == hardware.WINOGRAD_INTERFACE
+    assert machine._interface(tmp_path / "other.so") == 0
+    assert machine._interface(tmp_path / "none.so") is None
+    assert machine._interface(tmp_path / "missing.so") is None
+    if library := machine.winograd_library():
+        assert machine._interface(library) == machine.WINOGRAD_INTERFACE
 
 
 def test_the_kernels_are_compiled_for_the_flags_that_are_asked_for():
     """GCC's name of a flag is Linux's without underscores."""
     (module,) = tomllib.loads(PYPROJECT.read_text())["tool"]["setuptools"]["ext-modules"]
     compiled = {argument.removeprefix("-m") for argument in module["extra-compile-args"] if argument.startswith("-m")}
-    assert compiled == {flag.replace("_", "") for flag in hardware.WINOGRAD_FLAGS}
+    assert compiled == {flag.replace("_", "") for flag in machine.WINOGRAD_FLAGS}
     assert module["optional"] is True

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.cell import Cell, make_cells
+from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
 from harness.store.result import Result
 from harness.tracking import init, resolve_uri
 from harness.tracking.server import Server
 from harness.trainers.images.settings import Settings, with_overrides
+from harness.trainers.images.trainer import METRICS, ImageTrainer
 
 PROVENANCE = {
     "commit": "c0ffee",
@@ -43,32 +45,33 @@ def a_store(root: Path) -> tuple[str, Cells]:
 
 
 def cells_of(overrides: Mapping[str, Any] | None = None, seeds: Sequence[int] = (0, 1)) -> list[Cell]:
-    return make_cells(with_overrides(BASELINE, overrides or {}), seeds, {"data": "abc" * 20})
+    return make_cells(ImageTrainer(), with_overrides(BASELINE, overrides or {}), seeds, {"data": "abc" * 20})
 
 
-def a_manifest(
-    variants: Mapping[str, Sequence[Cell]], *, study: str = "task3", profile: str = "quick"
-) -> dict[str, Any]:
-    return {
-        "id": f"{study}-{profile}-1a2b3c4d",
-        "study": study,
-        "title": "Which change helps?",
-        "profile": profile,
-        "exploratory": True,
-        "fingerprints": {"data": "abc" * 20},
-        "baseline": BASELINE.model_dump(mode="json"),
-        "variants": [
-            {
-                "name": name,
-                "changes": [] if name == "baseline" else name.split("+"),
-                "summary": f"About {name}.",
-                "cells": {str(cell.seed): cell.key for cell in cells},
-            }
+def a_manifest(variants: Mapping[str, Sequence[Cell]], *, study: str = "task3", profile: str = "quick") -> Manifest:
+    return Manifest(
+        id=f"{study}-{profile}-1a2b3c4d",
+        study=study,
+        title="Which change helps?",
+        profile=profile,
+        exploratory=True,
+        metrics=METRICS,
+        trainer=ImageTrainer().to_json(),
+        fingerprints={"data": "abc" * 20},
+        baseline=BASELINE.tree(),
+        variants=tuple(
+            RunVariant(
+                name=name,
+                changes=() if name == "baseline" else tuple(name.split("+")),
+                summary=f"About {name}.",
+                settings="",
+                cells={cell.seed: cell.key for cell in cells},
+            )
             for name, cells in variants.items()
-        ],
-        "comparisons": [],
-        "command": "harness ablate --study task3",
-    }
+        ),
+        comparisons=(),
+        command="harness ablate --study task3",
+    )
 
 
 def start(cells: Cells, cell: Cell, event: str = "started") -> None:
@@ -77,13 +80,15 @@ def start(cells: Cells, cell: Cell, event: str = "started") -> None:
 
 
 def validate(cells: Cells, cell: Cell, step: int, **numbers: float) -> None:
-    """A validation with numbers that differ by seed and step."""
-    known = {"train_loss": 2.0 - step / 1000, "train_accuracy": step / 1000, "val_loss": 2.1 - step / 1000}
-    known |= {"val_accuracy": step / 1000 + cell.seed / 100, "epoch": step / 200, "seconds": step / 10}
-    cells.append(cell.key, {"event": "validation", "step": step, **known, **numbers})
+    """A validation with numbers that differ by seed and step; `val_loss=0.5` is `val/loss`."""
+    metrics = {"train/loss": 2.0 - step / 1000, "train/accuracy": step / 1000, "val/loss": 2.1 - step / 1000}
+    metrics |= {"val/accuracy": step / 1000 + cell.seed / 100}
+    metrics |= {name.replace("_", "/", 1): value for name, value in numbers.items()}
+    event = {"event": "validation", "step": step, "metrics": metrics, "epoch": step / 200, "seconds": step / 10}
+    cells.append(cell.key, event)
 
 
-def a_result(cell: Cell, **numbers: Any) -> Result:
+def a_result(cell: Cell, **envelope: Any) -> Result:
     known: dict[str, Any] = {
         "key": cell.key,
         "seed": cell.seed,
@@ -91,10 +96,11 @@ def a_result(cell: Cell, **numbers: Any) -> Result:
         "seconds": 20.0,
         "num_steps": 200,
     }
-    if numbers.get("status", "finished") == "finished":
-        known |= {"train_loss": 1.5, "train_accuracy": 0.5, "val_loss": 1.6, "val_accuracy": 0.45, "test_loss": 1.7}
-        known |= {"test_accuracy": 0.4 + cell.seed / 100, "best_step": 100, "best_epoch": 0.5, "parameters": 1000}
-    return Result(**(known | numbers))
+    if envelope.get("status", "finished") == "finished":
+        metrics = {"train/loss": 1.5, "train/accuracy": 0.5, "val/loss": 1.6, "val/accuracy": 0.45, "test/loss": 1.7}
+        known |= {"metrics": metrics | {"test/accuracy": 0.4 + cell.seed / 100}}
+        known |= {"facts": {"best_step": 100, "best_epoch": 0.5, "parameters": 1000}}
+    return Result(**(known | envelope))
 
 
 def finish(cells: Cells, cell: Cell, **numbers: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from pydantic import ValidationError
 
+from harness.plan.manifest import Manifest, RunComparison
 from harness.store.cells import Cells
 from harness.study.load import load_study
 from harness.trainers.images.settings import Settings
@@ -96,7 +97,7 @@ class StudyRun:
     """
 
     cells: Cells
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     caveat: str
 
     @cached_property
@@ -114,20 +115,20 @@ class StudyRun:
 
     def require(self, *variants: str) -> None:
         """Raises NotRunError where a variant was not planned in this study run."""
-        known = {it["name"] for it in self.manifest["variants"]}
+        known = {it.name for it in self.manifest.variants}
         absent = [name for name in variants if name not in known]
         if absent:
-            raise NotRunError(_makes(self.manifest["study"], self.manifest["baseline"]["data"]))
+            raise NotRunError(_makes(self.manifest.study, self.manifest.baseline["data"]))
 
-    def comparisons(self, design: str, labels: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """The comparisons of one design by label, those asked for among them; each has `variant` and `reference`.
+    def comparisons(self, design: str, labels: Iterable[str]) -> dict[str, RunComparison]:
+        """The comparisons of one design by label, those asked for among them.
 
         Raises:
             NotRunError: one of the labels is not in this study run.
         """
-        found = {it["label"]: it for it in self.manifest["comparisons"] if it["design"] == design}
+        found = {it.label: it for it in self.manifest.comparisons if it.design == design}
         if any(label not in found for label in labels):
-            raise NotRunError(_makes(self.manifest["study"], self.manifest["baseline"]["data"]))
+            raise NotRunError(_makes(self.manifest.study, self.manifest.baseline["data"]))
         return found
 
 
@@ -154,21 +155,28 @@ class Evidence:
         return found
 
     def _find(self, study: str) -> StudyRun | NotRunError:
-        protocol = _protocol(load_study(study).baseline)
+        protocol = _protocol(image_settings(study))
         others = []
         for name in (study, STAND_INS.get(study)):
-            runs = [it for it in self._manifests.values() if it["study"] == name and "confirms" not in it]
-            fitting = [it for it in runs if not it["exploratory"] and _protocol_of(it) == protocol]
+            runs = [it for it in self._manifests.values() if it.study == name and not it.confirms]
+            fitting = [it for it in runs if not it.exploratory and _protocol_of(it) == protocol]
             fitting.sort(key=lambda it: not _caveat(it))  # stable: the latest of the better ones comes last
             if fitting:
                 return StudyRun(self._cells, fitting[-1], _caveat(fitting[-1]))
-            others += [it["id"] for it in runs]
+            others += [it.id for it in runs]
         not_by_it = f" Not by the report's protocol: {', '.join(others)}." if others else ""
         return NotRunError(_makes(study) + not_by_it)
 
     @cached_property
-    def _manifests(self) -> Mapping[str, Mapping[str, Any]]:
+    def _manifests(self) -> Mapping[str, Manifest]:
         return self._cells.manifests()
+
+
+def image_settings(study: str) -> Settings:
+    """Of the baseline of a built-in study; the report is about images."""
+    baseline = load_study(study).baseline
+    assert isinstance(baseline, Settings)
+    return baseline
 
 
 def check_claims(claims: Iterable[Claim], evidence: Evidence) -> list[tuple[Claim, Finding]]:
@@ -190,9 +198,9 @@ def _makes(study: str, data: Mapping[str, Any] | None = None) -> str:
     return f"`harness ablate --study {study}{DESIGNS.get(study, '')}{images}` makes what this takes."
 
 
-def _protocol_of(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+def _protocol_of(manifest: Manifest) -> Mapping[str, Any]:
     try:
-        return _protocol(Settings.model_validate(manifest["baseline"]))
+        return _protocol(Settings.model_validate(manifest.baseline))
     except ValidationError:  # of a version with other settings
         return {}
 
@@ -206,6 +214,6 @@ def _protocol(baseline: Settings) -> Mapping[str, Any]:
     return tree
 
 
-def _caveat(manifest: Mapping[str, Any]) -> str:
-    data = manifest["baseline"]["data"]["kind"]
+def _caveat(manifest: Manifest) -> str:
+    data = manifest.baseline["data"]["kind"]
     return "" if data == "cifar10" else f"Measured on {data} images, not on the report's CIFAR-10."

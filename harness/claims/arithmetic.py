@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import log, sqrt
 
-from harness.claims import Evidence, Finding, Value
-from harness.study.load import load_study
+from harness.claims import Evidence, Finding, Value, image_settings
 from harness.trainers.images.conv import Matrix, cross_correlate
 from harness.trainers.images.conv_sizes import ReceptiveField, Window, receptive_fields, same_padding, solve_size
 from harness.trainers.images.layers import LayerRow
@@ -77,7 +76,7 @@ def size_after(input_size: int, kernel: int, stride: int) -> Value:
 
 @cache
 def _baseline_layers() -> dict[str, LayerRow]:
-    rows = summarize_settings(load_study("task2").baseline).rows
+    rows = summarize_settings(image_settings("task2")).rows
     return {row.layer: row for row in rows}
 
 
@@ -127,7 +126,7 @@ class ResizedSides:
     printed: tuple[int, int]
 
     def __call__(self, evidence: Evidence) -> Finding:
-        side = load_study("task4").baseline.preprocessing.resize
+        side = image_settings("task4").preprocessing.resize
         assert side is not None
         height, width = STORED
         ours = (side, round(side * width / height))

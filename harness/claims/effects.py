@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.claims import Evidence, Finding, NotRunError, StudyRun
-from harness.claims.numbers import Metric, finding
+from harness.claims.numbers import finding
+from harness.plan.manifest import RunComparison
 from harness.study.designs.comparisons import BASELINE
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class ChangeEffect:
     study: str
     change: str
     printed: Literal["improves", "no improvement", "no difference"]
-    metric: Metric = "test_accuracy"
+    metric: str = "test/accuracy"
     noticeable: float = 0.0
 
     def __call__(self, evidence: Evidence) -> Finding:
@@ -42,7 +43,7 @@ class ChangeEffect:
         comparisons = run.comparisons("add-one", [self.change])
         from harness.stats import effects, refusal
 
-        variants = [it["variant"] for it in comparisons.values()]
+        variants = [it.variant for it in comparisons.values()]
         family = effects(run.table, variants=variants, metric=self.metric, delta=self.noticeable)
         row: Any = next(it for it in family.itertuples() if it.variant == self.change)
         can_reach = row.verdict != "cannot reach significance"
@@ -93,7 +94,7 @@ class Faster:
         run.require(self.variant, BASELINE)
         from harness.stats import paired_effect
 
-        effect = paired_effect(_after_first_epoch(run, self.variant, BASELINE), self.variant, metric="val_loss")
+        effect = paired_effect(_after_first_epoch(run, self.variant, BASELINE), self.variant, metric="val/loss")
         return _of_one_test(run, effect, "validation loss after the first epoch minus the baseline's")
 
 
@@ -151,15 +152,15 @@ class NoOverfitting:
             raise NotRunError("no seed has finished")
         curves = run.curves(self.variant).sort_values("step")
         by_seed = curves[curves["seed"].isin(cells["seed"])].groupby("seed")
-        last, best = by_seed.last(), curves.loc[by_seed["val_loss"].idxmin()].set_index("seed")
-        rises = (last["val_loss"] - best["val_loss"]).to_numpy(dtype="float64")
+        last, best = by_seed.last(), curves.loc[by_seed["val/loss"].idxmin()].set_index("seed")
+        rises = (last["val/loss"] - best["val/loss"]).to_numpy(dtype="float64")
         low, high = map(float, t_interval(rises))
         ours = SimpleNamespace(mean=float(rises.mean()), low=low, high=high, n=len(rises))
         if refusal(len(rises)):
             return finding("not run", run, ours, refusal(len(rises)))
-        falls = float((last["train_loss"] - best["train_loss"]).mean())
+        falls = float((last["train/loss"] - best["train/loss"]).mean())
         has_overfitted = low > 0 and float(sign_flip_p(rises)) <= 0.05 and falls < 0
-        gap = float((cells["train_accuracy"] - cells["val_accuracy"]).mean())
+        gap = float((cells["train/accuracy"] - cells["val/accuracy"]).mean())
         how = (
             f"rise of the validation loss from its lowest to the last, the training loss changing by {falls:+.4f}; "
             f"the lowest comes after {cells['best_epoch'].mean():.1f} of {cells['num_epochs'].mean():.1f} epochs, and "
@@ -182,24 +183,24 @@ def _of_one_test(run: StudyRun, effect: "Effect", how: str, *, deciding: "Effect
     return finding("confirmed" if holds else "not reproduced", run, effect, how)
 
 
-def _margin(run: StudyRun, step: Any, rival: Any) -> "Effect":
+def _margin(run: StudyRun, step: RunComparison, rival: RunComparison) -> "Effect":
     """One step's effect minus a rival's, within each seed; what both share cancels."""
     from harness.stats.effect import Contrast
     from harness.stats.paired import measure
     from harness.stats.values import metric_values
 
-    weights = Counter({step["variant"]: 1.0, step["reference"]: -1.0})
-    weights.update({rival["variant"]: -1.0})
-    weights.update({rival["reference"]: 1.0})
-    contrast = Contrast(step["label"], rival["label"], {name: it for name, it in weights.items() if it}, BASELINE)
-    return measure(metric_values(run.table, "test_accuracy"), contrast)
+    weights = Counter({step.variant: 1.0, step.reference: -1.0})
+    weights.update({rival.variant: -1.0})
+    weights.update({rival.reference: 1.0})
+    contrast = Contrast(step.label, rival.label, {name: it for name, it in weights.items() if it}, BASELINE)
+    return measure(metric_values(run.table, "test/accuracy"), contrast)
 
 
 def _after_first_epoch(run: StudyRun, *variants: str) -> "pd.DataFrame":
     """The rows of these variants with the validation loss that was measured nearest to the end of the first epoch."""
     curves = run.curves(*variants)
     nearest = curves.loc[(curves["epoch"] - 1).abs().groupby([curves["variant"], curves["seed"]]).idxmin()]
-    losses = nearest.set_index(["variant", "seed"])["val_loss"].to_dict()
+    losses = nearest.set_index(["variant", "seed"])["val/loss"].to_dict()
     table = run.table[run.table["variant"].isin(variants)].copy()
-    table["val_loss"] = [losses.get(cell, float("nan")) for cell in zip(table["variant"], table["seed"], strict=True)]
+    table["val/loss"] = [losses.get(cell, float("nan")) for cell in zip(table["variant"], table["seed"], strict=True)]
     return table

@@ -6,11 +6,10 @@ prediction interval, which is wider than the interval of the mean. pandas and sc
 
 from dataclasses import dataclass
 from math import isnan, sqrt
-from typing import Any, Literal
+from typing import Any
 
 from harness.claims import Evidence, Finding, Status, StudyRun
 
-Metric = Literal["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
 FEWEST_SEEDS = 3  # with two seeds, almost everything lies in the interval
 
 
@@ -20,7 +19,7 @@ class Number:
 
     study: str
     variant: str
-    metric: Metric
+    metric: str
     printed: float
 
     def __call__(self, evidence: Evidence) -> Finding:
@@ -39,7 +38,7 @@ class Exceeds:
 
     study: str
     variant: str
-    metric: Metric
+    metric: str
     bound: float
 
     @property
@@ -65,14 +64,14 @@ class Gain:
     design: str
     label: str
     printed: float
-    metric: Metric = "test_accuracy"
+    metric: str = "test/accuracy"
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
         sides = run.comparisons(self.design, [self.label])[self.label]
         from harness.stats import paired_effect
 
-        effect = paired_effect(run.table, sides["variant"], reference=sides["reference"], metric=self.metric)
+        effect = paired_effect(run.table, sides.variant, reference=sides.reference, metric=self.metric)
         half = (effect.high - effect.mean) * sqrt(
             effect.n + 1
         )  # from the interval of the mean to that of one more pair

@@ -162,7 +162,7 @@ def task_3() -> list[Claim]:
             "model-2-over-80",
             "Figure 4",
             "Model 2 achieves over 80% test accuracy",
-            Exceeds("task3", "model-2", "test_accuracy", 0.8),
+            Exceeds("task3", "model-2", "test/accuracy", 0.8),
         ),
         Claim("model-2-better", "Figure 2", "Model 2 is the better of the two", Better("task3", "model-2", "model-1")),
         Claim(
@@ -198,7 +198,7 @@ def task_3() -> list[Claim]:
                     f"{name}-not-learning",
                     "Task 3(c)",
                     f"{name} does not improve the learning (the training accuracy)",
-                    ChangeEffect("task3", change, "no improvement", metric="train_accuracy", noticeable=NOTICEABLE),
+                    ChangeEffect("task3", change, "no improvement", metric="train/accuracy", noticeable=NOTICEABLE),
                 ),
             )
         ),
@@ -276,9 +276,9 @@ def published(study: str) -> list[Claim]:
     """The numbers that a study publishes, those of another study's baseline apart."""
     return [
         Claim(
-            f"{study}-{it.variant}-{it.metric}".replace("_", "-"),
+            f"{study}-{it.variant}-{it.metric}".replace("/", "-"),
             it.source,
-            f"{it.metric.replace('_', ' ')} of {it.variant}",
+            f"{it.metric.replace('/', ' ')} of {it.variant}",
             Number(study, it.variant, it.metric, it.value),
         )
         for it in load_study(study).published

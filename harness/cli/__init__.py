@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
     "validate": ("harness.cli.studies:validate", "Check a study file; everything wrong at once."),
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
+    "logs": ("harness.cli.logs:logs", "Print what a cell said while it trained, and why it failed."),
+    "try": ("harness.cli.trying:try_", "Try a study's training on one short cell: resume, seeds, what it never reads."),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
     "report": ("harness.cli.report:report", "Write one HTML page with tables and figures, and the files beside it."),
     "claims": ("harness.cli.claims:claims", "Recompute the report's claims: confirmed, corrected, not reproduced."),
@@ -53,7 +55,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from harness.study.changes import suggestion
+            from harness.names import suggestion
 
             ctx.fail(f"no such command {args[0]!r}.{suggestion(args[0], COMMANDS)} `harness --help` lists all.")
         return super().resolve_command(ctx, args)

@@ -6,8 +6,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from harness.cli.options import plan_options, planned
-from harness.cli.training import announce, explain_failures, save_manifest, train_plan, unfinished
+from harness.api.work import plan_work, save_manifest, unfinished
+from harness.cli.options import plan_options
+from harness.cli.training import announce, explain_failures, train_plan
 
 
 @click.command()
@@ -24,13 +25,13 @@ def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
     from harness.store.load import results_table
 
     console = Console(highlight=False)
-    work = planned(**request)
+    work = plan_work(**request)
     baseline = work.plan.variants[:1]
-    work = work._replace(plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
+    work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
     todo, expected = unfinished(work)
     announce(console, work, todo, expected)
     train_plan(console, work, todo, save_manifest(work), expected)
     floor = aa_noise_floor(results_table(work.cells, work.plan.manifest()), num_pairs=pairs)
-    console.print(noise_floor_line(floor, unit="points"), style="bold", soft_wrap=True)
+    console.print(noise_floor_line(floor), style="bold", soft_wrap=True)
     if explain_failures(console, work):
         ctx.exit(1)

@@ -7,16 +7,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from harness.cli.greedy import walk_greedy_path
-from harness.cli.options import Planned, json_option, plan_options, planned
-from harness.cli.training import announce, check_device, explain_failures, save_manifest, train_plan, unfinished
+from harness.api.greedy import walk_greedy_path
+from harness.api.training import Watch
+from harness.api.work import check_device, forget_failed, plan_work, save_manifest, unfinished
+from harness.cli.options import json_option, plan_options
+from harness.cli.training import announce, explain_failures, train_plan
+from harness.errors import StudyError
 from harness.execution.provenance import command_line
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 
 
 @click.command()
 @plan_options
-@click.option("--greedy", is_flag=True, help="Then walk a path: at each step the change that helps most on validation.")
+@click.option("--greedy", is_flag=True, help="Then walk a path: at each step the change that helps most.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
 @click.option("--in-process", is_flag=True, help="Train in this process, one cell after another (for debugging).")
@@ -38,24 +42,29 @@ def ablate(
     moment: the same command continues.
     """
     console = Console(stderr=as_json, highlight=False)
-    work = planned(**request)
+    work = plan_work(**request)
     if retry_failed and not dry_run:
-        _forget_failed(work)
+        forget_failed(work)
     todo, expected = unfinished(work)
     announce(console, work, todo, expected)
     if dry_run:
         return
     check_device(work, todo)
-    train_plan(console, work, todo, save_manifest(work), expected, in_process=in_process)
+    found = train_plan(console, work, todo, save_manifest(work), expected, in_process=in_process)
     if greedy:
-        work = walk_greedy_path(console, work, only=request["only"], skip=request["skip"])
+        watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
+        only, skip = request["only"], request["skip"]
+        work = walk_greedy_path(work, only=only, skip=skip, watch=watch, on_step=console.print)
     # The table shows what was asked for, not all that the study run holds.
     show_table(console, work.cells, work.plan.manifest(command_line()), as_json=as_json)
-    if explain_failures(console, work):
+    num_failed = explain_failures(console, work)
+    if found.problems:
+        raise StudyError(*dict.fromkeys(found.problems.values()))
+    if num_failed:
         ctx.exit(1)
 
 
-def show_table(console: Console, cells: Cells, manifest: dict[str, Any], *, as_json: bool) -> None:
+def show_table(console: Console, cells: Cells, manifest: Manifest, *, as_json: bool) -> None:
     """The effects of each design, as a table for people or as JSON on standard output."""
     from harness.store.load import results_table
 
@@ -68,10 +77,3 @@ def show_table(console: Console, cells: Cells, manifest: dict[str, Any], *, as_j
         from harness.cli.table import print_effects
 
         print_effects(console, table)
-
-
-def _forget_failed(work: Planned) -> None:
-    for cell in work.plan.cells:
-        result = work.cells.result(cell.key)
-        if result and not result.is_finished:
-            work.cells.forget_result(cell.key)

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from harness.errors import TrackingError
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 
 
-def attach(cells: Cells, manifest: dict[str, Any], files: Mapping[str, Path], *, what: str) -> None:
+def attach(cells: Cells, manifest: Manifest, files: Mapping[str, Path], *, what: str) -> None:
     """Makes the files artifacts of the study's run, and says so, or why they wait; nothing is lost then.
 
     Cells are not delivered on the way: a folder that MLflow has never seen can hold thousands of them.

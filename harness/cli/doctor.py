@@ -11,17 +11,9 @@ from harness.cli.options import store_option
 from harness.cli.progress import size
 from harness.errors import HarnessError
 from harness.execution.provenance import library_versions
-from harness.hardware import (
-    cpu_name,
-    cuda_capabilities,
-    cuda_problem,
-    native_precision,
-    resolve_device,
-    usable_cores,
-    winograd_pays,
-    winograd_problem,
-)
+from harness.hardware import cpu_name, cuda_capabilities, resolve_device, usable_cores
 from harness.store.cells import Cells
+from harness.trainers.images.machine import cuda_problem, native_precision, winograd_pays, winograd_problem
 
 
 @click.command()

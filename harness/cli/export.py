@@ -19,21 +19,23 @@ TABLES = ("effects", "variants", "cells", "published", "overfitting", "interacti
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True, help="Of the file.")
 @click.option("--table", type=click.Choice(TABLES), default="cells", show_default=True, help="Which table.")
-@click.option("--metric", default="test_accuracy", show_default=True, help="What effects and variants are of.")
+@click.option("--metric", help="What effects and variants are of; by default what the study reports.")
 @click.option("--output", default="-", show_default=True, help="A file, or - for standard output.")
 @store_option
-def export(study: str, profile: str | None, form: str, table: str, metric: str, output: str, store: Path) -> None:
+def export(
+    study: str, profile: str | None, form: str, table: str, metric: str | None, output: str, store: Path
+) -> None:
     """Write one table of a study run.
 
-    csv, parquet and json hold every column with full precision, accuracies as fractions. markdown, latex (booktabs) and
-    html are for people, in percentage points.
+    csv, parquet and json hold every column with full precision, metrics as they were logged. markdown, latex (booktabs)
+    and html are for people, in the units of the metrics.
 
     \b
     effects       every comparison of every design: estimate, interval, tests, verdict, cost
     variants      n_ok of n, mean, sd and cost of each variant
     cells         every cell, so every seed, with all its numbers and its provenance
     published     ours against the published numbers of the study
-    overfitting   gap between training and validation, epoch of the best checkpoint
+    overfitting   gap between training and validation, where the best checkpoint stands
     interactions  what two changes do together beyond their sum (designs pairs, factorial)
     shapley       contribution of each change averaged over all orders (design factorial)
     marginal      effect of each change averaged over all combinations seen, by a linear model
@@ -52,7 +54,7 @@ def export(study: str, profile: str | None, form: str, table: str, metric: str, 
     content = export_table(tables, table, form)
     if path:
         write_file(path, content)
-        click.echo(f"{path}: {table} of {manifest['id']}", err=True)
+        click.echo(f"{path}: {table} of {manifest.id}", err=True)
     else:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()

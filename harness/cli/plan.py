@@ -1,6 +1,7 @@
 """`harness plan`: what a study would train, and what that would take."""
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.options import Planned, json_option, plan_options, planned
+from harness.api.work import Work, plan_work, reported, unfinished
+from harness.cli.options import json_option, plan_options
 from harness.cli.progress import duration, size
-from harness.cli.training import unfinished
+from harness.metrics import Metric
 from harness.plan.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ def plan(as_json: bool, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
     from harness.plan.sensitivity import sensitivity
 
-    work = planned(**request)
+    work = plan_work(**request)
     todo, expected = unfinished(work)
-    can_show = sensitivity(work.plan, work.cells)
+    can_show = sensitivity(work.plan, reported(work.plan, work.cells))
     if as_json:
         sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
         return
@@ -37,12 +39,12 @@ def plan(as_json: bool, **request: Any) -> None:
         f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
-    console.print(_power(can_show))
+    console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
     for note in work.plan.notes:
         console.print(f"note: {note}", style="dim")
 
 
-def _variants_table(work: Planned, todo: set[str]) -> Table:
+def _variants_table(work: Work, todo: set[str]) -> Table:
     plan = work.plan
     title = f"{plan.study.title} ({plan.study.name}, profile {plan.profile}{', exploratory' * plan.exploratory})"
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
@@ -55,15 +57,20 @@ def _variants_table(work: Planned, todo: set[str]) -> Table:
     return table
 
 
-def _power(can_show: "Sensitivity") -> str:
+def _power(can_show: "Sensitivity", metric: Metric) -> str:
     """What the seeds can show, in a sentence; NaN where there is one seed."""
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
+    if math.isnan(can_show.detectable):
+        return (
+            f"What {can_show.num_seeds} seeds can show is known once a few cells have ended: nothing says yet how much "
+            f"{metric.words} varies from seed to seed."
+        )
     basis = "measured" if can_show.is_measured else "expected before any run"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons: {100 * can_show.detectable:.2f} points of test accuracy (sd of the "
-        f"differences {100 * can_show.sd:.2f} points, {basis})."
+        f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "
+        f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
     )
 
 
@@ -71,9 +78,13 @@ def _basis(expected: Estimate) -> str:
     return f"from {expected.measured} measured cells" if expected.measured else "a guess: nothing was measured here yet"
 
 
-def _as_json(work: Planned, num_todo: int, expected: Estimate, can_show: "Sensitivity") -> dict[str, Any]:
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivity") -> dict[str, Any]:
     plan = work.plan
-    return plan.manifest() | {
+    return plan.manifest().to_json() | {
         "seeds": list(plan.seeds),
         "num_variants": len(plan.variants),
         "num_cells": len(plan.cells),
@@ -82,8 +93,8 @@ def _as_json(work: Planned, num_todo: int, expected: Estimate, can_show: "Sensit
         "expected_seconds": expected.seconds,
         "expected_from_measured_cells": expected.measured,
         "disk_bytes": expected.disk_bytes,
-        "smallest_detectable_effect": can_show.detectable if can_show.num_seeds > 1 else None,
-        "difference_sd": can_show.sd,
+        "smallest_detectable_effect": _number(can_show.detectable),
+        "difference_sd": _number(can_show.sd),
         "difference_sd_is_measured": can_show.is_measured,
         "device": work.device,
         "workers": len(work.devices),

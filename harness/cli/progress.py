@@ -1,10 +1,10 @@
 """Live progress of a run: a table that redraws itself in a terminal, one plain line per ended cell elsewhere."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,7 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.execution.runner import Progress
+from harness.metrics import Metric
 from harness.plan.cell import Cell
+from harness.store.result import Validation
 
 
 @dataclass
@@ -24,7 +26,7 @@ class RunProgress:
         names: cell key -> "variant seed 3".
         num_done: cells that had ended before.
         expected_seconds: wall time that the cells left should take; corrected as cells end.
-        accuracy: which one to show; a search must not look at the test images.
+        metric: which one to show; a search must not look at what is reported in the end.
     """
 
     console: Console
@@ -32,7 +34,7 @@ class RunProgress:
     num_cells: int
     num_done: int
     expected_seconds: float
-    accuracy: Literal["test", "validation"] = "test"
+    metric: Metric
     _running: dict[str, tuple[Cell, str, float]] = field(default_factory=dict)
     _failed: int = 0
     _ended_here: int = 0
@@ -62,8 +64,9 @@ class RunProgress:
             result = progress.result
             self._failed += not result.is_finished
             if result.is_finished:
-                value = result.test_accuracy if self.accuracy == "test" else result.val_accuracy
-                said = f"{self.accuracy} accuracy {value:.4f}, {result.seconds:.1f} s"
+                said = (
+                    f"{self.metric.words} {self.metric.say(result.metrics[self.metric.name])}, {result.seconds:.1f} s"
+                )
             else:
                 said = f"{result.status}: {result.reason}"
             line = f"[{self.num_done + self._ended_here}/{self.num_cells}] {name}: {said}"
@@ -93,14 +96,23 @@ def _position(progress: Progress) -> str:
     event = progress.event
     match event["event"]:
         case "validation":
-            epochs = progress.cell.settings.training.max_epochs
-            return f"epoch {event['epoch']:.1f}/{epochs}  validation accuracy {event['val_accuracy']:.3f}"
+            return _logged(progress.cell, Validation.from_event(event))
         case "resumed":
             return f"continues at step {event['step']}"
         case "restarted":
             return "starts again"
         case _:
             return "training"
+
+
+def _logged(cell: Cell, logged: Validation) -> str:
+    """`epoch 2.5/10  validation loss 0.8123 nats`; the step where no epochs are counted."""
+    selecting = cell.trainer.metrics.selecting
+    most = cell.trainer.max_epochs(cell.settings)
+    where = f"step {logged.step}" if math.isnan(logged.epoch) else f"epoch {logged.epoch:.1f}"
+    where += f"/{most:g}" if most and not math.isnan(logged.epoch) else ""
+    value = logged.metrics.get(selecting.name)
+    return where if value is None else f"{where}  {selecting.words} {selecting.say(value)}"
 
 
 def duration(seconds: float) -> str:

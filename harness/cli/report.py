@@ -14,10 +14,10 @@ from harness.store.cells import Cells
     "--study", required=True, help="A study's name or file, or the id of a study run (`harness results --list`)."
 )
 @click.option("--profile", help="Only study runs of this profile.")
-@click.option("--metric", default="test_accuracy", show_default=True, help="What the effects are of.")
+@click.option("--metric", help="What the effects are of; by default what the study reports.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A folder, made if need be.")
 @store_option
-def report(study: str, profile: str | None, metric: str, output: Path, store: Path) -> None:
+def report(study: str, profile: str | None, metric: str | None, output: Path, store: Path) -> None:
     """Write the report of a study run: one HTML page that works offline, tables and figures beside it.
 
     All of it becomes artifacts of the study's MLflow run, too. Nothing is trained: the page says what the results do
@@ -27,19 +27,22 @@ def report(study: str, profile: str | None, metric: str, output: Path, store: Pa
     from harness.report.tables import Tables
     from harness.report.write import write_report
     from harness.store.load import confirmations, curves_table, find_manifest, results_table
+    from harness.store.tried import read_tried
 
     check_folder(output)
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
+    tried = read_tried(cells.root, manifest.study, manifest.fingerprints)
     tables = Tables(
         results_table(cells, manifest),
         load_curves=lambda: curves_table(cells, manifest),
         metric=metric,
         confirmations=confirmations(cells, manifest),
+        tried=tuple(tried.sentences()) if tried else (),
     )
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}
     attach(cells, manifest, names, what="The report")
     for sentence in (*tables.confirmations, tables.headline.sentence):
         click.echo(sentence)
-    click.echo(f"{written[0]}: {manifest['id']}; {len(written) - 1} tables and figures beside it.")
+    click.echo(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")

@@ -1,18 +1,20 @@
 """`harness results`: every cell of a study, a row each."""
 
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.options import json_option, store_option
 from harness.store.cells import Cells
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TEXTS = ("variant", "status", "cell")  # to the left; the other columns are numbers
-COLUMNS = ("variant", "seed", "status", "train", "val", "test", "test loss", "best epoch", "seconds", "cell")
+NONE = "-"  # where there is no number
 
 
 @click.command()
@@ -22,7 +24,7 @@ COLUMNS = ("variant", "seed", "status", "train", "val", "test", "test loss", "be
 @store_option
 @json_option
 def results(study: str | None, profile: str | None, list_runs: bool, store: Path, as_json: bool) -> None:
-    """Print every cell of a study run, a row each: the six numbers at the best validation loss."""
+    """Print every cell of a study run, a row each: what the study measures, as it was logged."""
     cells = Cells(store.absolute())
     if list_runs or study is None:
         _list_runs(cells)
@@ -33,31 +35,41 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
         return
-    click.echo(f"study run {table.attrs['manifest']['id']}, {len(table)} cells")
-    rows = [_texts({str(name): value for name, value in row.items()}) for row in table.to_dict("records")]
-    for line in _aligned([list(COLUMNS), *rows]):
+    click.echo(f"study run {table.attrs['manifest'].id}, {len(table)} cells")
+    for line in _aligned(_columns(table)):
         click.echo(line)
 
 
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
+def _columns(table: "pd.DataFrame") -> dict[str, list[str]]:
+    """What is printed of the cells, by heading."""
+    from harness.report.best_steps import EPOCHS, STEPS
+    from harness.report.display import short_headings, shown_of_cells
+    from harness.store.load import metrics_of
+
+    shown = short_headings(shown_of_cells(metrics_of(table)))
+    columns = {"variant": _said(table["variant"]), "seed": _said(table["seed"]), "status": _said(table["status"])}
+    columns |= {heading: _numbers(table[metric.name], metric.logged_digits) for metric, heading in shown.items()}
+    best = next((it for it in (EPOCHS, STEPS) if it.best in table.columns), None)
+    columns |= {f"best {best.unit}": _numbers(table[best.best], best.digits)} if best else {}
+    return columns | {"seconds": _numbers(table["seconds"], 0), "cell": _said(table["key"])}
+
+
+def _said(column: "pd.Series[Any]") -> list[str]:
+    return [str(value) for value in column]
+
+
+def _numbers(column: "pd.Series[float]", digits: int) -> list[str]:
+    numbers = column.astype("float64")
+    return [NONE if number != number else f"{number:.{digits}f}" for number in numbers]
+
+
+def _aligned(columns: dict[str, list[str]]) -> Iterator[str]:
     """The lines of a table. Not rich's: that takes a millisecond a row, and there may be 10,000."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = zip(COLUMNS, row, widths, strict=True)
-        yield "  ".join(it.ljust(width) if name in TEXTS else it.rjust(width) for name, it, width in cells).rstrip()
-
-
-def _texts(row: dict[str, Any]) -> list[str]:
-    numbers = [row[name] for name in ("train_accuracy", "val_accuracy", "test_accuracy", "test_loss")]
-    return [
-        row["variant"],
-        str(row["seed"]),
-        row["status"],
-        *("-" if math.isnan(number) else f"{number:.4f}" for number in numbers),
-        "-" if math.isnan(row["best_epoch"]) else f"{row['best_epoch']:.1f}",
-        "-" if math.isnan(row["seconds"]) else f"{row['seconds']:.0f}",
-        row["key"],
-    ]
+    padded = []
+    for heading, cells in columns.items():
+        width = max(map(len, [heading, *cells]))
+        padded.append([it.ljust(width) if heading in TEXTS else it.rjust(width) for it in [heading, *cells]])
+    yield from ("  ".join(row).rstrip() for row in zip(*padded, strict=True))
 
 
 def _list_runs(cells: Cells) -> None:
@@ -65,7 +77,7 @@ def _list_runs(cells: Cells) -> None:
     if not manifests:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
-        keys = {key for variant in manifest["variants"] for key in variant["cells"].values()}
+        keys = {key for variant in manifest.variants for key in variant.cells.values()}
         ended = sum(cells.result(key) is not None for key in keys)
-        click.echo(f"{name}: {len(manifest['variants'])} variants, {ended} of {len(keys)} cells ended")
-        click.echo(f"    {manifest['command']}")
+        click.echo(f"{name}: {len(manifest.variants)} variants, {ended} of {len(keys)} cells ended")
+        click.echo(f"    {manifest.command}")

@@ -3,11 +3,9 @@
 import json
 import re
 import shlex
+import signal
 import sys
 import time
-from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +13,17 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.options import Planned, json_option, planned, search_space_options
+from harness.api.searching import SearchOptions, search_work
+from harness.api.training import Watch
+from harness.api.work import Work, plan_work, unfinished
+from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
-from harness.cli.training import (
-    check_device,
-    check_disk,
-    followed,
-    save_manifest,
-    say_stopped,
-    track_summary,
-    train,
-    unfinished,
-    warm_up_workers,
-)
-from harness.errors import HarnessError
-from harness.execution.provenance import command_line, provenance
+from harness.cli.training import interrupt, say_stopped
 from harness.plan.variants import Variant
 from harness.search.choices import PRUNES, SAMPLERS
-from harness.study.designs.comparisons import Comparison
 
 if TYPE_CHECKING:
     from harness.search.answer import Answer
-    from harness.tracking import Follower, Tracking
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -90,45 +77,26 @@ def search(
     The baseline, each change alone and the study's combinations come first. What exists is read, never trained again;
     --trials is the total, so that the same command continues. Several searches may run at once on one storage.
     """
-    from harness.search.run import search as run_search
-    from harness.search.storage import open_storage, resolve_storage
+    from harness.search.storage import resolve_storage
 
     console = Console(stderr=as_json, highlight=False)
-    work = planned(**request, designs=("add-one", "combinations"))
+    work = plan_work(**request, designs=("add-one", "combinations"))
     url = resolve_storage(storage, work.cells.root)
     _announce(console, work, url, num_trials)
-    todo, expected = unfinished(work)
-    check_disk(work, expected)
-    check_device(work, todo)
-    with open_storage(url):
-        pass  # can be used: a mistyped address must not leave a study run behind
-    manifest = save_manifest(_only(work, []))
+    options = SearchOptions(
+        num_trials=num_trials,
+        sampler=sampler,
+        prune=prune,
+        seconds=seconds,
+        retry_failed=retry_failed,
+        in_process=in_process,
+    )
+    signal.signal(signal.SIGTERM, interrupt)
     started = time.monotonic()
-    if not in_process:
-        warm_up_workers()
     try:
-        with followed(console, work.cells, manifest) as (tracking, follower), ExitStack() as shown:
-            names: dict[str, str] = {}
-            progress = shown.enter_context(_progress(console, work, num_trials, names))
-            scribe = _Scribe(work, tracking, follower, manifest, progress, names)
-            answer = run_search(
-                work.plan,
-                work.cells,
-                partial(train, cache=work.cache),
-                storage=url,
-                num_trials=num_trials,
-                sampler=sampler,
-                prune=prune,
-                seconds=seconds,
-                retry_failed=retry_failed,
-                devices=work.devices,
-                provenance=provenance(command_line()),
-                on_progress=progress.update,
-                on_trial=scribe.begin,
-                run_ids=scribe.run_ids,
-                in_process=in_process,
-            )
-            track_summary(tracking, work.cells, scribe.manifest)
+        with _Shown(console, work, num_trials) as shown:
+            watch = Watch(shown.progress.update, lambda text: console.print(text, style="yellow"))
+            answer = search_work(work, url, options, watch=watch, on_trial=shown.begin)
     except KeyboardInterrupt:
         say_stopped(console, "What has ended is saved")
         raise
@@ -143,66 +111,41 @@ def search(
         ctx.exit(1)
 
 
-class _Scribe:
-    """Notes each trial in the study run's manifest as it begins, and finds its MLflow runs when it ends."""
+class _Shown:
+    """Live progress of a search; it grows with the trials that begin."""
 
-    def __init__(
-        self,
-        work: Planned,
-        tracking: "Tracking",
-        follower: "Follower",
-        manifest: dict[str, Any],
-        progress: RunProgress,
-        names: dict[str, str],
-    ) -> None:
-        from harness.tracking import Tracking
+    def __init__(self, console: Console, work: Work, num_trials: int) -> None:
+        self._work, self._num_begun = work, 0
+        self._names: dict[str, str] = {}
+        self.progress = _progress(console, work, num_trials, self._names)
 
-        self.manifest = manifest
-        self._work, self._follower, self._progress, self._names = work, follower, progress, names
-        self._num_begun = 0
-        self._tracking = Tracking(tracking.uri, tracking.root)  # the other one is the follower's, in its own thread
+    def __enter__(self) -> "_Shown":
+        self.progress.__enter__()
+        return self
 
-    def begin(self, search: str, number: int, variant: Variant) -> None:
-        tags = {variant.name: {"harness.search": search, "harness.trial": str(number)}}
-        self.manifest = save_manifest(_only(self._work, [variant]), tags)
-        self._follower.extend(self.manifest)
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+
+    def begin(self, number: int, variant: Variant) -> None:
+        progress, cells = self.progress, variant.cells
         if not self._num_begun:  # earlier calls, and other processes, have begun the trials before this one
-            self._progress.num_done = self._num_begun = number * len(variant.cells)
-        self._progress.num_done += sum(self._work.cells.result(cell.key) is not None for cell in variant.cells)
-        self._num_begun += len(variant.cells)
+            progress.num_done = self._num_begun = number * len(cells)
+        progress.num_done += sum(self._work.cells.result(cell.key) is not None for cell in cells)
+        self._num_begun += len(cells)
         # More than announced where changes are left out of the best one.
-        self._progress.num_cells = max(self._progress.num_cells, self._num_begun)
-        self._names |= {cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in variant.cells}
-
-    def run_ids(self, variant: Variant) -> dict[int, str]:
-        """Brings MLflow up to these cells first, so that there are runs; not while it does not answer."""
-        if not self._follower.problem:
-            try:
-                self._tracking.project(self.manifest, self._work.cells, [cell.key for cell in variant.cells])
-            except HarnessError:
-                return {}
-        links = {cell.seed: self._tracking.run_link(self.manifest, cell.key) for cell in variant.cells}
-        return {seed: link.url or link.run_id for seed, link in links.items() if link}
+        progress.num_cells = max(progress.num_cells, self._num_begun)
+        self._names |= {cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in cells}
 
 
-def _only(work: Planned, variants: list[Variant]) -> Planned:
-    """The work with the baseline and these variants alone; single changes are compared with it, as `ablate` does."""
-    baseline = work.plan.variants[0]
-    singles = [it for it in variants if len(it.changes) == 1]
-    comparisons = tuple(Comparison("add-one", it.changes[0], it.changes, ()) for it in singles)
-    several = (baseline, *(it for it in variants if it.changes))
-    return work._replace(plan=replace(work.plan, variants=several, comparisons=comparisons, notes=()))
-
-
-def _progress(console: Console, work: Planned, num_trials: int, names: dict[str, str]) -> RunProgress:
+def _progress(console: Console, work: Work, num_trials: int, names: dict[str, str]) -> RunProgress:
     """The time left is a guess until cells have ended: later trials are taken to be like the first ones."""
     num_cells = num_trials * len(work.plan.seeds)
     _, expected = unfinished(work)
     seconds = expected.seconds * num_cells / len(work.plan.cells)
-    return RunProgress(console, names, num_cells, 0, seconds, accuracy="validation")
+    return RunProgress(console, names, num_cells, 0, seconds, metric=work.plan.study.trainer.metrics.selecting)
 
 
-def _announce(console: Console, work: Planned, url: str, num_trials: int) -> None:
+def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
     from harness.search.space import Space
     from harness.urls import masked
 
@@ -223,9 +166,9 @@ def _announce(console: Console, work: Planned, url: str, num_trials: int) -> Non
 
 def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
     from harness.cli.wide import print_whole
-    from harness.search.sentences import headings, rows, sentences
+    from harness.search.sentences import caption, headings, rows, sentences
 
-    console.print("Effects on validation accuracy in percentage points with 95% t intervals, exploratory:")
+    console.print(f"{caption(answer)} with 95% t intervals, exploratory:", markup=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, heading in enumerate(headings(answer)):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
@@ -249,4 +192,6 @@ def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:
     usual = {"device": "auto", "store": Path("mlruns")}
     named = [name for name in kept if request[name] not in (None, usual.get(name))]
     options = [part for name in named for part in (f"--{name}", str(request[name]))]
+    for path, value in request["settings"].items():
+        options += ["--set", f"{path}={json.dumps(value)}"]
     return shlex.join(["harness", "confirm", *options, "--variant", answer.best.name])

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from harness.metrics import ABSENT
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -29,11 +31,12 @@ class Column(NamedTuple):
 OPTIONAL = ("cost", "p_improve", "p", "p_holm", "value")
 
 
-def print_effects(console: Console, results: "pd.DataFrame", *, metric: str = "test_accuracy") -> None:
+def print_effects(console: Console, results: "pd.DataFrame", *, metric: str | None = None) -> None:
     """Prints a table for each design of these results, then the biggest single improvement, or why there is none.
 
     Args:
         results: as `load_results` gives them, with the manifest in `.attrs`.
+        metric: by default the one that the study reports.
 
     Raises:
         ResultsError: the metric is unknown, or no finished cell has it.
@@ -46,41 +49,44 @@ def print_effects(console: Console, results: "pd.DataFrame", *, metric: str = "t
     for family in tables.families.values():
         _print_family(console, tables, family)
     if not tables.families:
-        _print_reference(console, results)
+        _print_reference(console, tables)
     console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
-    if tables.manifest["exploratory"]:
-        profile = tables.manifest["profile"]
+    if tables.manifest.exploratory:
+        profile = tables.manifest.profile
         console.print(
             f"Exploratory: profile {profile} is too small for conclusions; use it to find what to run in full."
         )
 
 
-def _print_reference(console: Console, results: "pd.DataFrame") -> None:
-    """What the reference reaches on each part of the data, where there is nothing to compare it with."""
-    finished = results[results["status"] == "finished"]
+def _print_reference(console: Console, tables: "Tables") -> None:
+    """What the reference reaches on each split, where there is nothing to compare it with: a column a quantity."""
+    from harness.stats.sentences import CHECKPOINT_RULE
+
+    finished = tables.results[tables.results["status"] == "finished"]
+    rule = tables.manifest.checkpoint_rule or CHECKPOINT_RULE
     seeds = ", ".join(str(seed) for seed in sorted(finished["seed"]))
+    metrics = [metric for metric in tables.metrics if finished[metric.name].notna().any()]
+    headings = list(dict.fromkeys(metric.base_axis for metric in metrics))
+    by_place = {(metric.split_words, metric.base_axis): metric for metric in metrics}
     console.print()
-    console.print(Text(f"At the lowest validation loss; mean and sd over seeds {seeds}:", style="bold"))
-    console.print(Text(f"{'':12}{'loss [nats]':>18}{'accuracy [%]':>18}", style="bold"))
-    for part, prefix in (("training", "train"), ("validation", "val"), ("test", "test")):
-        loss, accuracy = finished[f"{prefix}_loss"], 100 * finished[f"{prefix}_accuracy"]
-        numbers = (f"{loss.mean():.4f} ± {loss.std():.4f}", f"{accuracy.mean():.2f} ± {accuracy.std():.2f}")
-        if len(finished) == 1:
-            numbers = (f"{loss.mean():.4f}", f"{accuracy.mean():.2f}")
-        console.print(f"{part:12}{numbers[0]:>18}{numbers[1]:>18}")
+    console.print(Text(f"{rule[:1].upper()}{rule[1:]}; mean and sd over seeds {seeds}:", style="bold"))
+    console.print(Text("".join([f"{'':12}", *(f"{heading:>18}" for heading in headings)]), style="bold"))
+    for split in dict.fromkeys(metric.split_words for metric in metrics):
+        shown = (by_place.get((split, heading)) for heading in headings)
+        cells = (it.format_spread(finished[it.name].mean(), finished[it.name].std()) if it else ABSENT for it in shown)
+        console.print(Text("".join([f"{split:12}", *(f"{cell:>18}" for cell in cells)])))
 
 
 def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
     from harness.report.rows import effect_rows
-    from harness.report.units import unit_of
 
-    unit, rows = unit_of(tables.metric), effect_rows(family, tables.variants)
+    metric, rows = tables.subject, effect_rows(family, tables.variants)
     shown, left_out = rows[: MOST_ROWS + 1], len(rows) - MOST_ROWS - 1
     headings = [
         Column("change", _HEADINGS.get(family.kind, "change"), is_number=False),
         Column("n", "n"),
-        Column("value", f"{unit.name}\n{'without it ' * (family.full is not None)}[{unit.value}]"),
-        Column("effect", f"effect\n[{unit.difference}]"),
+        Column("value", _heading(metric.words, "without it" * (family.full is not None), metric.value_unit)),
+        Column("effect", _heading("effect", "", metric.difference_unit)),
         Column("p", "p"),
         Column("p_holm", "p\n(Holm)"),
         Column("p_improve", "P(improve)"),
@@ -91,7 +97,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
     against = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
     minuend = family.full or "variant"
     console.print()
-    title = f"{family.design}: {unit.name}, {minuend} minus {against}"
+    title = f"{family.design}: {metric.words}, {minuend} minus {against}"
     console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     for line in _lines(columns, shown, is_short):
         console.print(line, soft_wrap=True)
@@ -109,6 +115,12 @@ def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
 
 
 _HEADINGS = {"leave-one-out": "change left out", "path": "step", "pairs": "pair", "factorial": "combination"}
+
+
+def _heading(words: str, more: str, unit: str) -> str:
+    """On two lines, the unit in brackets where there is one."""
+    second = " ".join(part for part in (more, f"[{unit}]" if unit else "") if part)
+    return f"{words}\n{second}" if second else words
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence["EffectRow"], width: int) -> tuple[list[Column], bool]:

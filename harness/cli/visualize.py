@@ -9,9 +9,10 @@ import click
 from harness.cli.attach import attach
 from harness.cli.options import store_option
 from harness.errors import ResultsError
+from harness.names import suggestion
 from harness.plan.cell import Cell
-from harness.store.cells import WEIGHTS, Cells
-from harness.study.changes import suggestion
+from harness.plan.manifest import Manifest
+from harness.store.cells import Cells
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +84,8 @@ class Chosen:
     """The cell that the options name, and its network with the best weights.
 
     Raises:
-        ResultsError: there is no such study run, variant or seed, or the cell has no weights to show.
+        ResultsError: there is no such study run, variant or seed, the cell has no weights to show, or its trainer is
+            not the one of images.
     """
 
     network: "nn.Module"
@@ -91,36 +93,44 @@ class Chosen:
     def __init__(self, study: str, variant: str, seed: int | None, profile: str | None, store: Path) -> None:
         from harness.store.load import find_manifest
         from harness.trainers.images.data.sources import default_cache
+        from harness.trainers.images.train import BEST_WEIGHTS_FILE
         from harness.trainers.images.trained import load_network
+        from harness.trainers.images.trainer import ImageTrainer
 
         self.cells = Cells(store.absolute())
         self.manifest = find_manifest(self.cells, study, profile)
         key = find_cell(self.cells, self.manifest, variant, seed)
         self.cell: Cell = self.cells.spec(key)
-        weights = self.cells.folder(key) / WEIGHTS
-        self.network, _, (side, _) = load_network(self.cell, weights, cache=default_cache())
+        if not isinstance(self.cell.trainer, ImageTrainer):
+            raise ResultsError(
+                f"study run {self.manifest.id} was trained by {self.cell.trainer.kind!r}, whose networks the harness "
+                "does not know; it draws those of the image trainer."
+            )
+        weights = self.cells.folder(key) / BEST_WEIGHTS_FILE
+        self.network, _, (side, _) = load_network(self.cell.settings, self.cell.seed, weights, cache=default_cache())
         self.image_size = self.cell.settings.preprocessing.resize or side
         self.name = f"{variant}-seed-{self.cell.seed}"
-        self.title = f"{self.manifest['id']}, {variant}, seed {self.cell.seed}"
+        self.title = f"{self.manifest.id}, {variant}, seed {self.cell.seed}"
 
 
-def find_cell(cells: Cells, manifest: dict[str, Any], variant: str, seed: int | None) -> str:
+def find_cell(cells: Cells, manifest: Manifest, variant: str, seed: int | None) -> str:
     """The key of a finished cell with weights; raises ResultsError, saying what there is instead."""
-    run = f"study run {manifest['id']}"
-    by_seed = next((it["cells"] for it in manifest["variants"] if it["name"] == variant), None)
-    if by_seed is None:
-        names = [it["name"] for it in manifest["variants"]]
+    run = f"study run {manifest.id}"
+    found = manifest.variant(variant)
+    if found is None:
+        names = [it.name for it in manifest.variants]
         raise ResultsError(f"{run} has no variant {variant!r}.{suggestion(variant, names)} It has: {', '.join(names)}.")
-    if seed is not None and str(seed) not in by_seed:
-        raise ResultsError(f"{run} has no seed {seed} of {variant}; it has: {', '.join(by_seed)}.")
-    asked = list(by_seed) if seed is None else [str(seed)]
+    by_seed = found.cells
+    if seed is not None and seed not in by_seed:
+        raise ResultsError(f"{run} has no seed {seed} of {variant}; it has: {', '.join(map(str, by_seed))}.")
+    asked = list(by_seed) if seed is None else [seed]
     results = {it: cells.result(by_seed[it]) for it in asked}
     finished = [it for it, result in results.items() if result and result.is_finished]
     if not finished:
         ends = "; ".join(f"seed {it}: {result.status if result else 'not ended'}" for it, result in results.items())
-        again = f"`harness ablate --study {manifest['study']} --profile {manifest['profile']}` trains what is missing"
+        again = f"`harness ablate --study {manifest.study} --profile {manifest.profile}` trains what is missing"
         raise ResultsError(f"{run}: no finished cell of {variant} to show ({ends}). {again}.")
-    return str(by_seed[finished[0]])
+    return by_seed[finished[0]]
 
 
 def _finish(chosen: Chosen, grid: "Grid", output: Path, what: str) -> None:

@@ -23,11 +23,13 @@ from tempfile import gettempdir
 from typing import Any
 
 from harness.errors import DeviceLostError, HarnessError
-from harness.execution.attempt import STOPPED, Event, Train, failed, run_one, stamped
+from harness.execution.attempt import STOPPED, failed, run_one, stamped
 from harness.execution.todo import POLL_SECONDS, Progress, Todo
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
+from harness.trainers.run import Event
 
+SECONDS_OF_GRACE = 40.0  # of a worker that was asked to stop, and whose training looks at `run.should_stop`
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
 HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
@@ -72,12 +74,11 @@ class Workers:
         self,
         devices: Sequence[str],
         cells: Cells,
-        train: Train,
         provenance: Mapping[str, Any],
         on_progress: Callable[[Progress], None],
         should_stop: Callable[[Cell], bool],
     ) -> None:
-        self._cells, self._train, self._provenance = cells, train, dict(provenance)
+        self._cells, self._provenance = cells, dict(provenance)
         self._on_progress, self._should_stop = on_progress, should_stop
         self._deaths: Counter[str] = Counter()  # by cell key
         self._context = _context()
@@ -177,16 +178,17 @@ class Workers:
 
     def _interrupt(self, worker: _Worker) -> None:
         worker.process.terminate()
-        worker.process.join(timeout=10)
+        worker.process.join(timeout=SECONDS_OF_GRACE)
         if worker.cell is None or self._cells.result(worker.cell.key) or self._cells.is_claimed(worker.cell.key):
             return
-        if self._cells.events(worker.cell.key):  # a worker that was still starting has not even made the folder
+        events = self._cells.events(worker.cell.key)  # none of a worker that was still starting: there is no folder yet
+        if events and events[-1]["event"] != STOPPED["event"]:
             self._cells.append(worker.cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        arguments = (theirs, self._cells, self._train, device, self._provenance, listed)
+        arguments = (theirs, self._cells, device, self._provenance, listed)
         process = self._context.Process(  # type: ignore[attr-defined]
             target=_work, args=arguments, daemon=True, name=f"harness-{device}"
         )
@@ -216,18 +218,23 @@ def _deaf_to_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _work(
-    pipe: Connection, cells: Cells, train: Train, device: str, provenance: Mapping[str, Any], listed: str
-) -> None:
+def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, Any], listed: str) -> None:
     """The life of a worker: one cell after another, until the pipe closes."""
     device = _see_only(device, listed)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    stop = _Stop()
     while True:
+        stop.was_asked_for = False
+        if stop.is_asked:  # while the cell before was ending
+            return
         try:
             cell = Cell.from_json(pipe.recv())
         except (EOFError, ConnectionResetError):
             return
+        except HarnessError as error:  # its trainer cannot be imported here, or has changed meanwhile
+            pipe.send(("error", error))
+            continue
 
         def tell(event: Event) -> None:
             try:
@@ -236,13 +243,39 @@ def _work(
                 sys.exit(1)  # the parent is gone; not a failure of the cell, which continues from its checkpoint
 
         try:
-            pipe.send(("done", run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)))
+            outcome = run_one(cell, cells, device=device, provenance=provenance, on_event=tell, should_stop=stop)
+            if outcome == "stopped":
+                return
+            pipe.send(("done", outcome))
         except DeviceLostError:
             os._exit(DEVICE_LOST)  # at once: unwinding would call into the lost context
         except HarnessError as error:  # not the cell's fault: the store cannot be written
             pipe.send(("error", error))
         except (BrokenPipeError, ConnectionResetError):
             return
+
+
+class _Stop:
+    """Whether this worker was asked to end, by SIGTERM.
+
+    Training that looks is given time to save and return. Training that has never looked ends at once, as it would have
+    without us: what it saved is what the next attempt continues from.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self.was_asked_for = False  # by the training of this cell
+        signal.signal(signal.SIGTERM, self._on_terminate)
+
+    def __call__(self) -> bool:
+        self.was_asked_for = True
+        return self.is_asked
+
+    def _on_terminate(self, number: int, frame: object) -> None:
+        if not self.was_asked_for:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.is_asked = True
 
 
 def _see_only(device: str, listed: str) -> str:

@@ -1,7 +1,7 @@
 """Runs cells: skips what has ended, continues what is partial, isolates what fails.
 
 `run` takes cells as workers get free, so that a search can decide late which one is next, and has each trained by
-`attempt.run_one`, in this process or in local worker processes (`processes.py`). How to train arrives as an argument;
+`attempt.run_one`, in this process or in local worker processes (`processes.py`). A cell carries its trainer;
 nothing here imports anything heavy or prints: who wants to see progress passes a function.
 """
 
@@ -9,19 +9,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.attempt import STOPPED, Event, Train, run_one
+from harness.execution.attempt import STOPPED, run_one
 from harness.execution.processes import Workers
 from harness.execution.todo import POLL_SECONDS, Progress, Todo
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
+from harness.trainers.run import Event
 
-__all__ = ["Event", "Progress", "Train", "run", "run_one"]
+__all__ = ["Event", "Progress", "run", "run_one"]
 
 
 def run(
     todo: Iterable[Cell | None],
     cells: Cells,
-    train: Train,
     *,
     devices: Sequence[str],
     provenance: Mapping[str, Any],
@@ -46,9 +46,9 @@ def run(
     assert devices, "at least one worker"
     source = Todo(todo, cells, should_stop, on_progress)
     if in_process:
-        _run_here(source, cells, train, devices[0], provenance, on_progress, should_stop)
+        _run_here(source, cells, devices[0], provenance, on_progress, should_stop)
     else:
-        with Workers(devices, cells, train, provenance, on_progress, should_stop) as workers:
+        with Workers(devices, cells, provenance, on_progress, should_stop) as workers:
             workers.drain(source)
 
 
@@ -59,7 +59,6 @@ class _Stopped(BaseException):
 def _run_here(
     source: Todo,
     cells: Cells,
-    train: Train,
     device: str,
     provenance: Mapping[str, Any],
     on_progress: Callable[[Progress], None],
@@ -77,7 +76,7 @@ def _run_here(
                 raise _Stopped
 
         try:
-            outcome = run_one(cell, cells, train, device=device, provenance=provenance, on_event=tell)
+            outcome = run_one(cell, cells, device=device, provenance=provenance, on_event=tell)
         except _Stopped:
             cells.append(cell.key, STOPPED)
             on_progress(Progress("stopped", cell))

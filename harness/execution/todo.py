@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.execution.attempt import Event
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.result import Result
+from harness.trainers.run import Event
 
 POLL_SECONDS = 1.0  # how often what is not to be trained now is looked at again
 

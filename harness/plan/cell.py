@@ -1,19 +1,21 @@
 """A cell: one variant's fully resolved settings plus one seed; the unit of work, with the hash that is its identity.
 
-The key covers the whole resolved settings (not what differs from the defaults: an edited default must not give old
-results a new meaning), the seed, what the settings name but do not hold (fingerprints of data, weights, plug-ins), and
-`RECIPE`, which is bumped whenever the meaning of training changes.
+The key covers the trainer's recipe, the whole resolved settings (not what differs from the defaults: an edited default
+must not give old results a new meaning), the seed, and what the settings name but do not hold (fingerprints of data,
+weights, sources).
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.trainers.images.settings import Settings
+from harness.errors import StoreError
+from harness.trainers.registry import DEFAULT, trainer_from_json
+from harness.trainers.trainer import Settings, SettingsError, Trainer
 
-RECIPE = 1
+FORMAT = 2  # of a specification; 1 knew one trainer only
 KEY_LENGTH = 16  # hex digits: 64 bits; a store of a million cells has a collision with probability 3e-8
 
 
@@ -23,45 +25,68 @@ class Cell:
 
     Attributes:
         key: the identity, `KEY_LENGTH` hex digits.
-        fingerprints: sorted (what, hash) pairs; always holds `data`.
+        fingerprints: sorted (what, hash) pairs.
     """
 
     key: str
-    settings: Settings
+    settings: Any
     seed: int
     fingerprints: tuple[tuple[str, str], ...]
+    trainer: Trainer = field(compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """A specification from which any process can run this cell: `from_json` gives an equal cell."""
         return {
+            "format": FORMAT,
             "key": self.key,
-            "recipe": RECIPE,
+            "trainer": self.trainer.to_json(),
+            "recipe": self.trainer.recipe,
             "seed": self.seed,
             "fingerprints": dict(self.fingerprints),
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.settings.tree(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Cell":
-        settings = Settings.model_validate(data["settings"])
-        (cell,) = make_cells(settings, [data["seed"]], data["fingerprints"])
-        assert cell.key == data["key"], f"cell {data['key']} reads back as {cell.key}: other recipe or edited file"
+        """Raises StoreError for a cell that this version would train in another way: it is another cell here."""
+        written = data.get("format", 1)
+        if written not in (1, FORMAT):
+            raise StoreError(
+                f"cell {data.get('key', '?')}: its specification has format {written}, this harness reads up to "
+                f"{FORMAT}. Install the version that wrote it; nothing is damaged."
+            )
+        trainer = trainer_from_json(data.get("trainer", {"kind": DEFAULT}))
+        try:
+            settings = trainer.parse(data["settings"])
+        except SettingsError as error:
+            raise StoreError(
+                f"cell {data['key']}: this version does not know all of its settings ({'; '.join(error.problems)}). "
+                "Its result stays as it is; plan the study again for new cells."
+            ) from None
+        (cell,) = make_cells(trainer, settings, [data["seed"]], data["fingerprints"])
+        if cell.key != data["key"]:
+            recipes = f"recipe {data.get('recipe')!r} there, {trainer.recipe!r} here"
+            raise StoreError(
+                f"cell {data['key']}: this version would train something else from its specification ({recipes}), as "
+                f"cell {cell.key}. The old cell's result stays as it is; plan the study again for new ones."
+            )
         return cell
 
 
-def make_cells(settings: Settings, seeds: Iterable[int], fingerprints: Mapping[str, str]) -> list[Cell]:
+def make_cells(
+    trainer: Trainer, settings: Settings, seeds: Iterable[int], fingerprints: Mapping[str, str]
+) -> list[Cell]:
     """A cell for each seed.
 
     Args:
-        settings: resolved: precision is not `auto` (the same word would mean other numbers on other machines).
-        fingerprints: what the settings name but do not hold, by role (`data`, `weights`, `plugin`) to a hash.
+        settings: resolved by the trainer: the same word must not mean other numbers on other machines.
+        fingerprints: what the settings name but do not hold, by role, to a hash.
     """
-    assert settings.training.precision != "auto", "precision must be resolved before a cell gets its key"
-    assert "data" in fingerprints
     named = tuple(sorted(fingerprints.items()))
-    identity = json.dumps([RECIPE, settings.identity(), named], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    content = [trainer.recipe, settings.identity(), named]
+    identity = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     head = hashlib.sha256(identity.encode())
-    return [Cell(_key(head, seed), settings, seed, named) for seed in seeds]
+    return [Cell(_key(head, seed), settings, seed, named, trainer) for seed in seeds]
 
 
 def _key(head: "hashlib._Hash", seed: int) -> str:

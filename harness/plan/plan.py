@@ -6,23 +6,24 @@ arrives as a function.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.errors import StudyError
+from harness.names import suggestion
 from harness.plan.cell import Cell
-from harness.plan.variants import Variant, Variants, resolve_precision, same_settings
-from harness.study.changes import check_change, suggestion
-from harness.study.designs.comparisons import Changes, Comparison
+from harness.plan.manifest import Manifest, RunComparison, RunVariant
+from harness.plan.variants import Variant, Variants, same_settings
+from harness.study.changes import check_change
+from harness.study.designs.comparisons import BASELINE, Changes, Comparison
 from harness.study.designs.registry import make_designs
 from harness.study.study import Profile, Study
-from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+from harness.trainers.trainer import Settings, SettingsError
+from harness.trees import flatten, layered
 
-__all__ = ["Plan", "Variant", "extend_manifest", "make_plan", "parse_seeds"]
+__all__ = ["Plan", "Variant", "make_plan", "parse_seeds"]
 
 MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
 
@@ -48,7 +49,8 @@ class Plan:
 
     @property
     def exploratory(self) -> bool:
-        return self.study.profiles[self.profile].exploratory
+        """Too small for conclusions, or judged by the very metric that chooses."""
+        return self.study.profiles[self.profile].exploratory or self.study.trainer.metrics.is_exploratory
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -62,7 +64,9 @@ class Plan:
         or more variants extend what is there."""
         baseline = self.variants[0]
         assert baseline.changes == (), "a plan starts with the baseline"
-        what = json.dumps([baseline.settings.identity(), sorted(self.fingerprints.items())], sort_keys=True)
+        recipe = self.study.trainer.recipe
+        content = [baseline.settings.identity(), sorted(self.fingerprints.items())]
+        what = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)  # as `Variant.settings_hash`
         return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
     @cached_property
@@ -73,47 +77,46 @@ class Plan:
         """The name of one of this plan's variants, by its changes in the order of the study."""
         return self._names[changes]
 
-    def manifest(self, command: str = "") -> dict[str, Any]:
-        """The plan as plain JSON, for the folder of cells and for tracking."""
-        return {
-            "id": self.id,
-            "study": self.study.name,
-            "title": self.study.title,
-            "profile": self.profile,
-            "exploratory": self.exploratory,
-            "fingerprints": dict(self.fingerprints),
-            "baseline": self.variants[0].settings.model_dump(mode="json"),
-            "variants": [
-                {
-                    "name": variant.name,
-                    "changes": list(variant.changes),
-                    "summary": variant.summary,
-                    "settings": variant.settings_hash,
-                    "cells": {str(cell.seed): cell.key for cell in variant.cells},
-                }
-                for variant in self.variants
-            ],
-            "comparisons": [
-                {
-                    "design": it.design,
-                    "label": it.label,
-                    "variant": self.name_of(it.variant),
-                    "reference": self.name_of(it.reference),
-                }
+    def manifest(self, command: str = "") -> Manifest:
+        """The plan as a study run, for the folder of cells and for tracking."""
+        return Manifest(
+            id=self.id,
+            study=self.study.name,
+            title=self.study.title,
+            profile=self.profile,
+            exploratory=self.exploratory,
+            metrics=self.study.trainer.metrics,
+            trainer=self.study.trainer.to_json(),
+            fingerprints=dict(self.fingerprints),
+            baseline=self.variants[0].settings.tree(),
+            variants=tuple(
+                RunVariant(
+                    name=it.name,
+                    changes=it.changes,
+                    summary=it.summary,
+                    settings=it.settings_hash,
+                    cells={cell.seed: cell.key for cell in it.cells},
+                )
+                for it in self.variants
+            ),
+            comparisons=tuple(
+                RunComparison(it.design, it.label, self.name_of(it.variant), self.name_of(it.reference))
                 for it in self.comparisons
-            ],
-            "notes": list(self.notes),
-            "published": [it.model_dump() for it in self.study.published],
-            "declared": self.study.baseline.model_dump(mode="json"),  # before the profile and the command line
-            "command": command,
-        }
+            ),
+            notes=tuple(self.notes),
+            published=tuple(it.model_dump() for it in self.study.published),
+            declared=self.study.baseline.tree(),
+            command=command,
+            checkpoint_rule=self.study.trainer.checkpoint_rule,
+            varied=self.study.trainer.varied,
+        )
 
 
 def make_plan(
     study: Study,
     *,
-    fingerprints: Callable[[Settings], Mapping[str, str]],
-    precision: str,
+    device: str = "cpu",
+    fingerprints: Callable[[Settings], Mapping[str, str]] | None = None,
     profile: str = "standard",
     designs: Sequence[str] = (),
     seeds: Sequence[int] = (),
@@ -124,8 +127,8 @@ def make_plan(
     """The variants, cells and comparisons that a study needs.
 
     Args:
-        fingerprints: what settings name but do not hold, by role, to hashes.
-        precision: what `auto` means on this machine.
+        device: the kind that cells will be trained on (`cpu`, `cuda`); the trainer resolves settings for it.
+        fingerprints: what settings name but do not hold, by role, to hashes; the trainer's by default.
         designs: names; empty for the study's own.
         seeds: empty for the profile's: 0, 1, 2, ...
         only, skip: names of changes and combinations; empty `only` means all.
@@ -137,7 +140,8 @@ def make_plan(
     """
     chosen = study.profile(profile)
     selected, problems = _select(study, profile, only, skip)
-    baseline, more = _baseline(study, chosen, overrides or {}, precision)
+    trainer, fingerprints = study.trainer, fingerprints or study.trainer.fingerprints
+    baseline, more = _baseline(study, chosen, overrides or {})
     problems += more
     if len(set(seeds)) < len(seeds) or any(seed < 0 for seed in seeds):
         problems.append(f"seeds {', '.join(map(str, seeds))}: expected different whole numbers from 0.")
@@ -160,31 +164,28 @@ def make_plan(
     if problems:
         raise StudyError(*problems)
     seeds = tuple(seeds) or tuple(range(chosen.seeds))
-    make = Variants(here, seeds, precision=precision, filter_scale=chosen.filter_scale, fingerprints=fingerprints)
-    variants = tuple(make(changes) for changes in needed)
+    resolve = partial(trainer.resolve, device=device, options=chosen.trainer)
+    make = Variants(here, seeds, resolve=resolve, fingerprints=fingerprints)
+    variants = tuple(_made(make, needed))
     problems = same_settings(variants)
     if problems:
         raise StudyError(*problems)
     return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)))
 
 
-def extend_manifest(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
-
-    Where a variant has other settings than before (its change was edited), its earlier cells are another variant's and
-    are dropped from the manifest; they stay in the folder of cells.
-    """
-    assert known["id"] == added["id"]
-    variants = {it["name"]: it for it in known["variants"]}
-    for it in added["variants"]:
-        known_as = variants.get(it["name"], it)
-        before = known_as if known_as["settings"] == it["settings"] else {"cells": {}}
-        cells = dict(sorted((before["cells"] | it["cells"]).items(), key=lambda item: int(item[0])))
-        variants[it["name"]] = {**before, **it, "cells": cells}  # what else was noted of it stays, such as its trial
-    comparisons = {tuple(it.values()): it for it in (*known["comparisons"], *added["comparisons"])}
-    notes = dict.fromkeys((*known["notes"], *added["notes"]))
-    both = {"variants": list(variants.values()), "comparisons": list(comparisons.values()), "notes": list(notes)}
-    return {**added, **both}
+def _made(make: Variants, needed: Iterable[Changes]) -> list[Variant]:
+    """Each set of changes as a variant. Raises StudyError with each problem once, and a variant that has it."""
+    variants: list[Variant] = []
+    problems: dict[str, str] = {}
+    for changes in needed:
+        try:
+            variants.append(make(changes))
+        except StudyError as error:
+            for problem in error.problems:
+                problems.setdefault(problem, "+".join(changes) or BASELINE)
+    if problems:
+        raise StudyError(*(f"{problem} (variant {name})" for problem, name in problems.items()))
+    return variants
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -209,12 +210,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _layered(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Both sets of overrides, the upper one winning; where it names another kind, it replaces the whole branch."""
-    replaced = tuple(path.removesuffix("kind") for path in upper if path.endswith(".kind"))
-    return {path: value for path, value in lower.items() if not path.startswith(replaced)} | dict(upper)
-
-
 def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
     """The selected names, and what is wrong with the request."""
     known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
@@ -230,12 +225,9 @@ def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]
     return frozenset(only or known) - {*skip, *left_out}, problems
 
 
-def _baseline(
-    study: Study, profile: Profile, overrides: Mapping[str, Any], precision: str
-) -> tuple[Settings, list[str]]:
+def _baseline(study: Study, profile: Profile, overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """The baseline of this run, and what is wrong with the request; with problems, the study's own baseline."""
     try:
-        settings = with_overrides(study.baseline, _layered(flatten(profile.overrides), flatten(overrides)))
-    except ValidationError as error:
-        return study.baseline, [f"settings of this run: {problem}" for problem in problems_of(error)]
-    return resolve_precision(settings, precision), []
+        return study.baseline.override(layered(flatten(profile.overrides), flatten(overrides))), []
+    except SettingsError as error:
+        return study.baseline, [f"settings of this run: {problem}" for problem in error.problems]

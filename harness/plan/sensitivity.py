@@ -1,31 +1,33 @@
 """What a plan's seeds can show, before they run: the smallest effect, or how many seeds an effect takes.
 
 Between a plan and `power.py`: the size of the family and the spread between seeds come from here. The spread is what
-was measured so far, pooled over the variants; before any run, what the size of the test set lets expect.
+was measured so far, pooled over the variants; before any run, what the trainer expects, if it knows.
 """
 
 import math
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from harness.plan.estimate import num_images
+from harness.errors import StudyError
+from harness.plan.cell import Cell
 from harness.plan.plan import Plan
-from harness.plan.power import prior_difference_sd, seeds_needed, smallest_detectable_effect
-from harness.store.cells import Cells
+from harness.plan.power import seeds_needed, smallest_detectable_effect
 
+Reported = Callable[[Cell], float | None]  # the reported metric of a cell; None where it has not finished
 ALPHA = 0.05
-EXPECTED_ACCURACY = 0.75  # of the report's networks; enters the expected spread by its root
 LEAST_DEGREES = 3  # of freedom, before a measured spread is believed
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """Differences in test accuracy as fractions.
+    """Differences in the reported metric, as it is logged.
 
     Attributes:
         num_seeds: of the plan. family_size: comparisons that are corrected together, of the largest design.
-        sd: of the per-seed differences; is_measured: from results, not expected.
-        detectable: the smallest effect that is found with power 0.8 at 0.05 / family_size; NaN with one seed.
+        sd: of the per-seed differences; is_measured: from results, not expected. NaN where nothing is known yet.
+        detectable: the smallest effect that is found with power 0.8 at 0.05 / family_size; NaN with one seed, and where
+            the sd is not known.
     """
 
     num_seeds: int
@@ -35,21 +37,27 @@ class Sensitivity:
     detectable: float
 
 
-def sensitivity(plan: Plan, cells: Cells) -> Sensitivity:
+def sensitivity(plan: Plan, reported: Reported) -> Sensitivity:
     """What the plan's seeds can show after correction."""
     n, m = len(plan.seeds), family_size(plan)
-    sd, is_measured = difference_spread(plan, cells)
-    detectable = smallest_detectable_effect(n, sd, ALPHA, m) if n > 1 else math.nan
+    sd, is_measured = difference_spread(plan, reported)
+    detectable = smallest_detectable_effect(n, sd, ALPHA, m) if n > 1 and not math.isnan(sd) else math.nan
     return Sensitivity(n, m, sd, is_measured, detectable)
 
 
-def seeds_for(plan: Plan, cells: Cells, effect: float) -> int:
-    """The fewest seeds that find an effect of this size (a fraction) with power 0.8 after correction.
+def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
+    """The fewest seeds that find an effect of this size (as the metric is logged) with power 0.8 after correction.
 
     Raises:
-        StudyError: the effect is not positive, or takes more than 10,000 seeds.
+        StudyError: the effect is not positive, or takes more than 10,000 seeds, or the spread is not known yet.
     """
-    sd, _ = difference_spread(plan, cells)
+    sd, _ = difference_spread(plan, reported)
+    if math.isnan(sd):
+        metric = plan.study.trainer.metrics.reporting
+        raise StudyError(
+            f"how many seeds an effect takes depends on how much {metric.words} varies from seed to seed, and nothing "
+            "says that yet: run a few seeds first (--seeds 3), then ask again."
+        )
     return seeds_needed(effect, sd, ALPHA, family_size(plan))
 
 
@@ -58,24 +66,24 @@ def family_size(plan: Plan) -> int:
     return max(Counter(it.design for it in plan.comparisons).values(), default=1)
 
 
-def difference_spread(plan: Plan, cells: Cells) -> tuple[float, bool]:
+def difference_spread(plan: Plan, reported: Reported) -> tuple[float, bool]:
     """Sd of the per-seed differences to the baseline, and whether it was measured.
 
     Pooled over variants by degrees of freedom, of the plan's seeds that have results.
     """
-    baseline, *others = [_accuracies(plan, index, cells) for index in range(len(plan.variants))]
+    baseline, *others = [_numbers(variant.cells, reported) for variant in plan.variants]
     squares, degrees = 0.0, 0
-    for accuracies in others:
-        paired = [accuracies[seed] - baseline[seed] for seed in accuracies.keys() & baseline.keys()]
+    for numbers in others:
+        paired = [numbers[seed] - baseline[seed] for seed in numbers.keys() & baseline.keys()]
         if len(paired) > 1:
             mean = sum(paired) / len(paired)
             squares += sum((it - mean) ** 2 for it in paired)
             degrees += len(paired) - 1
     if degrees >= LEAST_DEGREES and squares > 0:
         return math.sqrt(squares / degrees), True
-    return prior_difference_sd(EXPECTED_ACCURACY, num_images(plan.variants[0].settings)[1]), False
+    return plan.study.trainer.expected_spread(plan.variants[0].settings), False
 
 
-def _accuracies(plan: Plan, index: int, cells: Cells) -> dict[int, float]:
-    results = ((cell.seed, cells.result(cell.key)) for cell in plan.variants[index].cells)
-    return {seed: it.test_accuracy for seed, it in results if it and it.test_accuracy is not None}
+def _numbers(cells: Iterable[Cell], reported: Reported) -> dict[int, float]:
+    known = ((cell.seed, reported(cell)) for cell in cells)
+    return {seed: number for seed, number in known if number is not None}

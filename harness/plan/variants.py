@@ -12,7 +12,7 @@ from harness.plan.cell import Cell, make_cells
 from harness.study.changes import combine
 from harness.study.designs.comparisons import Changes, combination_names, variant_name
 from harness.study.study import Study
-from harness.trainers.images.settings import ConvNet, Settings, with_overrides
+from harness.trainers.trainer import Settings
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Variant:
     @property
     def settings_hash(self) -> str:
         """Tells whether two variants of one name train the same thing, whatever their seeds."""
-        identity = json.dumps([self.settings.identity(), self.cells[0].fingerprints], sort_keys=True)
+        cell = self.cells[0]
+        content = [self.settings.identity(), cell.fingerprints]
+        recipe = cell.trainer.recipe
+        # Cells of 0.1 had recipe 1 and a hash without it, so that a study run that it began is continued.
+        identity = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -43,8 +47,7 @@ class Variants:
 
     Args:
         study: with the baseline of this run.
-        precision: what `auto` means on this machine.
-        filter_scale: factor on the filter counts, applied after the changes.
+        resolve: settings as they are trained on this machine with the profile's options.
         fingerprints: what settings name but do not hold, by role, to hashes.
     """
 
@@ -53,46 +56,23 @@ class Variants:
         study: Study,
         seeds: Sequence[int],
         *,
-        precision: str,
-        filter_scale: float,
+        resolve: Callable[[Settings], Settings],
         fingerprints: Callable[[Settings], Mapping[str, str]],
     ) -> None:
-        self._baseline, self._seeds, self._precision, self._filter_scale = (
-            study.baseline,
-            seeds,
-            precision,
-            filter_scale,
-        )
-        self._fingerprints = fingerprints
+        self._trainer, self._baseline, self._seeds = study.trainer, study.baseline, seeds
+        self._resolve, self._fingerprints = resolve, fingerprints
         self._changes = {change.name: change for change in study.changes}
         self._combinations = combination_names(study)
         self._summaries = {combination.name: combination.summary for combination in study.combinations}
 
     def __call__(self, names: Changes) -> Variant:
-        """Raises StudyError where the changes exclude each other or make settings that are not allowed."""
+        """Raises StudyError where the changes exclude each other or make settings that are not allowed here."""
         changes = [self._changes[name] for name in names]
-        settings = resolve_precision(combine(self._baseline, changes), self._precision)
-        settings = scale_filters(settings, self._filter_scale)
+        settings = self._resolve(combine(self._baseline, changes))
         name = variant_name(names, self._combinations)
         joined = " + ".join(change.summary for change in changes) or "the baseline"
-        cells = make_cells(settings, self._seeds, self._fingerprints(settings))
+        cells = make_cells(self._trainer, settings, self._seeds, self._fingerprints(settings))
         return Variant(name, names, self._summaries.get(name) or joined, settings, tuple(cells))
-
-
-def resolve_precision(settings: Settings, precision: str) -> Settings:
-    """Settings in which `auto` is replaced by what it means on this machine."""
-    if settings.training.precision != "auto":
-        return settings
-    return with_overrides(settings, {"training.precision": precision})
-
-
-def scale_filters(settings: Settings, factor: float) -> Settings:
-    """Settings with every filter count of a `convnet` multiplied (at least 1); other models stay as they are."""
-    model = settings.model
-    if factor == 1 or not isinstance(model, ConvNet):
-        return settings
-    scaled = model.model_copy(update={"filters": tuple(max(1, round(count * factor)) for count in model.filters)})
-    return settings.model_copy(update={"model": scaled})
 
 
 def same_settings(variants: Sequence[Variant]) -> list[str]:

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import ResultsError
+from harness.report.overfitting import both_sides
 from harness.report.tables import Tables
 from harness.stats.overview import summary
+
+DROPOUT = "dropout"  # what changes that bring it are called
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,10 @@ class CurveChoice:
 
 
 def best_variant(tables: Tables) -> str | None:
-    """The variant with the best mean validation accuracy: chosen by validation, whatever is reported."""
-    frame = summary(tables.results, metric="val_accuracy").dropna(subset="mean")
-    ranked = frame.sort_values(["mean", "variant"], ascending=[False, True])
+    """The variant with the best mean of the metric that selects, whatever is reported."""
+    metric = tables.metrics.selecting
+    frame = summary(tables.results, metric=metric.name).dropna(subset="mean")
+    ranked = frame.sort_values(["mean", "variant"], ascending=[not metric.is_maximized, True])
     return str(ranked["variant"].iloc[0]) if len(ranked) else None
 
 
@@ -39,7 +43,8 @@ def _best(tables: Tables) -> CurveChoice:
     if best is None:
         raise ResultsError("no cell has finished yet.")
     if best == "baseline":
-        raise ResultsError("the baseline has the best validation accuracy; its curves are shown.")
+        words = tables.metrics.selecting.words
+        raise ResultsError(f"the baseline has the best {words}; its curves are shown.")
     return CurveChoice("best", f"Learning curves of the best variant, {best}", (best,))
 
 
@@ -60,19 +65,24 @@ def _dropout(tables: Tables) -> CurveChoice:
         for family in tables.families.values()
         if family.kind in order
         for change, sides in family.sides.items()
-        if change.startswith("dropout") and {*sides} <= trained
+        if change.startswith(DROPOUT) and {*sides} <= trained
     ]
     if not found:
-        raise ResultsError("no change named dropout was trained on both sides of a comparison.")
+        raise ResultsError(f"no change named {DROPOUT} was trained on both sides of a comparison.")
     place, change, (variant, reference) = min(found, key=lambda it: it[:2])
     labels = {0: {reference: f"{variant} without {change}"}, 1: {reference: f"before {change}"}}
-    return CurveChoice("dropout", f"With and without {change}", (reference, variant), labels.get(place, {}))
+    return CurveChoice(DROPOUT, f"With and without {change}", (reference, variant), labels.get(place, {}))
 
 
-# What the figure is, for the list of those that are left out -> how its variants are found.
-CHOICES: Mapping[str, Callable[[Tables], CurveChoice]] = {
-    "learning curves of the baseline": _baseline,
-    "learning curves of the best variant": _best,
-    "before and after the biggest improvement": _biggest,
-    "with and without dropout": _dropout,
-}
+def choices(tables: Tables) -> Mapping[str, Callable[[Tables], CurveChoice]]:
+    """What each figure is, for the list of those that are left out -> how its variants are found.
+
+    Dropout is a remedy for over-fitting: where training does not measure that, only who names a change so misses it.
+    """
+    found: dict[str, Callable[[Tables], CurveChoice]] = {
+        "learning curves of the baseline": _baseline,
+        "learning curves of the best variant": _best,
+        "before and after the biggest improvement": _biggest,
+    }
+    named = any(change.startswith(DROPOUT) for it in tables.manifest.variants for change in it.changes)
+    return found | ({f"with and without {DROPOUT}": _dropout} if named or both_sides(tables.metrics) else {})

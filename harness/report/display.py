@@ -1,4 +1,4 @@
-"""The tables as people read them: text cells in percentage points, percent, nats and seconds.
+"""The tables as people read them: text cells, each number in the unit of its metric.
 
 One `Grid` serves every output for people: Markdown, LaTeX and HTML differ in how they draw it, not in what it says.
 Numbers for machines stay in `tables.py`.
@@ -8,12 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from harness.metrics import ABSENT, Metric, Metrics
+from harness.report.best_steps import EPOCHS, STEPS, Clock
+from harness.report.effect_data import bracketed
+from harness.report.overfitting import Sides, clock_named
 from harness.report.rows import effect_rows
 from harness.report.tables import Family, Tables, rows_of
-from harness.report.units import ABSENT, format_count, format_p, format_seconds, unit_of
+from harness.report.wording import format_count, format_p, format_seconds
+from harness.stats.effect import metric_of_row
+from harness.stats.sentences import CHECKPOINT_RULE
+from harness.stats.values import PARAMETERS
 
 MOST_REMARKS = 12  # below one table; the column `missing` of the exports has all
 
@@ -51,13 +57,13 @@ class Grid:
 
 def effects_grid(family: Family, variants: pd.DataFrame) -> Grid:
     """The effects of one design: a row for what is compared with, then one per comparison."""
-    unit = unit_of(str(family.effects["metric"].iloc[0]))
+    metric = metric_of_row(family.effects.iloc[0])
     rows = effect_rows(family, variants)
     columns = (
         _text(_CHANGE_HEADING.get(family.kind, "change")), Column("n"),
-        Column(f"{unit.name}{' without it' * (family.full is not None)} [{unit.value}]"),
-        Column(f"effect [{unit.difference}]"), Column("p"), Column("p (Holm)"), Column("P(improve)", on_paper=False),
-        Column("cost of a cell", on_paper=False), _text("verdict"),
+        Column(f"{metric.words}{' without it' * (family.full is not None)}{bracketed(metric.value_unit)}"),
+        Column(f"effect{bracketed(metric.difference_unit)}"), Column("p"), Column("p (Holm)"),
+        Column("P(improve)", on_paper=False), Column("cost of a cell", on_paper=False), _text("verdict"),
     )  # fmt: skip
     cells = tuple(
         (row.change, row.n, row.value, row.effect, row.p, row.p_holm, row.p_improve, row.cost, row.verdict)
@@ -72,17 +78,20 @@ _CHANGE_HEADING = {"leave-one-out": "change left out", "path": "step", "pairs": 
 
 
 def variants_grid(tables: Tables) -> Grid:
-    unit = unit_of(tables.metric)
+    metric = tables.subject
+    frame = tables.variants.astype({PARAMETERS: "float64"})
+    has_parameters = frame[PARAMETERS].notna().any()
     columns = (
-        _text("variant"), Column("n"), Column(f"{unit.name} [{unit.value}]"), Column("parameters"),
+        _text("variant"), Column("n"), Column(metric.axis), *([Column(PARAMETERS)] if has_parameters else []),
         Column("cost of a cell"), _text("other outcomes", on_paper=False), _text("what it is", on_paper=False),
     )  # fmt: skip
     rows = tuple(
         (
-            row.variant, f"{row.n_ok}/{row.n}", unit.format_spread(row.mean, row.sd), format_count(row.parameters),
+            row.variant, f"{row.n_ok}/{row.n}", metric.format_spread(row.mean, row.sd),
+            *([format_count(row.parameters)] if has_parameters else []),
             format_seconds(row.seconds), row.outcomes or ABSENT, row.summary,
         )
-        for row in rows_of(tables.variants.astype({"parameters": "float64"}))
+        for row in rows_of(frame)
     )  # fmt: skip
     return Grid("Variants: mean and sd over seeds", columns, rows)
 
@@ -93,7 +102,7 @@ def published_grid(tables: Tables) -> Grid:
         Column("ours"), Column("ours − published"), Column("p", on_paper=False),
         Column("one more run of ours", on_paper=False), _text("source"),
     )  # fmt: skip
-    rows = tuple(_published_row(row) for row in rows_of(tables.published))
+    rows = tuple(_published_row(row, tables.metrics[row.metric]) for row in rows_of(tables.published))
     note = (
         "A published number without a spread is a single run: it is reproduced where it lies within the interval for "
         "one more run of ours, even if it lies outside that of our mean. Brackets: 95% t interval."
@@ -101,58 +110,98 @@ def published_grid(tables: Tables) -> Grid:
     return Grid("Ours against the published numbers", columns, rows, notes=(note,) if rows else ())
 
 
-def _published_row(row: Any) -> tuple[str, ...]:
-    unit = unit_of(row.metric)
-    one_more = f"{unit.format(row.run_low)} to {unit.format(row.run_high)}" if row.run_low == row.run_low else ABSENT
+def _published_row(row: Any, metric: Metric) -> tuple[str, ...]:
+    one_more = ABSENT
+    if row.run_low == row.run_low:
+        one_more = f"{metric.format(row.run_low)} to {metric.format(row.run_high)}"
     return (
-        row.variant, f"{unit.name} [{unit.value}]", unit.format(row.published), str(row.n),
-        unit.format_spread(row.mean, row.sd),
-        unit.format_estimate(row.difference, row.difference_low, row.difference_high), format_p(row.p), one_more,
+        row.variant, metric.axis, metric.format(row.published), str(row.n),
+        metric.format_spread(row.mean, row.sd),
+        metric.format_estimate(row.difference, row.difference_low, row.difference_high), format_p(row.p), one_more,
         row.source,
     )  # fmt: skip
 
 
 def overfitting_grid(tables: Tables) -> Grid:
-    unit, nats = unit_of("train_accuracy"), unit_of("train_loss")
+    frame = tables.overfitting
+    if frame.empty:
+        return Grid(_OVERFITTING_TITLE, (_text("variant"),), ())
+    gap, change = (Sides.of(tables.metrics, frame[name].iloc[0]) for name in ("gap_of", "change_of"))
+    clock = clock_named(frame["counted_in"].iloc[0])
+    gap_unit, change_unit = (bracketed(it.held_out.difference_unit) for it in (gap, change))
     columns = (
-        _text("variant"), Column("n"), Column("best epoch"), Column("last epoch"),
-        Column("gap at best [points]"), Column("gap at end [points]"), Column("val loss after best [nats]"),
-        Column("train loss after best [nats]"),
+        _text("variant"), Column("n"), Column(f"best {clock.unit}"), Column(f"last {clock.unit}"),
+        Column(f"gap at best{gap_unit}"), Column(f"gap at end{gap_unit}"),
+        Column(f"{_short(change.held_out)} after best{change_unit}"),
+        Column(f"{_short(change.training)} after best{change_unit}"),
     )  # fmt: skip
     rows = tuple(
         (
-            row.variant, str(row.n), f"{row.best_epoch:.1f} ({row.best_epoch_min:.1f}–{row.best_epoch_max:.1f})",
-            f"{row.num_epochs:.1f}", unit.format_spread(row.gap_best, row.gap_best_sd),
-            unit.format_spread(row.gap_end, row.gap_end_sd), nats.format_signed(row.val_loss_rise),
-            nats.format_signed(-row.train_loss_fall),
+            row.variant, str(row.n),
+            f"{clock.format(row.best)} ({clock.format(row.best_min)}–{clock.format(row.best_max)})",
+            clock.format(row.end), gap.held_out.format_spread(row.gap_best, row.gap_best_sd),
+            gap.held_out.format_spread(row.gap_end, row.gap_end_sd),
+            change.held_out.format_signed(row.held_out_change), change.training.format_signed(row.training_change),
         )
-        for row in rows_of(tables.overfitting)
+        for row in rows_of(frame)
     )  # fmt: skip
+    rule = _rule(tables)
+    best = rule.removeprefix("at ") if rule.startswith("at ") else "the validation that training reports"
     note = (
-        "Best: the checkpoint with the lowest validation loss. Gap: training minus validation accuracy; at best both "
-        "in eval mode, at the end training accuracy as measured while training. After best: how the loss changed from "
-        "there to the end. Means over finished cells, ± sd."
+        f"Best: {best}. Gap: {gap.training.split_words} minus {gap.held_out.words}; at best both as the cell reports"
+        f" them, at the end {gap.training.words} as measured while training. After best: how the"
+        f" {change.held_out.base_words} changed from there to the end. Means over finished cells, ± sd."
     )
-    return Grid("Over-fitting: training against validation", columns, rows, notes=(note,) if rows else ())
+    return Grid(_OVERFITTING_TITLE, columns, rows, notes=(note,))
+
+
+_OVERFITTING_TITLE = "Over-fitting: training against validation"
+
+
+def shown_of_cells(metrics: Metrics) -> tuple[Metric, ...]:
+    """What a list of cells has room for: the reported quantity on every split, what else selects, and the rest of the
+    split that is reported."""
+    reported, chosen = metrics.reporting, [it for it in metrics if it.base == metrics.reporting.base]
+    chosen += [it for it in (metrics.selecting, *metrics.on(reported.split)) if it not in chosen]
+    return tuple(dict.fromkeys(chosen))
+
+
+def short_headings(shown: Sequence[Metric]) -> dict[Metric, str]:
+    """`val` where several splits of one quantity stand side by side, and it has a unit to be known by; `val loss`."""
+    bases = [it.base for it in shown]
+    return {it: it.split if bases.count(it.base) > 1 and it.value_unit else _short(it) for it in shown}
+
+
+def _short(metric: Metric) -> str:
+    return f"{metric.split} {metric.base_words}".strip()
+
+
+def _rule(tables: Tables) -> str:
+    return tables.manifest.checkpoint_rule or CHECKPOINT_RULE
 
 
 def cells_grid(tables: Tables) -> Grid:
-    percent, nats = unit_of("test_accuracy"), unit_of("test_loss")
+    shown = short_headings(shown_of_cells(tables.metrics))
+    best = next((it for it in (EPOCHS, STEPS) if it.best in tables.cells.columns), None)
     columns = (
-        _text("variant"), Column("seed"), _text("status"), Column("train [%]"),
-        Column("val [%]"), Column("test [%]"), Column("test loss [nats]"), Column("best epoch"),
+        _text("variant"), Column("seed"), _text("status"),
+        *(Column(heading + bracketed(metric.value_unit)) for metric, heading in shown.items()),
+        *([Column(f"best {best.unit}")] if best else []),
         Column("cost", on_paper=False), _text("cell", on_paper=False),
     )  # fmt: skip
     rows = tuple(
         (
-            row.variant, str(row.seed), row.status, percent.format(row.train_accuracy),
-            percent.format(row.val_accuracy), percent.format(row.test_accuracy), nats.format(row.test_loss),
-            ABSENT if np.isnan(row.best_epoch) else f"{row.best_epoch:.1f}", format_seconds(row.seconds), row.key,
+            row["variant"], str(row["seed"]), row["status"], *(metric.format(row[metric.name]) for metric in shown),
+            *([_place(row[best.best], best)] if best else []), format_seconds(row["seconds"]), row["key"],
         )
-        for row in rows_of(tables.cells)
+        for row in tables.cells.to_dict(orient="records")
     )  # fmt: skip
-    note = "Accuracies and losses of the checkpoint with the lowest validation loss."
+    note = f"Metrics {_rule(tables)}."
     return Grid("Cells", columns, rows, notes=(note,) if rows else ())
+
+
+def _place(value: Any, clock: Clock) -> str:
+    return ABSENT if pd.isna(value) else clock.format(value)
 
 
 def _text(heading: str, *, on_paper: bool = True) -> Column:
@@ -161,32 +210,31 @@ def _text(heading: str, *, on_paper: bool = True) -> Column:
 
 def seeds_grid(tables: Tables) -> Grid:
     """Every seed's value of the metric: a row per variant, a column per seed; a status where there is no number."""
-    unit = unit_of(tables.metric)
-    seeds = sorted(tables.results["seed"].unique())
-    shown = {(row.variant, row.seed): _value_or_status(row, tables.metric) for row in rows_of(tables.results)}
+    metric, results = tables.subject, tables.results
+    seeds = sorted(results["seed"].unique())
+    cells = zip(results["variant"], results["seed"], results["status"], results[metric.name], strict=True)
+    shown = {
+        (variant, seed): metric.format(value) if status == "finished" and value == value else str(status)
+        for variant, seed, status, value in cells
+    }
     columns = (_text("variant"), *(Column(f"seed {seed}") for seed in seeds))
     rows = tuple(
         (name, *(shown.get((name, seed), ABSENT) for seed in seeds)) for name in tables.results["variant"].unique()
     )
-    return Grid(f"Every seed: {unit.name} [{unit.value}]", columns, rows)
-
-
-def _value_or_status(row: Any, metric: str) -> str:
-    value = getattr(row, metric)
-    return unit_of(metric).format(value) if row.status == "finished" and value == value else str(row.status)
+    return Grid(f"Every seed: {metric.axis}", columns, rows)
 
 
 def contrasts_grid(frame: pd.DataFrame, title: str, heading: str) -> Grid:
     """Interactions or Shapley values: estimates without a side to show."""
-    unit = unit_of(str(frame["metric"].iloc[0]))
+    metric = metric_of_row(frame.iloc[0])
     columns = (
-        _text(heading), Column("n"), Column(f"estimate [{unit.difference}]"),
+        _text(heading), Column("n"), Column(f"estimate{bracketed(metric.difference_unit)}"),
         Column("p"), Column("p (Holm)"), _text("verdict"),
     )  # fmt: skip
     rows = tuple(
         (
-            row.variant, f"{row.n}/{row.n_planned}", unit.format_estimate(row.mean, row.low, row.high), format_p(row.p),
-            format_p(row.p_holm), row.verdict,
+            row.variant, f"{row.n}/{row.n_planned}", metric.format_estimate(row.mean, row.low, row.high),
+            format_p(row.p), format_p(row.p_holm), row.verdict,
         )
         for row in rows_of(frame)
     )  # fmt: skip
@@ -195,16 +243,17 @@ def contrasts_grid(frame: pd.DataFrame, title: str, heading: str) -> Grid:
 
 
 def marginal_grid(tables: Tables) -> Grid:
-    unit, frame = unit_of(tables.metric), tables.marginal
+    metric, frame = tables.subject, tables.marginal
     columns = (
         _text("change"), Column("cells with"), Column("cells without"),
-        Column(f"effect [{unit.difference}]"), Column("p"), Column("p (Holm)"),
+        Column(f"effect{bracketed(metric.difference_unit)}"), Column("p"), Column("p (Holm)"),
         _text("remark"),
     )  # fmt: skip
     rows = tuple(
         (
-            row.change, str(row.cells_with), str(row.cells_without), unit.format_estimate(row.mean, row.low, row.high),
-            format_p(row.p), format_p(row.p_holm), row.note or ABSENT,
+            row.change, str(row.cells_with), str(row.cells_without),
+            metric.format_estimate(row.mean, row.low, row.high), format_p(row.p), format_p(row.p_holm),
+            row.note or ABSENT,
         )
         for row in rows_of(frame)
     )  # fmt: skip

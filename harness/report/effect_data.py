@@ -1,4 +1,4 @@
-"""The figures of effects as plain values in the units of people: the data step that both drawers share.
+"""The figures of effects as plain values as people read them: the data step that both drawers share.
 
 `figures.py` draws these with plotly for the page and for notebooks, `pictures.py` with matplotlib as PNG. A figure
 whose data are not in the results raises ResultsError, and the message names the design to run. Curves, costs and
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import ResultsError
+from harness.metrics import Metric
 from harness.report.tables import Family, Tables, rows_of
-from harness.report.units import Unit, unit_of
 from harness.stats.values import metric_values
 
 MOST_ROWS = 40  # of a forest plot; more cannot be read
@@ -41,10 +41,15 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """Effects of one design, the best first. `omitted`: how many smaller ones there was no room for."""
+    """Effects of one design, the best first. `omitted`: how many smaller ones there was no room for.
+
+    Attributes:
+        digits: after the decimal point, where a number is written; the same in every figure.
+    """
 
     design: str
     axis: str
+    digits: int
     rows: tuple[ForestRow, ...]
     omitted: int
 
@@ -64,6 +69,7 @@ class Pairs:
 
     full: str
     axis: str
+    digits: int
     rows: tuple[Pair, ...]
 
 
@@ -83,14 +89,21 @@ class Waterfall:
     design: str
     start: str
     axis: str
+    digits: int
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Interactions of pairs of changes: a symmetric matrix, NaN where a pair was not trained."""
+    """Interactions of pairs of changes: a symmetric matrix, NaN where a pair was not trained.
+
+    Attributes:
+        is_maximized: whether more is better, so that it has the colour of an improvement.
+    """
 
     axis: str
+    digits: int
+    is_maximized: bool
     changes: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     verdicts: tuple[tuple[str, ...], ...]
@@ -98,9 +111,9 @@ class Heat:
 
 
 def forest_data(tables: Tables, design: str = "") -> Forest:
-    """The effects of a design (by default the first) with every seed's difference, in percentage points."""
+    """The effects of a design (by default the first) with every seed's difference."""
     family = find_family(tables, design)
-    unit = unit_of(tables.metric)
+    metric = tables.subject
     measured = [row for row in rows_of(family.effects) if row.n > 0]
     if not measured:
         raise ResultsError(
@@ -108,42 +121,42 @@ def forest_data(tables: Tables, design: str = "") -> Forest:
         )
     largest = sorted(measured, key=lambda row: -abs(float(row.mean)))[:MOST_ROWS]
     kept = {str(row.variant) for row in largest}
-    seeds = _differences(tables, family, kept, unit)
+    seeds = _differences(tables, family, kept, metric)
     rows = tuple(
-        ForestRow(str(row.variant), estimate_of(row, unit), tuple(seeds[str(row.variant)]), str(row.verdict))
+        ForestRow(str(row.variant), estimate_of(row, metric), tuple(seeds[str(row.variant)]), str(row.verdict))
         for row in measured
         if row.variant in kept
     )
-    return Forest(family.design, effect_axis(unit), rows, len(measured) - len(rows))
+    return Forest(family.design, effect_axis(metric), metric.digits, rows, len(measured) - len(rows))
 
 
 def pairs_data(tables: Tables) -> Pairs:
     """Each change added to the baseline beside the same change left out of a combination."""
     added = find_family(tables, "add-one")
-    unit = unit_of(tables.metric)
+    metric = tables.subject
     first = find_family(tables, "leave-one-out")
     alone = {str(row.variant): row for row in rows_of(added.effects) if row.n > 0}
     rows = [
-        Pair(str(row.variant), estimate_of(alone[str(row.variant)], unit), estimate_of(row, unit))
+        Pair(str(row.variant), estimate_of(alone[str(row.variant)], metric), estimate_of(row, metric))
         for row in rows_of(first.effects)
         if row.n > 0 and row.variant in alone
     ]
     if not rows:
         raise ResultsError(f"{first.design} and add-one have no change in common; run both on the same changes.")
-    rows.sort(key=lambda row: -row.added.mean)
-    return Pairs(str(first.full), effect_axis(unit), tuple(rows))
+    rows.sort(key=lambda row: -metric.sign * row.added.mean)
+    return Pairs(str(first.full), effect_axis(metric), metric.digits, tuple(rows))
 
 
 def waterfall_data(tables: Tables, design: str = "path") -> Waterfall:
     """The steps of a path, each from the level before to the level after."""
     family = find_family(tables, design)
-    unit = unit_of(tables.metric)
+    metric = tables.subject
     steps = tuple(
         Step(
             str(row.variant),
-            unit.scale(row.reference_mean),
-            unit.scale(row.variant_mean),
-            estimate_of(row, unit),
+            metric.scale(row.reference_mean),
+            metric.scale(row.variant_mean),
+            estimate_of(row, metric),
             str(row.verdict),
         )
         for row in rows_of(family.effects)
@@ -152,22 +165,24 @@ def waterfall_data(tables: Tables, design: str = "path") -> Waterfall:
     if not steps:
         raise ResultsError(f"design {family.design}: no seed has finished on both sides of a step yet.")
     start = next(iter(family.sides.values()))[1]
-    return Waterfall(family.design, start, f"{unit.name} [{unit.value}]", steps)
+    return Waterfall(family.design, start, metric.axis, metric.digits, steps)
 
 
 def heat_data(tables: Tables) -> Heat:
     """Interactions of every pair that was trained with both of its changes alone."""
-    unit, frame = unit_of(tables.metric), tables.interactions
+    metric, frame = tables.subject, tables.interactions
     rows = {frozenset(str(row.variant).split(" x ")): row for row in rows_of(frame) if row.n > 0}
-    named = [change for it in tables.manifest["variants"] if len(it["changes"]) == 1 for change in it["changes"]]
+    named = [change for it in tables.manifest.variants if len(it.changes) == 1 for change in it.changes]
     paired = [name for name in named if any(name in pair for pair in rows)]
     changes = sorted(paired, key=lambda name: -_largest(name, rows.items()))[:MOST_CHANGES]
     changes = [name for name in named if name in changes]
     cells = [[rows.get(frozenset((a, b))) if a != b else None for b in changes] for a in changes]
     return Heat(
-        axis=f"interaction [{unit.difference}]",
+        axis="interaction" + bracketed(metric.difference_unit),
+        digits=metric.digits,
+        is_maximized=metric.is_maximized,
         changes=tuple(changes),
-        values=tuple(tuple(unit.scale(cell.mean) if cell else math.nan for cell in line) for line in cells),
+        values=tuple(tuple(metric.scale(cell.mean) if cell else math.nan for cell in line) for line in cells),
         verdicts=tuple(tuple(str(cell.verdict) if cell else "" for cell in line) for line in cells),
         omitted=len(paired) - len(changes),
     )
@@ -178,30 +193,37 @@ def find_family(tables: Tables, design: str) -> Family:
     for name, family in tables.families.items():
         if design in ("", name, family.kind):
             return family
-    study = tables.manifest["study"]
+    study = tables.manifest.study
     wanted = design or "add-one"
     raise ResultsError(
         f"these results hold no design {wanted}; `harness ablate --study {study} --design {wanted}` trains it."
     )
 
 
-def effect_axis(unit: Unit) -> str:
-    return f"effect on {unit.name} [{unit.difference}]"
+def effect_axis(metric: Metric) -> str:
+    return f"effect on {metric.difference_axis}"
 
 
-def estimate_of(row: Any, unit: Unit) -> Estimate:
-    """The estimate of one row of a table of effects, in the unit of people."""
-    return Estimate(unit.scale(row.mean), unit.scale(row.low), unit.scale(row.high))
+def bracketed(unit: str) -> str:
+    """` [points]`, to stand behind a word; nothing where there is no unit."""
+    return f" [{unit}]" if unit else ""
 
 
-def _differences(tables: Tables, family: Family, labels: set[str], unit: Unit) -> dict[str, list[tuple[int, float]]]:
+def estimate_of(row: Any, metric: Metric) -> Estimate:
+    """The estimate of one row of a table of effects, as people read it."""
+    return Estimate(metric.scale(row.mean), metric.scale(row.low), metric.scale(row.high))
+
+
+def _differences(
+    tables: Tables, family: Family, labels: set[str], metric: Metric
+) -> dict[str, list[tuple[int, float]]]:
     """Every seed's difference, by label."""
-    values = metric_values(tables.results, tables.metric)
+    values = metric_values(tables.results, metric.name)
     found = {}
     for label in labels:
         variant, reference = (values.numbers[values.require(name)] for name in family.sides[label])
         pairs = zip(values.seeds, variant - reference, strict=True)
-        found[label] = [(seed, unit.scale(difference)) for seed, difference in pairs if math.isfinite(difference)]
+        found[label] = [(seed, metric.scale(difference)) for seed, difference in pairs if math.isfinite(difference)]
     return found
 
 

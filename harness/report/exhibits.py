@@ -4,20 +4,27 @@ A figure whose data are not there is left out and named, with the design to run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-import pandas as pd
-
 from harness.errors import ResultsError
-from harness.report.curve_choice import CHOICES, CurveChoice
+from harness.metrics import SECONDS
+from harness.report.best_steps import best_places, clock_of
+from harness.report.curve_choice import CurveChoice, choices
+from harness.report.curve_data import SOLID, Curves, curves_data, logged_quantities
 from harness.report.effect_data import MOST_HEAT_TEXTS, forest_data, heat_data, pairs_data, waterfall_data
-from harness.report.figure_data import FigureData, costs_data, curves_data, published_data
+from harness.report.figure_data import (
+    FigureData,
+    costs_data,
+    known_costs,
+    published_data,
+    published_quantities,
+)
 from harness.report.look import variant_colours
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
-from harness.report.tables import Family, Tables, rows_of
+from harness.report.tables import Family, Tables
 
 TOGETHER = ("pairs", "factorial", "fractional")  # designs whose variants hold several changes
 
@@ -64,7 +71,7 @@ def exhibits(tables: Tables) -> Exhibits:
     shown: list[Exhibit] = []
     left_out: list[LeftOut] = []
     chosen: dict[str, CurveChoice] = {}
-    for title, choose in CHOICES.items():
+    for title, choose in choices(tables).items():
         with _naming(title, left_out):
             chosen[title] = choose(tables)
     # Over all figures together: a variant has one colour in a report.
@@ -144,6 +151,12 @@ def _pairs(tables: Tables) -> Exhibit:
     )
 
 
+_HEAT_COLOURS = {
+    True: "Blue: more than the sum; orange: less.",
+    False: "Blue: less than the sum, which is better; orange: more.",
+}
+
+
 def _heat(tables: Tables) -> Exhibit:
     data = heat_data(tables)
     if len(data.changes) < 3:
@@ -156,29 +169,40 @@ def _heat(tables: Tables) -> Exhibit:
         "interactions",
         "Pairwise interactions",
         (("", data),),
-        "What two changes do together beyond the sum of what each does alone. Blue: more than the sum; orange: less. "
+        f"What two changes do together beyond the sum of what each does alone. {_HEAT_COLOURS[data.is_maximized]} "
         "Empty: not trained." + numbers + omitted,
     )
 
 
 def _curves(tables: Tables, *, choice: CurveChoice, colours: Mapping[str, str]) -> Exhibit:
-    panels = tuple(
-        (quantity, curves_data(tables.curves, choice.variants, quantity, labels=choice.labels, colours=colours))
-        for quantity in ("loss", "accuracy")
+    best = best_places(tables.results, tables.curves, clock_of(tables.curves))
+    drawn = partial(curves_data, tables.curves, choice.variants, labels=choice.labels, colours=colours, best=best)
+    # Without any quantity, `curves_data` says why.
+    panels = tuple((quantity, drawn(quantity=quantity)) for quantity in logged_quantities(tables.curves) or ("",))
+    notes: list[str] = []
+    with suppress(ResultsError):  # over-fitting cannot be told of every training
+        for variant in choice.variants:
+            notes.append(describe_overfitting(tables.overfitting, variant, choice.labels.get(variant, variant)))
+    return Exhibit(
+        f"curves-{choice.name}", choice.title, panels, _curves_caption(panels[0][1]), tuple(filter(None, notes))
     )
-    notes = (
-        describe_overfitting(tables.overfitting, variant, choice.labels.get(variant, variant))
-        for variant in choice.variants
+
+
+_DASHES = {SOLID: "Solid", "dot": "dotted", "dash": "dashed", "dashdot": "dash-dotted", "longdash": "long dashes"}
+
+
+def _curves_caption(data: Curves) -> str:
+    lines = {curve.dash: curve.split for curve in data.curves}
+    said = "; ".join(f"{words}: {lines[dash]}" for dash, words in _DASHES.items() if dash in lines)
+    lowest = f" Dashed vertical line: mean {data.x_axis} of the best checkpoint." if data.best else ""
+    return (
+        f"Mean over seeds, band: one sd. {said[:1].upper()}{said[1:]}, measured while training. A curve goes on as long"
+        f" as half of the seeds train.{lowest}"
     )
-    caption = (
-        "Mean over seeds, band: one sd. Solid: validation; dotted: training, measured while training. A curve goes on "
-        "as long as half of the seeds train. Dashed vertical line: mean epoch of the best checkpoint."
-    )
-    return Exhibit(f"curves-{choice.name}", choice.title, panels, caption, tuple(filter(None, notes)))
 
 
 def _costs(tables: Tables) -> Exhibit:
-    panels = tuple((cost, costs_data(tables, cost)) for cost in ("seconds", "parameters"))
+    panels = tuple((cost, costs_data(tables, cost)) for cost in known_costs(tables) or (SECONDS.name,))
     return Exhibit(
         "cost",
         "Effect against cost",
@@ -189,9 +213,8 @@ def _costs(tables: Tables) -> Exhibit:
 
 
 def _published(tables: Tables) -> Exhibit:
-    panels = tuple((quantity, published_data(tables, quantity)) for quantity in _published_quantities(tables.published))
-    if not panels:
-        published_data(tables, "accuracy")  # says why there is none
+    # Without any, `published_data` says why.
+    panels = tuple((it, published_data(tables, it)) for it in published_quantities(tables) or ("",))
     differing = deviations(tables)
     note = f"Not the published experiment, so the numbers need not agree: {differing}." if differing else ""
     return Exhibit(
@@ -202,11 +225,6 @@ def _published(tables: Tables) -> Exhibit:
         "rather than with the interval of our mean.",
         (note,) if note else (),
     )
-
-
-def _published_quantities(published: pd.DataFrame) -> list[str]:
-    ran = [str(row.metric) for row in rows_of(published) if row.n > 0]
-    return [quantity for quantity in ("accuracy", "loss") if any(metric.endswith(quantity) for metric in ran)]
 
 
 def _slug(design: str) -> str:

@@ -1,54 +1,22 @@
-"""Learning curves, costs and published numbers as plain values in the units of people: the data step of their figures.
+"""Costs and published numbers as plain values as people read them: the data step of their figures.
 
-Effects are in `effect_data.py`; how a figure is drawn is in `figures.py` (plotly) and `pictures.py` (matplotlib).
+Effects are in `effect_data.py`, learning curves in `curve_data.py`; how a figure is drawn is in `figures.py` (plotly)
+and `pictures.py` (matplotlib).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from harness.errors import ResultsError
+from harness.metrics import SECONDS
+from harness.report.curve_data import Curves
 from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall, effect_axis, estimate_of
-from harness.report.look import variant_colours
 from harness.report.tables import Tables, rows_of
-from harness.report.units import unit_of
+from harness.stats.values import PARAMETERS
 
+# What a variant costs, as a column of the table of variants -> in words. Not every training knows all of them.
+COSTS: Mapping[str, str] = {SECONDS.name: "training time of a cell", PARAMETERS: "number of parameters"}
 SAME_COST = 1.2  # training times that differ by less differ by accident as often as not
-LEAST_SHARE = 0.5  # a mean curve is drawn as far as this share of the seeds trained
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One variant on one split: mean and mean -/+ sd over the seeds that trained so far; `n` of them at each epoch.
-
-    Attributes:
-        label: what the legend calls the variant.
-    """
-
-    variant: str
-    label: str
-    split: str
-    epochs: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    n: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Learning curves of a few variants.
-
-    Attributes:
-        best: variant -> mean epoch of the lowest validation loss.
-        colours: variant -> colour.
-    """
-
-    axis: str
-    curves: tuple[Curve, ...]
-    best: Mapping[str, float]
-    colours: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,9 +32,13 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class Costs:
+    """`is_maximized`: whether more of the effect is better, so that the best values are at the top."""
+
     cost_axis: str
     axis: str
-    points: tuple[CostPoint, ...]
+    digits: int
+    is_maximized: bool
+    rows: tuple[CostPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -82,45 +54,19 @@ class PublishedRow:
 @dataclass(frozen=True)
 class PublishedNumbers:
     axis: str
+    digits: int
     rows: tuple[PublishedRow, ...]
 
 
-def curves_data(
-    curves: pd.DataFrame,
-    variants: Sequence[str],
-    quantity: str = "loss",
-    *,
-    labels: Mapping[str, str] | None = None,
-    colours: Mapping[str, str] | None = None,
-) -> Curves:
-    """Training and validation curves with a band of one sd over seeds; quantity is `loss` (nats) or `accuracy` (%).
-
-    Seeds stop early at different epochs; a curve goes on as long as at least half of its seeds train.
-
-    Args:
-        labels: variant -> what the legend calls it; by default its name.
-        colours: variant -> colour; a report gives one mapping to all of its figures.
-    """
-    assert quantity in ("loss", "accuracy"), quantity
-    found: list[Curve] = []
-    best: dict[str, float] = {}
-    for variant in dict.fromkeys(variants):
-        mine = curves[curves["variant"] == variant]
-        if mine.empty:
-            raise ResultsError(f"there are no learning curves of {variant!r}: none of its cells has been validated.")
-        for split, prefix in (("training", "train"), ("validation", "val")):
-            found.append(_curve(mine, variant, (labels or {}).get(variant, variant), split, f"{prefix}_{quantity}"))
-        lowest = mine.loc[mine.dropna(subset="val_loss").groupby("seed")["val_loss"].idxmin()]
-        best[variant] = float(lowest["epoch"].mean())
-    unit = unit_of(f"val_{quantity}")
-    axis = f"{'cross entropy' if quantity == 'loss' else 'accuracy'} [{unit.value}]"
-    return Curves(axis, tuple(found), best, colours or variant_colours(variants))
+def known_costs(tables: Tables) -> tuple[str, ...]:
+    """The costs that these results can say, of COSTS."""
+    return tuple(name for name in COSTS if (tables.variants[name].astype("float64") > 0).any())
 
 
-def costs_data(tables: Tables, cost: str = "seconds") -> Costs:
-    """What each variant brings against what it costs, beside the baseline; cost is `seconds` or `parameters`."""
-    assert cost in ("seconds", "parameters"), cost
-    unit = unit_of(tables.metric)
+def costs_data(tables: Tables, cost: str = SECONDS.name) -> Costs:
+    """What each variant brings against what it costs, beside the baseline; cost is one of COSTS."""
+    assert cost in COSTS, cost
+    metric = tables.subject
     costs = tables.variants.set_index("variant")[cost].astype("float64")
     rows = {
         label: (family.sides[label][0], family.sides[label][1], effect)
@@ -132,56 +78,51 @@ def costs_data(tables: Tables, cost: str = "seconds") -> Costs:
     if not rows:
         raise ResultsError("nothing is compared with the baseline; `harness ablate --design add-one` does.")
     found = [
-        (label, float(costs[variant] / costs[reference]), estimate_of(effect, unit), str(effect.verdict))
+        (label, float(costs[variant] / costs[reference]), estimate_of(effect, metric), str(effect.verdict))
         for label, (variant, reference, effect) in rows.items()
         if costs[variant] > 0 and costs[reference] > 0
     ]
-    points = tuple(
-        CostPoint(label, factor, effect, verdict, _is_best_value(factor, effect.mean, found))
+    if not found:
+        raise ResultsError(f"no variant that is compared with the baseline says its {COSTS[cost]}.")
+    gains = [(factor, metric.sign * effect.mean) for _, factor, effect, _ in found]
+    marks = tuple(
+        CostPoint(label, factor, effect, verdict, _is_best_value(factor, metric.sign * effect.mean, gains))
         for label, factor, effect, verdict in found
     )
-    what = "training time of a cell" if cost == "seconds" else "number of parameters"
-    return Costs(f"{what}, times the baseline's", effect_axis(unit), points)
+    axis = f"{COSTS[cost]}, times the baseline's"
+    return Costs(axis, effect_axis(metric), metric.digits, metric.is_maximized, marks)
 
 
-def published_data(tables: Tables, quantity: str = "accuracy") -> PublishedNumbers:
-    """Ours against published, accuracies in percent or losses in nats."""
-    assert quantity in ("loss", "accuracy"), quantity
-    rows = []
+def published_quantities(tables: Tables) -> tuple[str, ...]:
+    """What the published numbers of variants that ran are of, what is reported first."""
+    metrics = tables.metrics
+    ran = {metrics[str(row.metric)].base for row in rows_of(tables.published) if row.n > 0}
+    bases = dict.fromkeys((metrics.reporting.base, *(metric.base for metric in metrics)))
+    return tuple(base for base in bases if base in ran)
+
+
+def published_data(tables: Tables, quantity: str = "") -> PublishedNumbers:
+    """Ours against published numbers of one quantity, such as `loss`; by default the one that the study reports."""
+    metrics = tables.metrics
+    quantity = quantity or metrics.reporting.base
+    rows, shown = [], metrics.reporting
     for row in rows_of(tables.published):
-        metric = str(row.metric)
-        if metric.endswith(quantity) and int(row.n) > 0:
-            unit = unit_of(metric)
-            ours = Estimate(unit.scale(row.mean), unit.scale(row.low), unit.scale(row.high))
-            one_more = (unit.scale(row.run_low), unit.scale(row.run_high))
-            label = f"{row.variant}, {metric.partition('_')[0]}"
-            rows.append(PublishedRow(label, unit.scale(row.published), ours, one_more))
+        metric = metrics[str(row.metric)]
+        if metric.base == quantity and int(row.n) > 0:
+            shown = metric
+            ours = Estimate(metric.scale(row.mean), metric.scale(row.low), metric.scale(row.high))
+            one_more = (metric.scale(row.run_low), metric.scale(row.run_high))
+            label = f"{row.variant}, {metric.split}"
+            rows.append(PublishedRow(label, metric.scale(row.published), ours, one_more))
     if not rows:
-        raise ResultsError(f"no variant with a published {quantity} has a finished cell; see `published` in the study.")
-    unit = unit_of(f"test_{quantity}")
-    return PublishedNumbers(f"{quantity} [{unit.value}]", tuple(rows))
+        words = quantity.replace("_", " ")
+        raise ResultsError(f"no variant with a published {words} has a finished cell; see `published` in the study.")
+    return PublishedNumbers(shown.base_axis, shown.digits, tuple(rows))
 
 
-def _curve(mine: pd.DataFrame, variant: str, label: str, split: str, column: str) -> Curve:
-    unit = unit_of(column)
-    by_epoch = (mine[column] * unit.factor).groupby(mine["epoch"])
-    frame = pd.DataFrame({"mean": by_epoch.mean(), "sd": by_epoch.std(), "n": by_epoch.count()})
-    frame = frame[(frame["n"] > 0) & (frame["n"] >= LEAST_SHARE * mine["seed"].nunique())]
-    sd = frame["sd"].fillna(0.0)
-    return Curve(
-        variant=variant,
-        label=label,
-        split=split,
-        epochs=tuple(map(float, frame.index)),
-        mean=tuple(frame["mean"]),
-        low=tuple(frame["mean"] - sd),
-        high=tuple(frame["mean"] + sd),
-        n=tuple(map(int, frame["n"])),
-    )
-
-
-def _is_best_value(cost: float, effect: float, others: Sequence[tuple[str, float, Estimate, str]]) -> bool:
-    return effect > 0 and not any(other <= SAME_COST * cost and it.mean > effect for _, other, it, _ in others)
+def _is_best_value(cost: float, improvement: float, others: Sequence[tuple[float, float]]) -> bool:
+    """Whether it helps, and none of the others (cost, improvement) that costs about as little helps more."""
+    return improvement > 0 and not any(other <= SAME_COST * cost and gain > improvement for other, gain in others)
 
 
 FigureData = Forest | Curves | Pairs | Waterfall | Heat | Costs | PublishedNumbers

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from harness.report.curve_data import Curve, Curves, curves_data
 from harness.report.effect_data import (
     MOST_HEAT_TEXTS,
     Forest,
@@ -22,23 +23,8 @@ from harness.report.effect_data import (
     pairs_data,
     waterfall_data,
 )
-from harness.report.figure_data import (
-    Costs,
-    Curve,
-    Curves,
-    FigureData,
-    PublishedNumbers,
-    costs_data,
-    curves_data,
-    published_data,
-)
-from harness.report.look import (
-    DIVERGING,
-    LIGHT,
-    NEUTRAL,
-    VARIANT_COLOURS,
-    colour_of_verdict,
-)
+from harness.report.figure_data import Costs, FigureData, PublishedNumbers, costs_data, published_data
+from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings, error_bars, estimates, none_or, template
 from harness.report.tables import Tables
 
@@ -48,56 +34,64 @@ SYMBOLS = {"improves": "diamond", "hurts": "square"}
 PAIR_COLOURS = VARIANT_COLOURS[:2]
 
 
-def forest(results: pd.DataFrame, design: str = "", *, metric: str = "test_accuracy") -> go.Figure:
+def forest(results: pd.DataFrame, design: str = "", *, metric: str | None = None) -> go.Figure:
     """Effects of one design (by default the first) with t intervals and every seed as a point."""
     return draw_forest(forest_data(_tables(results, metric), design))
 
 
-def learning_curves(curves: pd.DataFrame, variants: Sequence[str], quantity: str = "loss") -> go.Figure:
-    """Training and validation loss (or `accuracy`) of a few variants, mean and one sd over seeds."""
+def learning_curves(curves: pd.DataFrame, variants: Sequence[str], quantity: str = "") -> go.Figure:
+    """A quantity of a few variants on each split that it was logged on, mean and one sd over seeds.
+
+    Args:
+        quantity: what follows the slash in the names of metrics; by default the first that was logged.
+    """
     return draw_curves(curves_data(curves, variants, quantity))
 
 
-def add_one_against_leave_one_out(results: pd.DataFrame, *, metric: str = "test_accuracy") -> go.Figure:
+def add_one_against_leave_one_out(results: pd.DataFrame, *, metric: str | None = None) -> go.Figure:
     """Each change added to the baseline beside the same change taken out of a combination."""
     return draw_pairs(pairs_data(_tables(results, metric)))
 
 
-def waterfall(results: pd.DataFrame, design: str = "path", *, metric: str = "test_accuracy") -> go.Figure:
+def waterfall(results: pd.DataFrame, design: str = "path", *, metric: str | None = None) -> go.Figure:
     """The steps of a path."""
     return draw_waterfall(waterfall_data(_tables(results, metric), design))
 
 
-def interaction_heatmap(results: pd.DataFrame, *, metric: str = "test_accuracy") -> go.Figure:
+def interaction_heatmap(results: pd.DataFrame, *, metric: str | None = None) -> go.Figure:
     """What each two changes do together beyond the sum of both alone."""
     return draw_heat(heat_data(_tables(results, metric)))
 
 
-def effect_against_cost(results: pd.DataFrame, cost: str = "seconds", *, metric: str = "test_accuracy") -> go.Figure:
-    """Effect against training time, or against `parameters`."""
+def effect_against_cost(results: pd.DataFrame, cost: str = "seconds", *, metric: str | None = None) -> go.Figure:
+    """Effect against training time, or against `parameters` where training notes them."""
     return draw_costs(costs_data(_tables(results, metric), cost))
 
 
-def observed_against_published(results: pd.DataFrame, quantity: str = "accuracy") -> go.Figure:
-    """Our numbers beside the published ones: accuracies, or with `loss` losses."""
-    return draw_published(published_data(_tables(results, "test_accuracy"), quantity))
+def observed_against_published(results: pd.DataFrame, quantity: str = "") -> go.Figure:
+    """Our numbers beside the published ones, on every split.
+
+    Args:
+        quantity: what follows the slash in the names of metrics; by default what the study reports.
+    """
+    return draw_published(published_data(_tables(results), quantity))
 
 
-def _tables(results: pd.DataFrame, metric: str) -> Tables:
+def _tables(results: pd.DataFrame, metric: str | None = None) -> Tables:
     return Tables(results, load_curves=pd.DataFrame, metric=metric)
 
 
 def draw_forest(data: Forest) -> go.Figure:
     figure = _figure(data.axis, height=FRAME_PIXELS + ROW_PIXELS * len(data.rows))
-    points = [(row.label, seed, value, at) for at, row in enumerate(data.rows) for seed, value in row.seeds]
+    marks = [(row.label, seed, value, at) for at, row in enumerate(data.rows) for seed, value in row.seeds]
     figure.add_scatter(
         name="one seed",
-        x=[value for _, _, value, _ in points],
-        y=[at + 0.27 for *_, at in points],
+        x=[value for _, _, value, _ in marks],
+        y=[at + 0.27 for *_, at in marks],
         mode="markers",
         marker={"size": 5, "color": NEUTRAL, "opacity": 0.6},
-        customdata=[(label, seed) for label, seed, *_ in points],
-        hovertemplate="%{customdata[0]}<br>seed %{customdata[1]}: %{x:+.2f}<extra></extra>",
+        customdata=[(label, seed) for label, seed, *_ in marks],
+        hovertemplate=f"%{{customdata[0]}}<br>seed %{{customdata[1]}}: %{{x:+.{data.digits}f}}<extra></extra>",
     )
     for name in ("improves", "hurts", "not supported"):
         at = [index for index, row in enumerate(data.rows) if _group(row.verdict) == name]
@@ -108,30 +102,30 @@ def draw_forest(data: Forest) -> go.Figure:
                 y=at,
                 **estimates(found, colour_of_verdict(name), SYMBOLS.get(name, "circle")),
                 customdata=[(data.rows[index].label, data.rows[index].verdict) for index in at],
-                hovertemplate="%{customdata[0]}: %{x:+.2f}<br>%{customdata[1]}<extra></extra>",
+                hovertemplate=f"%{{customdata[0]}}: %{{x:+.{data.digits}f}}<br>%{{customdata[1]}}<extra></extra>",
             )
     figure.update_xaxes(autorangeoptions={"include": 0})  # an effect is read against none
     return _with_rows(figure, [row.label for row in data.rows])
 
 
 def draw_curves(data: Curves) -> go.Figure:
-    figure = _figure("epoch", data.axis, height=360).update_yaxes(zeroline=False)
+    figure = _figure(data.x_axis, data.axis, height=360).update_yaxes(zeroline=False)
     for curve in data.curves:
         _draw_band(figure, curve, data.colours[curve.variant])
     for curve in data.curves:
-        dash = "dot" if curve.split == "training" else "solid"
         figure.add_scatter(
             name=f"{curve.label}, {curve.split}",
-            x=curve.epochs,
+            x=curve.x,
             y=curve.mean,
-            mode="lines" if len(curve.epochs) > 1 else "markers",
-            line={"color": data.colours[curve.variant], "width": 2, "dash": dash},
+            mode="lines" if len(curve.x) > 1 else "markers",
+            line={"color": data.colours[curve.variant], "width": 2, "dash": curve.dash},
             customdata=curve.n,
-            hovertemplate="epoch %{x:g}: %{y:.3f} (%{customdata} seeds)<extra>%{fullData.name}</extra>",
+            hovertemplate=f"{data.x_axis} %{{x:g}}: %{{y:.{max(data.digits, 3)}f}} (%{{customdata}} seeds)"
+            "<extra>%{fullData.name}</extra>",
         )
-    for variant, epoch in data.best.items():
+    for variant, place in data.best.items():
         line = {"color": data.colours[variant], "width": 1, "dash": "dash"}
-        figure.add_vline(x=epoch, line=line, layer="below")
+        figure.add_vline(x=place, line=line, layer="below")
     return figure
 
 
@@ -144,7 +138,7 @@ def draw_pairs(data: Pairs) -> go.Figure:
             y=[at + shift for at in range(len(data.rows))],
             **estimates([(row.added, row.left_out)[index] for row in data.rows], PAIR_COLOURS[index], symbol),
             customdata=[row.label for row in data.rows],
-            hovertemplate="%{customdata}: %{x:+.2f}<extra>%{fullData.name}</extra>",
+            hovertemplate=f"%{{customdata}}: %{{x:+.{data.digits}f}}<extra>%{{fullData.name}}</extra>",
         )
     figure.update_xaxes(autorangeoptions={"include": 0})
     return _with_rows(figure, [row.label for row in data.rows])
@@ -157,7 +151,7 @@ def draw_waterfall(data: Waterfall) -> go.Figure:
         y=[0],
         mode="markers",
         marker={"size": 10, "color": NEUTRAL, "symbol": "line-ns", "line": {"width": 3, "color": NEUTRAL}},
-        hovertemplate=f"{data.start}: %{{x:.2f}}<extra></extra>",
+        hovertemplate=f"{data.start}: %{{x:.{data.digits}f}}<extra></extra>",
         showlegend=False,
     )
     for at, step in enumerate(data.steps, start=1):
@@ -172,11 +166,11 @@ def draw_waterfall(data: Waterfall) -> go.Figure:
         marker={"color": [colour_of_verdict(step.verdict) for step in data.steps]},
         error_x=error_bars([step.effect for step in data.steps]) | {"color": NEUTRAL, "width": 3},
         customdata=[(step.label, step.effect.mean, step.after, step.verdict) for step in data.steps],
-        hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f}, to %{customdata[2]:.2f}<br>"
-        "%{customdata[3]}<extra></extra>",
+        hovertemplate=f"%{{customdata[0]}}: %{{customdata[1]:+.{data.digits}f}}, to %{{customdata[2]:.{data.digits}f}}"
+        "<br>%{customdata[3]}<extra></extra>",
         showlegend=False,
     )  # fmt: skip
-    labels = [data.start, *(f"{step.label}  <b>{step.effect.mean:+.2f}</b>" for step in data.steps)]
+    labels = [data.start, *(f"{step.label}  <b>{step.effect.mean:+.{data.digits}f}</b>" for step in data.steps)]
     return _with_rows(figure, labels)
 
 
@@ -192,13 +186,13 @@ def draw_heat(data: Heat) -> go.Figure:
         y=data.changes[1:],
         zmin=-largest,
         zmax=largest,
-        colorscale=[list(stop) for stop in DIVERGING],
+        colorscale=[list(stop) for stop in diverging(data.is_maximized)],
         xgap=2,
         ygap=2,
         text=_heat_texts(data, values)[1:],
         texttemplate="%{text}",
         customdata=[line[:-1] for line in data.verdicts[1:]],
-        hovertemplate="%{y} and %{x}: %{z:+.2f}<br>%{customdata}<extra></extra>",
+        hovertemplate=f"%{{y}} and %{{x}}: %{{z:+.{data.digits}f}}<br>%{{customdata}}<extra></extra>",
         hoverongaps=False,
         colorbar={"title": {"text": data.axis, "side": "top"}, "orientation": "h", "y": 1, "yanchor": "bottom",
                   "thickness": 10, "len": 0.8, "outlinewidth": 0},
@@ -213,7 +207,7 @@ def _heat_texts(data: Heat, values: Sequence[Sequence[float]]) -> list[list[str]
     is_small = len(data.changes) <= MOST_HEAT_TEXTS
     return [
         [
-            f"{value:+.2f}" if value == value and (is_small or verdict in SYMBOLS) else ""
+            f"{value:+.{data.digits}f}" if value == value and (is_small or verdict in SYMBOLS) else ""
             for value, verdict in zip(line, verdicts, strict=False)
         ]
         for line, verdicts in zip(values, data.verdicts, strict=True)
@@ -222,25 +216,26 @@ def _heat_texts(data: Heat, values: Sequence[Sequence[float]]) -> list[list[str]
 
 def draw_costs(data: Costs) -> go.Figure:
     figure = _figure(data.cost_axis, data.axis, height=380)
-    costs = [point.cost for point in data.points]
+    costs = [mark.cost for mark in data.rows]
+    # Away from zero and to the left of a best value there is no point, by definition; but there may be the edge.
+    outwards = "top" if data.is_maximized else "bottom"
     near_the_edge = min(costs) * (max(costs) / min(costs)) ** 0.25
     for name in ("improves", "hurts", "not supported"):
-        points = [point for point in data.points if _group(point.verdict) == name]
-        if points:
+        marks = [mark for mark in data.rows if _group(mark.verdict) == name]
+        if marks:
             figure.add_scatter(
                 name=name if name == "not supported" else f"{name} (Holm, .05)",
-                x=[point.cost for point in points],
-                y=[point.effect.mean for point in points],
-                error_y=error_bars([point.effect for point in points]),
+                x=[mark.cost for mark in marks],
+                y=[mark.effect.mean for mark in marks],
+                error_y=error_bars([mark.effect for mark in marks]),
                 mode="markers+text",
                 marker={"size": 9, "color": colour_of_verdict(name), "symbol": SYMBOLS.get(name, "circle")},
-                text=[point.label if point.is_best_value else "" for point in points],
-                # Up and to the left of a best value there is no point, by definition; but there may be the edge.
-                textposition=["top right" if point.cost < near_the_edge else "top left" for point in points],
+                text=[mark.label if mark.is_best_value else "" for mark in marks],
+                textposition=[f"{outwards} {'right' if mark.cost < near_the_edge else 'left'}" for mark in marks],
                 textfont={"size": 11},
                 cliponaxis=False,
-                customdata=[point.label for point in points],
-                hovertemplate="%{customdata}: %{y:+.2f} at ×%{x:.2f}<extra></extra>",
+                customdata=[mark.label for mark in marks],
+                hovertemplate=f"%{{customdata}}: %{{y:+.{data.digits}f}} at ×%{{x:.2f}}<extra></extra>",
             )
     figure.update_xaxes(type="log", **doublings(costs))
     return figure
@@ -263,7 +258,7 @@ def draw_published(data: PublishedNumbers) -> go.Figure:
         y=[at for at, _ in rows],
         **estimates([row.ours for _, row in rows], VARIANT_COLOURS[0], "circle"),
         customdata=[row.label for _, row in rows],
-        hovertemplate="%{customdata}: ours %{x:.2f}<extra></extra>",
+        hovertemplate=f"%{{customdata}}: ours %{{x:.{data.digits}f}}<extra></extra>",
     )
     figure.add_scatter(
         name="published",
@@ -272,7 +267,7 @@ def draw_published(data: PublishedNumbers) -> go.Figure:
         mode="markers",
         marker={"size": 10, "color": VARIANT_COLOURS[4], "symbol": "x"},
         customdata=[row.label for _, row in rows],
-        hovertemplate="%{customdata}: published %{x:.2f}<extra></extra>",
+        hovertemplate=f"%{{customdata}}: published %{{x:.{data.digits}f}}<extra></extra>",
     )
     return _with_rows(figure, [row.label for row in data.rows])
 
@@ -305,7 +300,7 @@ def _draw_band(figure: go.Figure, curve: Curve, colour: str) -> None:
         return
     red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     figure.add_scatter(
-        x=[*curve.epochs, *reversed(curve.epochs)],
+        x=[*curve.x, *reversed(curve.x)],
         y=[*curve.high, *reversed(curve.low)],
         fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.18)",

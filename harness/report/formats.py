@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from harness.report.display import GRIDS, Grid
 from harness.report.tables import TABLES, Tables, records
+from harness.stats.values import PARAMETERS
 from harness.store.load import RESULT_DTYPES
+from harness.store.result import RESULT_COLUMNS
 
 SUFFIXES: Mapping[str, str] = {
     "csv": ".csv", "parquet": ".parquet", "json": ".json", "markdown": ".md", "latex": ".tex", "html": ".html",
@@ -36,10 +39,19 @@ _TEXTS = (
     "outcomes",
     "summary",
     "source",
+    "goal",
+    "unit",
+    "counted_in",
+    "gap_of",
+    "change_of",
+    "precision",
+    "data_fingerprint",
 )
-CSV_DTYPES: Mapping[str, str] = {
-    name: dtype for name, dtype in RESULT_DTYPES.items() if dtype not in ("float64", "int64")
-} | dict.fromkeys(_TEXTS, "str")
+CSV_DTYPES: Mapping[str, str] = (
+    {name: dtype for name, dtype in RESULT_DTYPES.items() if dtype not in ("float64", "int64")}
+    | dict.fromkeys(_TEXTS, "str")
+    | {PARAMETERS: "Int64"}
+)
 
 
 def export_table(tables: Tables, name: str, form: str) -> bytes:
@@ -77,14 +89,39 @@ def write_frame(frame: pd.DataFrame, form: str) -> bytes:
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
-    """Reads an exported csv back: text columns as text, whatever they spell; an empty number is NaN."""
-    columns = pd.read_csv(path, nrows=0).columns
-    return pd.read_csv(
+    """Reads an exported csv back: text columns as text, whatever they spell; an empty number is NaN.
+
+    What a trainer noted of its cells has the type that its column spells; parquet keeps the one that it had.
+    """
+    columns = list(pd.read_csv(path, nrows=0).columns)
+    facts = _facts(columns)
+    dtypes = {name: CSV_DTYPES[name] for name in columns if name in CSV_DTYPES} | dict.fromkeys(facts, "str")
+    table = pd.read_csv(
         path,
         keep_default_na=False,
-        na_values={name: [""] for name in columns if CSV_DTYPES.get(name) != "str"},
-        dtype={name: CSV_DTYPES[name] for name in columns if name in CSV_DTYPES},
+        na_values={name: [""] for name in columns if dtypes.get(name) != "str"},
+        dtype=dtypes,
     )
+    return table.assign(**{name: _typed(table[name]) for name in facts})
+
+
+def _facts(columns: Sequence[str]) -> list[str]:
+    """The columns of a table of cells whose types are the trainer's own."""
+    if not set(RESULT_COLUMNS) <= set(columns):
+        return []
+    return [name for name in columns if "/" not in name and name not in RESULT_COLUMNS and name not in CSV_DTYPES]
+
+
+def _typed(texts: "pd.Series[str]") -> "pd.Series[Any]":
+    """Whole numbers, numbers, truth values or texts, whichever all of them spell; an empty one is missing."""
+    known = texts[texts != ""]
+    if len(known) and known.isin(["True", "False"]).all():
+        return texts.map({"True": True, "False": False}).astype("boolean")
+    numbers = pd.to_numeric(known, errors="coerce")
+    if not len(known) or numbers.isna().any():
+        return texts
+    is_whole = known.str.fullmatch(r"-?\d+").all()
+    return numbers.reindex(texts.index).astype("Int64" if is_whole else "float64")
 
 
 def write_grids(grids: Sequence[Grid], form: str) -> bytes:

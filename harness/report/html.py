@@ -66,9 +66,9 @@ def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
         .from_string(_part("page.html.j2"))
         .render(
             version=version("harness"),
-            study=manifest["study"],
-            title=manifest["title"],
-            profile=manifest["profile"],
+            study=manifest.study,
+            title=manifest.title,
+            profile=manifest.profile,
             facts=_facts(tables),
             headline=f"{first}." if more else first,
             more=more,
@@ -113,6 +113,8 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
     def listed(grids: Sequence[Grid]) -> list[Block]:
         return [_table(grid) for grid in grids if grid.rows]
 
+    overfitting = _told(tables, "overfitting")
+    curves_title = "Learning curves" + " and over-fitting" * bool(overfitting)
     parts = [
         ("effects", "Effects", of_kinds()),
         ("leave-one-out", "Inside the full combination", [*of_kinds("leave-one-out"), *drawn("add-one-against")]),
@@ -122,7 +124,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
             "Acting together",
             [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds(*TOGETHER)],
         ),
-        ("curves", "Learning curves and over-fitting", [*drawn("curves"), *listed(GRIDS["overfitting"](tables))]),
+        ("curves", curves_title, [*drawn("curves"), *listed(overfitting)]),
         ("cost", "Cost", drawn("cost")),
         ("published", "Published numbers", [*drawn("published"), *listed(GRIDS["published"](tables))]),
         ("variants", "Every variant and seed", listed([*GRIDS["variants"](tables), _seeds(tables)])),
@@ -132,14 +134,17 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
 
 def _acting_together(tables: Tables) -> list[Grid]:
     """Interactions, Shapley values and average effects, where the designs for them have run."""
-    grids: list[Grid] = []
     kinds = {family.kind for family in tables.families.values()}
-    for name in ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional"} else [])):
-        try:
-            grids += GRIDS[name](tables)
-        except ResultsError:  # said among the figures that are left out
-            continue
-    return grids
+    names = ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional"} else []))
+    return [grid for name in names for grid in _told(tables, name)]
+
+
+def _told(tables: Tables, name: str) -> Sequence[Grid]:
+    """A table, where these results have it; what is missing is said among the figures that are left out."""
+    try:
+        return GRIDS[name](tables)
+    except ResultsError:
+        return []
 
 
 def _seeds(tables: Tables) -> Grid:

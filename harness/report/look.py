@@ -11,8 +11,8 @@ NEUTRAL = "#808790"
 UP, DOWN = "#2f7fc1", "#d55e00"
 # The baseline is neutral; the others follow in this order.
 VARIANT_COLOURS: tuple[str, ...] = ("#009e73", "#b5629a", "#b8780a", "#2f7fc1", "#d55e00", "#6f6fd0")
-# Interactions: orange below zero, white in the middle, blue above (ColorBrewer PuOr's ends, adjusted).
-DIVERGING: tuple[tuple[float, str], ...] = ((0.0, "#b35806"), (0.5, "#f5f5f2"), (1.0, "#2166ac"))
+# Interactions: orange for worse than zero, white in the middle, blue for better (ColorBrewer PuOr's ends, adjusted).
+_DIVERGING: tuple[tuple[float, str], ...] = ((0.0, "#b35806"), (0.5, "#f5f5f2"), (1.0, "#2166ac"))
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
 
@@ -33,6 +33,15 @@ DARK = Theme(paper="#14171c", ink="#e4e7eb", faint="#a3adb8", grid="#333a44")
 def colour_of_verdict(verdict: str) -> str:
     """Blue and orange for what the corrected test supports, grey for everything else."""
     return {"improves": UP, "hurts": DOWN}.get(verdict, NEUTRAL)
+
+
+def diverging(is_maximized: bool) -> tuple[tuple[float, str], ...]:
+    """The scale of interactions, from the lowest number to the highest: what is better is blue.
+
+    Args:
+        is_maximized: whether more is better.
+    """
+    return _DIVERGING if is_maximized else tuple((1 - stop, colour) for stop, colour in reversed(_DIVERGING))
 
 
 def variant_colours(variants: Iterable[str]) -> Mapping[str, str]:

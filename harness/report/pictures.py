@@ -13,9 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from harness.report.curve_data import SOLID, Curves
 from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
-from harness.report.figure_data import Costs, Curves, FigureData, PublishedNumbers
-from harness.report.look import DIVERGING, LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict
+from harness.report.figure_data import Costs, FigureData, PublishedNumbers
+from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings
 
 WIDTH_INCHES = 7.0
@@ -23,6 +24,7 @@ ROW_INCHES = 0.27
 FRAME_INCHES = 1.1
 DPI = 150
 MARKERS = {"improves": "D", "hurts": "s"}
+LINES = {SOLID: "-", "dot": ":", "dash": "--", "dashdot": "-."}  # plotly's words for dashes, and matplotlib's
 
 
 def png(data: FigureData) -> bytes:
@@ -35,14 +37,14 @@ def png(data: FigureData) -> bytes:
             figure, axes = _rows_figure([row.label for row in data.rows], data.axis)
             _pairs(axes, data)
         case Waterfall():
-            labels = [data.start, *(f"{step.label}  {step.effect.mean:+.2f}" for step in data.steps)]
+            labels = [data.start, *(f"{step.label}  {step.effect.mean:+.{data.digits}f}" for step in data.steps)]
             figure, axes = _rows_figure(labels, data.axis, zero=False)
             _waterfall(axes, data)
         case PublishedNumbers():
             figure, axes = _rows_figure([row.label for row in data.rows], data.axis, zero=False)
             _published(axes, data)
         case Curves():
-            figure, axes = _figure(4.0, "epoch", data.axis)
+            figure, axes = _figure(4.0, data.x_axis, data.axis)
             _curves(axes, data)
         case Costs():
             figure, axes = _figure(4.2, data.cost_axis, data.axis)
@@ -93,26 +95,27 @@ def _published(axes: Axes, data: PublishedNumbers) -> None:
 
 def _curves(axes: Axes, data: Curves) -> None:
     for curve in data.curves:
-        colour, style = data.colours[curve.variant], ":" if curve.split == "training" else "-"
-        axes.fill_between(curve.epochs, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
-        marker = "o" if len(curve.epochs) == 1 else ""
+        colour, style = data.colours[curve.variant], LINES.get(curve.dash, "-.")
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
+        marker = "o" if len(curve.x) == 1 else ""
         label = f"{curve.label}, {curve.split}"
-        axes.plot(curve.epochs, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
-    for variant, epoch in data.best.items():
-        axes.axvline(epoch, color=data.colours[variant], lw=1, ls="--")
+        axes.plot(curve.x, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
+    for variant, place in data.best.items():
+        axes.axvline(place, color=data.colours[variant], lw=1, ls="--")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
 
 
 def _costs(axes: Axes, data: Costs) -> None:
-    for point in data.points:
+    for point in data.rows:
         bars = [[point.effect.mean - point.effect.low], [point.effect.high - point.effect.mean]]
         marker, colour = MARKERS.get(point.verdict, "o"), colour_of_verdict(point.verdict)
         axes.errorbar([point.cost], [point.effect.mean], yerr=bars, fmt=marker, color=colour, ms=5, lw=1.2)
         if point.is_best_value:
             place = (point.cost, point.effect.mean)
-            axes.annotate(point.label, place, xytext=(4, 4), textcoords="offset points", fontsize=8, color=LIGHT.ink)
-    _legend(axes, *_verdicts({point.verdict for point in data.points}))
-    ticks = doublings([point.cost for point in data.points])
+            offset = (4, 4 if data.is_maximized else -10)
+            axes.annotate(point.label, place, xytext=offset, textcoords="offset points", fontsize=8, color=LIGHT.ink)
+    _legend(axes, *_verdicts({point.verdict for point in data.rows}))
+    ticks = doublings([point.cost for point in data.rows])
     axes.set_xscale("log", base=2)
     axes.set_xlim(*(10**end for end in ticks["range"]))
     axes.set_xticks(ticks["tickvals"], ticks["ticktext"])
@@ -124,17 +127,17 @@ def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
     below = [[value if x < y else math.nan for x, value in enumerate(line[:-1])] for y, line in enumerate(data.values)]
     values = below[1:]
     largest = max((abs(value) for line in values for value in line if value == value), default=1.0)
-    colours = LinearSegmentedColormap.from_list("interaction", DIVERGING)
-    image = axes.imshow(values, cmap=colours, vmin=-largest, vmax=largest, aspect="auto")
+    colours = LinearSegmentedColormap.from_list("interaction", diverging(data.is_maximized))
+    drawn = axes.imshow(values, cmap=colours, vmin=-largest, vmax=largest, aspect="auto")
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             if value == value and (size <= MOST_HEAT_TEXTS or data.verdicts[y + 1][x] in MARKERS):
                 ink = "white" if abs(value) > 0.6 * largest else LIGHT.ink
-                axes.text(x, y, f"{value:+.2f}", ha="center", va="center", fontsize=7, color=ink)
+                axes.text(x, y, f"{value:+.{data.digits}f}", ha="center", va="center", fontsize=7, color=ink)
     axes.set_xticks(range(size - 1), data.changes[:-1], rotation=60, ha="right")
     axes.set_yticks(range(size - 1), data.changes[1:])
     axes.grid(visible=False)
-    figure.colorbar(image, ax=axes, label=data.axis, shrink=0.8)
+    figure.colorbar(drawn, ax=axes, label=data.axis, shrink=0.8)
 
 
 def _figure(height: float, x: str, y: str) -> tuple[Figure, Axes]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import ABSENT, Metric
 from harness.report.tables import Family, rows_of
-from harness.report.units import ABSENT, Unit, format_factor, format_p, format_seconds, format_share, unit_of
+from harness.report.wording import format_factor, format_p, format_seconds, format_share
+from harness.stats.effect import metric_of_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,22 @@ def effect_rows(family: Family, variants: pd.DataFrame) -> list[EffectRow]:
     """
     if family.effects.empty:
         return []
-    unit = unit_of(str(family.effects["metric"].iloc[0]))
+    metric = metric_of_row(family.effects.iloc[0])
     by_name = {row.variant: row for row in rows_of(variants)}
     first = family.full or family.reference or next(iter(family.sides.values()))[1]
-    rows = [_reference_row(by_name[first], unit)]
+    rows = [_reference_row(by_name[first], metric)]
     for effect in rows_of(family.effects):
         variant, reference = family.sides[str(effect.variant)]
         shown = by_name[reference if family.full else variant]
-        rows.append(_effect_row(effect, shown, by_name[first].seconds, unit))
+        rows.append(_effect_row(effect, shown, by_name[first].seconds, metric))
     return rows
 
 
-def _reference_row(row: Any, unit: Unit) -> EffectRow:
+def _reference_row(row: Any, metric: Metric) -> EffectRow:
     return EffectRow(
         change=row.variant,
         n=f"{row.n_ok}/{row.n}",
-        value=unit.format_spread(row.mean, row.sd),
+        value=metric.format_spread(row.mean, row.sd),
         effect=ABSENT,
         p=ABSENT,
         p_holm=ABSENT,
@@ -71,7 +73,7 @@ def _reference_row(row: Any, unit: Unit) -> EffectRow:
     )
 
 
-def _effect_row(effect: Any, shown: Any, reference_seconds: float, unit: Unit) -> EffectRow:
+def _effect_row(effect: Any, shown: Any, reference_seconds: float, metric: Metric) -> EffectRow:
     is_inferred = effect.n > 1
     cost = format_seconds(shown.seconds)
     if shown.seconds == shown.seconds and reference_seconds > 0:
@@ -79,8 +81,8 @@ def _effect_row(effect: Any, shown: Any, reference_seconds: float, unit: Unit) -
     return EffectRow(
         change=str(effect.variant),
         n=f"{shown.n_ok}/{shown.n}",
-        value=unit.format_spread(shown.mean, shown.sd),
-        effect=unit.format_estimate(effect.mean, effect.low, effect.high),
+        value=metric.format_spread(shown.mean, shown.sd),
+        effect=metric.format_estimate(effect.mean, effect.low, effect.high),
         p=format_p(effect.p),
         p_holm=format_p(effect.p_holm),
         p_improve=format_share(effect.p_improve) if is_inferred else ABSENT,

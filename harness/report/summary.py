@@ -6,25 +6,27 @@ from typing import Any
 import pandas as pd
 
 from harness.report.tables import Tables, rows_of
-from harness.report.units import format_seconds
+from harness.report.wording import format_seconds
 from harness.stats.overview import comparability_problems
-from harness.stats.sentences import report_line
+from harness.stats.sentences import CHECKPOINT_RULE, VARIED, report_line
 from harness.stats.wording import describe_cells, describe_seeds
-from harness.trainers.images.settings import flatten
+from harness.trees import flatten
+
+AUTO = "auto"  # a setting that means what the machine makes of it, so that it cannot differ from what was declared
 
 
 def warnings(tables: Tables) -> list[str]:
     """What the reader must know before any number: smallness, missing cells, mixed conditions; a sentence each."""
     found = []
     manifest = tables.manifest
-    if manifest["exploratory"]:
+    if manifest.exploratory:
         found.append(
-            f"Exploratory: the profile {manifest['profile']!r} is too small for conclusions. It shows what to run in "
+            f"Exploratory: the profile {manifest.profile!r} is too small for conclusions. It shows what to run in "
             "full, not what to claim."
         )
     found += _missing(tables.variants)
     found += comparability_problems(tables.results)
-    found += [f"{note[:1].upper()}{note[1:]}" for note in manifest["notes"]]
+    found += [f"{note[:1].upper()}{note[1:]}" for note in manifest.notes]
     return found
 
 
@@ -42,9 +44,9 @@ def _missing(variants: pd.DataFrame) -> list[str]:
 
 def deviations(tables: Tables) -> str:
     """In which settings this run's baseline differs from the study's as declared; empty where in none."""
-    used = flatten(tables.manifest["baseline"])
-    declared = flatten(tables.manifest.get("declared", tables.manifest["baseline"]))
-    names = [name for name in {**declared, **used} if name != "training.precision"]
+    used = flatten(tables.manifest.baseline)
+    declared = flatten(tables.manifest.declared or tables.manifest.baseline)
+    names = [name for name in {**declared, **used} if declared.get(name) != AUTO]
     differing = [name for name in names if declared.get(name) != used.get(name)]
     return "; ".join(f"{name} {_said(used, name)} instead of {_said(declared, name)}" for name in differing)
 
@@ -60,7 +62,8 @@ def methods(tables: Tables) -> str:
     if family is None:
         return ""
     change = tables.headline.variant or str(family.effects["variant"].iloc[0])
-    return report_line(family.effects, change, tables.results, unit="points")
+    rule, varied = tables.manifest.checkpoint_rule or CHECKPOINT_RULE, tables.manifest.varied or VARIED
+    return report_line(family.effects, change, tables.results, checkpoint_rule=rule, varied=varied)
 
 
 def provenance(tables: Tables) -> list[tuple[str, str]]:
@@ -71,21 +74,46 @@ def provenance(tables: Tables) -> list[tuple[str, str]]:
     commits = finished["commit"].astype(str).str.slice(0, 12).replace("", "none")
     commits = commits + finished["dirty"].map({True: " with uncommitted edits", False: ""}).astype(str)
     rows = [
-        ("study run", f"{manifest['id']} (profile {manifest['profile']})"),
-        ("command", manifest["command"]),
+        ("study run", f"{manifest.id} (profile {manifest.profile})"),
+        ("command", manifest.command),
         ("cells", f"{len(finished)} of {len(cells)} finished"),
         ("seeds", describe_seeds(sorted(results["seed"].unique()))),
         ("cost", f"{format_seconds(float(cells['seconds'].sum()))} of training"),
         ("device", _listed(finished["device"])),
-        ("precision, threads", _listed(finished["precision"] + ", " + finished["threads"].astype(str))),
+        *_noted(finished, "precision", "threads"),
         ("versions", _listed(finished["versions"])),
         ("commit", _listed(commits)),
-        ("data fingerprint", _listed(finished["data_fingerprint"])),
+        *_noted(finished, "data_fingerprint"),
+        *_code(tables),
         ("last cell finished", max(finished["finished_at"], default="")),
     ]
     if differing := deviations(tables):
         rows.append(("differs from the study as declared", differing))
     return [(name, value or "none recorded") for name, value in rows]
+
+
+def _code(tables: Tables) -> list[tuple[str, str]]:
+    """Of training that is not the harness's own: which code, and what `harness try` found of it."""
+    code = tables.manifest.fingerprints.get("sources")
+    if code is None:
+        return [("training, as tried", "; ".join(tables.tried))] if tables.tried else []
+    pinned = code.removeprefix("pinned:")
+    said = (
+        code if pinned == code else f"pinned as {pinned!r} by the study itself: edits of the code were not looked for"
+    )
+    return [
+        ("sources", said),
+        ("training, as tried", "; ".join(tables.tried) or "not tried: `harness try` was not run"),
+    ]
+
+
+def _noted(finished: pd.DataFrame, *facts: str) -> list[tuple[str, str]]:
+    """One line for the facts that training noted of its cells; none where it noted none of them."""
+    noted = [name for name in facts if name in finished.columns]
+    if not noted:
+        return []
+    said = finished[noted].astype("str").agg(", ".join, axis="columns") if len(finished) else pd.Series(dtype="str")
+    return [(", ".join(noted).replace("_", " "), _listed(said))]
 
 
 def _listed(column: "pd.Series[str]") -> str:

@@ -1,6 +1,6 @@
 """The tables of one study run, each built once from its results: effects by design, variants, published numbers, ...
 
-Frames for machines: accuracies are fractions, losses nats, a NaN where there is no number. How they are written for
+Frames for machines: numbers of metrics as they were logged, a NaN where there is no number. How they are written for
 people is in `display.py`, how they become files in `formats.py`; no statistic is computed here.
 """
 
@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import ResultsError
+from harness.metrics import Metric, Metrics
+from harness.plan.manifest import Manifest
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
 from harness.stats.effect import Contrast
@@ -22,7 +24,8 @@ from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
 from harness.stats.overview import summary
 from harness.stats.published import compare_published
-from harness.stats.values import METRICS, metric_values
+from harness.stats.values import PARAMETERS, metric_values
+from harness.store.load import metrics_of
 from harness.study.designs.registry import DESIGNS
 
 EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
@@ -69,8 +72,9 @@ class Tables:
     Args:
         results: as `load_results` gives them, with `.attrs["manifest"]`.
         load_curves: gives the frame of `harness.store.load.curves_table`; called once, when a table needs it.
-        metric: what the effects are of; the variants are chosen by its validation twin.
+        metric: name of what the effects and the variants are of; by default what the study reports.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
+        tried: what `harness try` found of its training, a sentence each.
 
     Raises:
         ResultsError: from any frame: an unknown metric, or one that no finished cell has.
@@ -78,13 +82,23 @@ class Tables:
 
     results: pd.DataFrame
     load_curves: Callable[[], pd.DataFrame]
-    metric: str = "test_accuracy"
+    metric: str | None = None
     confirmations: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
-        manifest: Mapping[str, Any] = self.results.attrs["manifest"]
+    def manifest(self) -> Manifest:
+        manifest: Manifest = self.results.attrs["manifest"]
         return manifest
+
+    @property
+    def metrics(self) -> Metrics:
+        return metrics_of(self.results)
+
+    @property
+    def subject(self) -> Metric:
+        """What the effects and the variants are of."""
+        return self.metrics[self.metric or self.metrics.report]
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -97,7 +111,7 @@ class Tables:
 
     @cached_property
     def headline(self) -> Headline:
-        """The biggest single improvement: picked by validation, reported on `metric`."""
+        """The biggest single improvement in `subject`; `chooser` says by which metric it is picked."""
         return headline(self.results, self.main_family, self.metric)
 
     @property
@@ -114,10 +128,10 @@ class Tables:
     def variants(self) -> pd.DataFrame:
         """A row per variant in the order of the plan: n_ok of n, mean, sd, cost, and what it is in words."""
         frame = summary(self.results, metric=self.metric).set_index("variant")
-        summaries = {it["name"]: it["summary"] for it in self.manifest["variants"]}
+        summaries = {it.name: it.summary for it in self.manifest.variants}
         frame = frame.reindex([name for name in summaries if name in frame.index]).reset_index()
         frame = frame.assign(summary=frame["variant"].map(summaries))
-        return frame.astype({"summary": "str", "outcomes": "str", "changes": "str", "parameters": "Int64"})
+        return frame.astype({"summary": "str", "outcomes": "str", "changes": "str", PARAMETERS: "Int64"})
 
     @cached_property
     def published(self) -> pd.DataFrame:
@@ -155,29 +169,29 @@ class Tables:
 
     @property
     def _factorial_changes(self) -> list[str]:
-        held = {it["name"]: it["changes"] for it in self.manifest["variants"]}
+        held = {it.name: it.changes for it in self.manifest.variants}
         sides = self.families["factorial"].sides.values() if "factorial" in self.families else []
         return sorted({change for variant, _ in sides for change in held[variant]})
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"metric": self.metric, "exploratory": bool(self.manifest["exploratory"])}
+        return {"metric": self.metric, "exploratory": self.manifest.exploratory}
 
 
 # The names of the tables: properties of `Tables`, and names of files.
 TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
 
 
-def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Family]:
+def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Family]:
     """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none.
 
     Single changes come first, and then the other designs in their documented order, whichever ran first.
     """
-    manifest = results.attrs["manifest"]
+    manifest: Manifest = results.attrs["manifest"]
     values = metric_values(results, metric)
     sides: dict[str, dict[str, tuple[str, str]]] = {}
-    for it in manifest["comparisons"]:
-        sides.setdefault(it["design"], {})[it["label"]] = (it["variant"], it["reference"])
+    for it in manifest.comparisons:
+        sides.setdefault(it.design, {})[it.label] = (it.variant, it.reference)
     found = {}
     for design, pairs in sorted(sides.items(), key=_rank):
         contrasts = [
@@ -185,7 +199,7 @@ def families(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, 
             for label, (variant, reference) in pairs.items()
         ]
         # The steps of a greedy path were chosen by the very results that are tested.
-        exploratory = bool(manifest["exploratory"]) or design == "path:greedy"
+        exploratory = manifest.exploratory or design == "path:greedy"
         frame = measure_family(values, contrasts, alpha=0.05, delta=0.0, exploratory=exploratory)
         if not design.startswith("path"):
             frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
@@ -211,41 +225,57 @@ def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(EFFECTS_TABLE_COLUMNS)]
 
 
-def headline(results: pd.DataFrame, family: Family | None, metric: str) -> Headline:
-    """The biggest improvement of one design, in percentage points, picked by validation."""
+def headline(results: pd.DataFrame, family: Family | None, metric: str | None = None) -> Headline:
+    """The biggest improvement of one design in a metric, picked by another one where there is one to pick by."""
     if family is None:
-        return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)), unit="points")
-    validation = metric.replace("test_", "val_")
-    chosen_by = None
-    if validation != metric and validation in METRICS and results[validation].notna().any():
-        chosen_by = families(results, validation)[family.design].effects
-    return biggest_improvement(family.effects, chosen_by=chosen_by, unit="points")
+        return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)))
+    metrics = metrics_of(results)
+    picked_by = chooser(metrics, metrics[metric or metrics.report])
+    if picked_by is None or not results[picked_by.name].notna().any():
+        return biggest_improvement(family.effects)
+    return biggest_improvement(family.effects, chosen_by=families(results, picked_by.name)[family.design].effects)
+
+
+def chooser(metrics: Metrics, metric: Metric) -> Metric | None:
+    """The metric by which the biggest improvement in another one is picked, so that the number used to choose is not
+    the number reported; None where a metric speaks for itself.
+
+    For the metric that the study reports it is the one that selects, for the others of that split their twins.
+    """
+    if metric == metrics.reporting:
+        found: Metric | None = metrics.selecting
+    elif metric.split == metrics.reporting.split:
+        found = metrics.twin(metric, metrics.selecting.split)
+    else:
+        found = None
+    return None if found == metric else found
 
 
 def published_table(results: pd.DataFrame) -> pd.DataFrame:
     """Ours against each published number of the study; a variant that has not run has n = 0 and no numbers of ours."""
     finished = results[results["status"] == "finished"]
     rows = []
-    for it in results.attrs["manifest"].get("published", []):
-        row: dict[str, Any] = {"variant": it["variant"], "metric": it["metric"], "source": it["source"]}
-        row |= {"published": it["value"], "n": 0}
+    manifest: Manifest = results.attrs["manifest"]
+    for it in manifest.published:
+        row: dict[str, Any] = {"n": 0}
         mine = finished[finished["variant"] == it["variant"]]
         if mine[it["metric"]].notna().any():
             compared = compare_published(mine, it["variant"], it["value"], metric=it["metric"])
             row |= {name: getattr(compared, name) for name in PUBLISHED_COLUMNS if hasattr(compared, name)}
-        rows.append(row)
+        named = {"variant": it["variant"], "metric": it["metric"], "source": it["source"], "published": it["value"]}
+        rows.append(row | named)
     kinds = {"variant": "str", "metric": "str", "source": "str", "n": "int64"}
     frame = pd.DataFrame(rows, columns=list(PUBLISHED_COLUMNS))
     return frame.astype({name: kinds.get(name, "float64") for name in PUBLISHED_COLUMNS})
 
 
-def effects_json(results: pd.DataFrame, metric: str = "test_accuracy") -> dict[str, Any]:
+def effects_json(results: pd.DataFrame, metric: str | None = None) -> dict[str, Any]:
     """The answer of `harness ablate` for programs: study run, headline, effects, variants; None for no number."""
     tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
-    run = {name: tables.manifest[name] for name in ("id", "study", "profile", "exploratory")}
+    run = {name: getattr(tables.manifest, name) for name in ("id", "study", "profile", "exploratory")}
     answer = {"variant": tables.headline.variant, "is_supported": tables.headline.is_supported}
     return run | {
-        "metric": metric,
+        "metric": tables.subject.name,
         "headline": answer | {"sentence": tables.headline.sentence},
         "effects": records(tables.effects),
         "variants": records(tables.variants),

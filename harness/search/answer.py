@@ -1,7 +1,7 @@
 """The answer of a search: which change is the biggest single improvement, three ways; the best combination; how simple
 one may make it.
 
-All of it looks at validation accuracy, by which the search chooses; no test number is read here, nor shown: that is
+All of it looks at the metric by which the study selects; the one that it reports is not read here, nor shown: that is
 what `harness confirm` is for, on fresh seeds. What comes after the first look at data is labelled exploratory.
 """
 
@@ -13,6 +13,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.errors import ResultsError
+from harness.metrics import Metric
 from harness.plan.plan import Plan
 from harness.plan.variants import Variant
 from harness.search.space import Space
@@ -34,19 +35,18 @@ from harness.store.cells import Cells
 from harness.store.load import results_table
 from harness.study.designs.comparisons import Changes, Comparison
 
-METRIC = "val_accuracy"
 LEAST_FOR_IMPORTANCE = 4  # trials; a forest on fewer says nothing
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a search found. Tables are those of `harness.stats`, on validation accuracy (fractions), exploratory.
+    """What a search found. Tables are those of `harness.stats`, on the selecting metric (as logged), exploratory.
 
     Attributes:
         search: the name of the Optuna study.
         outcomes: number of trials by outcome: complete, pruned, failed, retried, refused, running, waiting.
         table: the cells of every combination that was not pruned, as `harness.load_results` gives them.
-        best, best_mean: the combination with the highest mean validation accuracy, the first of equals.
+        best, best_mean: the combination with the best mean of the selecting metric, the first of equals.
         alone: each change added to the baseline.
         left_out: each change of the best combination, taken out of it; a row without n was not trained.
         averaged: each change averaged over all combinations seen, by a linear model with seed blocks.
@@ -75,6 +75,11 @@ class Answer:
     notes: tuple[str, ...] = ()
 
     @property
+    def metric(self) -> Metric:
+        """By which the search chose, and which every number here is of."""
+        return self.plan.study.trainer.metrics.selecting
+
+    @property
     def num_combinations(self) -> int:
         return int(self.table["variant"].nunique())
 
@@ -93,7 +98,8 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
         raise ResultsError("no combination has a value yet. Run the same command again: it continues.")
     best = combination(best_one, space) or ()
     plan = _plan_of(space, changes, best)
-    table = results_table(cells, plan.manifest() | {"exploratory": True})
+    table = results_table(cells, replace(plan.manifest(), exploratory=True))
+    metric = space.metric.name
     if not (table["status"] == "finished").any():
         raise ResultsError(
             f"{cells.root}: holds no cell of this search; it was made with another --store. Name that one."
@@ -107,23 +113,23 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
         table=table,
         best=next(variant for variant in plan.variants if variant.changes == best),
         best_mean=best_one.value,
-        alone=_alone(table, singles),
-        left_out=leave_one_out_effects(table, names[best], metric=METRIC, exploratory=True) if best else _empty(),
-        averaged=marginal_effects(table, metric=METRIC) if any(changes) else pd.DataFrame(),
+        alone=_alone(table, singles, metric),
+        left_out=leave_one_out_effects(table, names[best], metric=metric, exploratory=True) if best else _empty(),
+        averaged=marginal_effects(table, metric=metric) if any(changes) else pd.DataFrame(),
         shapley=_shapley(table, space),
-        gaps=_gaps(table, best, names),
-        pairs=_pairs(table),
+        gaps=_gaps(table, best, names, metric),
+        pairs=_pairs(table, metric),
         importance=_importance(study, trials),
         simplest=_simplest(table, trials, space, names),
         notes=(*notes, *_notes(trials, table, [names[it] for it in changes], space)),
     )
 
 
-def _alone(table: pd.DataFrame, singles: Mapping[str, str]) -> pd.DataFrame:
+def _alone(table: pd.DataFrame, singles: Mapping[str, str], metric: str) -> pd.DataFrame:
     """Effects by change; a combination of one change may have given its variant another name."""
     if not singles:
         return _empty()
-    frame = effects(table, variants=list(singles), metric=METRIC, exploratory=True)
+    frame = effects(table, variants=list(singles), metric=metric, exploratory=True)
     return frame.assign(variant=frame["variant"].map(singles))
 
 
@@ -161,19 +167,19 @@ def _outcomes(trials: Sequence[FrozenTrial]) -> dict[str, int]:
 
 def _shapley(table: pd.DataFrame, space: Space) -> pd.DataFrame | None:
     try:
-        return shapley_values(table, space.changes, metric=METRIC, exploratory=True)
+        return shapley_values(table, space.changes, metric=space.metric.name, exploratory=True)
     except ResultsError:  # not every combination was trained, or there are too many changes
         return None
 
 
-def _pairs(table: pd.DataFrame) -> pd.DataFrame:
+def _pairs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     try:
-        return interactions(table, metric=METRIC, exploratory=True)
+        return interactions(table, metric=metric, exploratory=True)
     except ResultsError:  # no pair beside each of its changes alone
         return _empty()
 
 
-def _gaps(table: pd.DataFrame, best: Changes, names: dict[Changes, str]) -> pd.DataFrame:
+def _gaps(table: pd.DataFrame, best: Changes, names: dict[Changes, str], metric: str) -> pd.DataFrame:
     """Per seed: (y_change - y_baseline) - (y_best - y_best without the change). Zero if all effects just added up."""
     contrasts = []
     for name in best if len(best) > 1 else ():
@@ -183,7 +189,7 @@ def _gaps(table: pd.DataFrame, best: Changes, names: dict[Changes, str]) -> pd.D
             contrasts.append(Contrast(name, "alone minus left out", weights, names[()]))
     if not contrasts:
         return _empty()
-    return measure_family(metric_values(table, METRIC), contrasts, alpha=0.05, delta=0.0, exploratory=True)
+    return measure_family(metric_values(table, metric), contrasts, alpha=0.05, delta=0.0, exploratory=True)
 
 
 def _importance(study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
@@ -201,7 +207,7 @@ def _simplest(
     complete = {combination(trial, space) for trial in trials if trial.state == TrialState.COMPLETE}
     try:
         return simplest_within_one_se(
-            table, metric=METRIC, variants=sorted(names[it] for it in complete if it is not None)
+            table, metric=space.metric.name, variants=sorted(names[it] for it in complete if it is not None)
         )
     except ResultsError:
         return None

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import optuna
 
 from harness.errors import ResultsError
-from harness.search.answer import METRIC, Answer
-from harness.search.sentences import headings, rows, sentences
+from harness.search.answer import Answer
+from harness.search.sentences import caption, headings, rows, sentences
 
 IMPORTANCE = """\
 **The importance panel may say something else.** It shows PED-ANOVA, which asks what tells the best trials from the \
@@ -19,7 +19,7 @@ and fANOVA where it says so."""
 
 ABOUT = """\
 A trial is one combination of changes, a parameter is a change (true or false) or a group of exclusive changes; the \
-value is the mean validation accuracy over the seeds. `why` says where a trial comes from, `cells` and `mlflow runs` \
+value is the mean {metric} over the seeds. `why` says where a trial comes from, `cells` and `mlflow runs` \
 hold a key and a run for each seed; a run in MLflow carries the tags `harness.search` and `harness.trial`."""
 
 
@@ -31,9 +31,9 @@ def publish(study: optuna.Study, answer: Answer) -> None:
 
     save_note(study, note(answer))
     drawings: dict[str, Callable[[], object]] = {
-        "over-the-baseline": lambda: figures.forest(answer.table, "add-one", metric=METRIC),
-        "alone-and-in-company": lambda: figures.add_one_against_leave_one_out(answer.table, metric=METRIC),
-        "interactions": lambda: figures.interaction_heatmap(answer.table, metric=METRIC),
+        "over-the-baseline": lambda: figures.forest(answer.table, "add-one", metric=answer.metric.name),
+        "alone-and-in-company": lambda: figures.add_one_against_leave_one_out(answer.table, metric=answer.metric.name),
+        "interactions": lambda: figures.interaction_heatmap(answer.table, metric=answer.metric.name),
     }
     for name, draw in drawings.items():
         try:
@@ -45,8 +45,15 @@ def publish(study: optuna.Study, answer: Answer) -> None:
 def note(answer: Answer) -> str:
     """Markdown."""
     titles = headings(answer)
-    lines = [f"## {answer.plan.study.title}", "", ABOUT, "", *(f"* {_escaped(it)}" for it in sentences(answer)), ""]
-    lines += ["Effects on validation accuracy in percentage points, with 95% t intervals; exploratory.", ""]
+    lines = [
+        f"## {answer.plan.study.title}",
+        "",
+        ABOUT.format(metric=answer.metric.words),
+        "",
+        *(f"* {_escaped(it)}" for it in sentences(answer)),
+        "",
+    ]
+    lines += [f"{caption(answer)}, with 95% t intervals; exploratory.", ""]
     lines += [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows(answer)]
     lines += ["", IMPORTANCE, "", *(f"* {_escaped(it)}" for it in answer.notes)]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.execution.runner import Progress, Train, run
+from harness.execution.runner import Progress, run
+from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.plan.variants import Variant
 from harness.search.choices import Prune
@@ -52,6 +53,7 @@ class Loop:
 
     Args:
         make_variant: `Plan.make_variant`.
+        metric: the one that the study selects by, and the only one that is looked at here.
         seconds: after which no cell begins and those that train stop at their checkpoint; None for no limit.
         on_trial: gets each trial's number and variant when it begins.
         run_ids: the MLflow runs of a variant's cells, by seed, as far as they are known; asked when a trial has ended.
@@ -63,19 +65,19 @@ class Loop:
         cells: Cells,
         make_variant: Callable[[tuple[str, ...]], Variant],
         *,
+        metric: Metric,
         prune: Prune,
         seconds: float | None,
         on_trial: Callable[[int, Variant], None],
         run_ids: RunIds,
     ) -> None:
         self._trials, self._cells, self._make_variant = trials, cells, make_variant
-        self._prune, self._on_trial, self._run_ids = prune, on_trial, run_ids
+        self._metric, self._prune, self._on_trial, self._run_ids = metric, prune, on_trial, run_ids
         self._deadline = time.monotonic() + seconds if seconds is not None else float("inf")
         self._open: list[_Open] = []
 
     def work(
         self,
-        train: Train,
         *,
         devices: Sequence[str],
         provenance: Mapping[str, Any],
@@ -92,7 +94,6 @@ class Loop:
             run(
                 self._todo(),
                 self._cells,
-                train,
                 devices=devices,
                 provenance=provenance,
                 on_progress=progress,
@@ -158,12 +159,12 @@ class Loop:
 
     def _report_cell(self, it: _Open, cell: Cell) -> None:
         """Tells the pruner of a cell that has ended."""
-        accuracy = it.results[cell.seed].val_accuracy
+        value = it.results[cell.seed].metrics.get(self._metric.name)
         if self._prune == "halving":
             if cell == it.pilot:
                 self._report_validations(it)
-        elif accuracy is not None and it in self._open:
-            self._report(it, accuracy, cell.seed)
+        elif value is not None and it in self._open:
+            self._report(it, value, cell.seed)
 
     def _settle(self, it: _Open) -> None:
         """Ends the trial if what has ended decides it."""
@@ -173,13 +174,18 @@ class Loop:
 
     def _report_validations(self, it: _Open) -> None:
         """The first seed's validations, numbered from 1."""
-        for number, epoch in enumerate(self._cells.epochs(it.pilot.key), 1):
+        logged = [
+            value
+            for validation in self._cells.validations(it.pilot.key)
+            if (value := validation.metrics.get(self._metric.name)) is not None
+        ]
+        for number, value in enumerate(logged, 1):
             if number > it.num_reported and it in self._open:
                 it.num_reported = number
-                self._report(it, epoch.val_accuracy, number)
+                self._report(it, value, number)
 
-    def _report(self, it: _Open, accuracy: float, step: int) -> None:
-        it.asked.trial.report(accuracy, step)
+    def _report(self, it: _Open, value: float, step: int) -> None:
+        it.asked.trial.report(value, step)
         # Asked of every trial: successive halving compares with those of which it was asked.
         is_losing = self._prune != "none" and it.asked.trial.should_prune()
         if is_losing and not it.asked.is_compared and len(it.results) < len(it.variant.cells):
@@ -192,11 +198,9 @@ class Loop:
         if it.has_failed:
             self._trials.fail(it.asked, _failures(it))
         else:
-            accuracies = {seed: result.val_accuracy for seed, result in sorted(it.results.items())}
-            it.asked.trial.set_user_attr("validation accuracy", {str(seed): it for seed, it in accuracies.items()})
-            values = [value for value in accuracies.values() if value is not None]
-            assert len(values) == len(it.variant.cells), "a finished cell has a validation accuracy"
-            self._trials.tell(it.asked, sum(values) / len(values))
+            values = {seed: result.metrics[self._metric.name] for seed, result in sorted(it.results.items())}
+            it.asked.trial.set_user_attr(self._metric.words, {str(seed): value for seed, value in values.items()})
+            self._trials.tell(it.asked, sum(values.values()) / len(values))
         self._open.remove(it)
 
     def _note_runs(self, it: _Open) -> None:

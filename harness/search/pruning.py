@@ -2,9 +2,10 @@
 compared in the answer (the baseline, single changes, named combinations, and the best one without a change).
 
 Wilcoxon, over seeds: after each seed, the trial's seeds against the same seeds of the best trial so far. Successive
-halving, over epochs: the first seed's curve against those of the other trials at 1, 3, 9 ... epochs; the other seeds
-are trained once it has survived. A pruned trial has no value, and its cells stay as they are: what has ended is a
-result, the one that was stopped continues from its checkpoint if anything asks for it.
+halving, over epochs: the first seed's curve against those of the other trials at 1, 3, 9 ... epochs (of a trainer that
+counts none: validations); the other seeds are trained once it has survived. A pruned trial has no value, and its cells
+stay as they are: what has ended is a result, the one that was stopped continues from its checkpoint if anything asks
+for it.
 """
 
 import warnings
@@ -25,16 +26,14 @@ def make_pruner(prune: Prune, plan: Plan) -> optuna.pruners.BasePruner:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.pruners.WilcoxonPruner(p_threshold=WILCOXON_P)
     if prune == "halving":
-        training = plan.variants[0].settings.training
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=training.validations_per_epoch, reduction_factor=HALVING_FACTOR
-        )
+        per_epoch = plan.study.trainer.validations_per_epoch(plan.variants[0].settings)
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=per_epoch, reduction_factor=HALVING_FACTOR)
     return optuna.pruners.NopPruner()
 
 
 def pruning_note(prune: Prune, plan: Plan) -> str:
     """What this pruner can do with so many seeds and epochs, in a sentence; empty for none."""
-    seeds, epochs = len(plan.seeds), plan.variants[0].settings.training.max_epochs
+    seeds, epochs = len(plan.seeds), plan.study.trainer.max_epochs(plan.variants[0].settings)
     if prune == "wilcoxon":
         smallest = 0.5**seeds
         if smallest >= WILCOXON_P:
@@ -44,10 +43,10 @@ def pruning_note(prune: Prune, plan: Plan) -> str:
             )
         return f"--prune wilcoxon can act from the 4th of {seeds} seeds on, and only on sampled combinations."
     if prune == "halving":
-        if epochs <= 1:
+        if epochs is not None and epochs <= 1:
             return "--prune halving cannot act: with one epoch there is nothing left to save after the first."
         return (
-            "--prune halving gives up on sampled combinations by the first epochs of their first seed: good for a "
-            "first look, blind to what learns slowly."
+            f"--prune halving gives up on sampled combinations by the first {'epochs' if epochs else 'validations'} of "
+            "their first seed: good for a first look, blind to what learns slowly."
         )
     return ""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.runner import Progress, Train
+from harness.execution.runner import Progress
 from harness.plan.plan import Plan
 from harness.plan.variants import Variant
 from harness.search.answer import Answer, make_answer
@@ -20,7 +20,6 @@ from harness.store.cells import Cells
 def search(
     plan: Plan,
     cells: Cells,
-    train: Train,
     *,
     storage: str,
     num_trials: int,
@@ -67,12 +66,13 @@ def search(
             trials,
             cells,
             plan.make_variant,
+            metric=space.metric,
             prune=prune,
             seconds=seconds,
             on_trial=lambda number, variant: on_trial(study.study_name, number, variant),
             run_ids=run_ids,
         )
-        loop.work(train, devices=devices, provenance=provenance, on_progress=on_progress, in_process=in_process)
+        loop.work(devices=devices, provenance=provenance, on_progress=on_progress, in_process=in_process)
         notes = [it for it in (pruning_note(prune, plan),) if it]
         if loop.is_out_of_time:
             notes.append("The time was up before everything was tried.")

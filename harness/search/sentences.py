@@ -1,4 +1,4 @@
-"""The answer of a search in words, as rows of a table, and as JSON. Differences are in percentage points."""
+"""The answer of a search in words, as rows of a table, and as JSON. Numbers are written as their metric says."""
 
 import math
 from collections.abc import Iterable
@@ -6,29 +6,44 @@ from typing import Any
 
 import pandas as pd
 
+from harness.metrics import PERCENT, Metric
 from harness.report.tables import records, rows_of
-from harness.search.answer import METRIC, Answer
-from harness.stats.wording import describe_seeds, format_difference, format_interval, format_value
+from harness.search.answer import Answer
+from harness.stats.wording import describe_seeds
 
 HEADINGS = ("change", "over the baseline", "out of the best", "averaged")
 MOST_INTERACTIONS = 3  # in the sentence; the tables hold all
 
 
 def rows(answer: Answer) -> list[tuple[str, ...]]:
-    """A row per change under `HEADINGS` (and `exact Shapley value`, where there is one), the largest average first."""
+    """A row per change under `HEADINGS` (and `exact Shapley value`, where there is one), the best average first."""
     alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
     averaged = {row.change: row for row in rows_of(answer.averaged)}
     shapley = _by_name(answer.shapley) if answer.shapley is not None else {}
+    metric = answer.metric
 
     def mean(name: str) -> float:
         row = averaged.get(name)
-        return row.mean if row and math.isfinite(row.mean) else -math.inf
+        return metric.sign * row.mean if row and math.isfinite(row.mean) else -math.inf
 
     table = []
     for name in sorted(averaged, key=lambda name: (-mean(name), name)):
-        cells = [name, _cell(alone.get(name)), _left_out_cell(answer, name, left_out), _cell(averaged[name])]
-        table.append((*cells, *([_cell(shapley[name])] if shapley else [])))
+        cells = [
+            name,
+            _cell(metric, alone.get(name)),
+            _left_out_cell(answer, name, left_out),
+            _cell(metric, averaged[name]),
+        ]
+        table.append((*cells, *([_cell(metric, shapley[name])] if shapley else [])))
     return table
+
+
+def caption(answer: Answer) -> str:
+    """What the numbers of the table are."""
+    metric = answer.metric
+    unit = f"percentage {metric.difference_unit}" if metric.unit == PERCENT else metric.difference_unit
+    less = "" if metric.is_maximized else " (less is better)"
+    return f"Effects on {metric.words}{less}{f' in {unit}' if unit else ''}"
 
 
 def headings(answer: Answer) -> tuple[str, ...]:
@@ -42,12 +57,12 @@ def sentences(answer: Answer) -> list[str]:
 
 
 def to_json(answer: Answer) -> dict[str, Any]:
-    """For programs: fractions, None for no number."""
+    """For programs: numbers as they were logged, None for no number."""
     simplest = answer.simplest
     return {
         "search": answer.search,
         "study_run": answer.plan.id,
-        "metric": METRIC,
+        "metric": answer.metric.name,
         "seeds": list(answer.plan.seeds),
         "trials": answer.outcomes,
         "best": {"variant": answer.best.name, "changes": list(answer.best.changes), "mean": answer.best_mean},
@@ -66,25 +81,28 @@ def to_json(answer: Answer) -> dict[str, Any]:
 
 
 def biggest(answer: Answer) -> dict[str, tuple[str, float] | None]:
-    """The change with the largest estimate, three ways; None where no estimate is an improvement."""
+    """The change with the best estimate, three ways; None where no estimate is an improvement."""
+    sign = answer.metric.sign
     return {
-        "over_the_baseline": _top((row.variant, row.mean) for row in rows_of(answer.alone)),
-        "out_of_the_best": _top((row.variant, row.mean) for row in rows_of(answer.left_out)),
-        "averaged": _top((row.change, row.mean) for row in rows_of(answer.averaged)),
+        "over_the_baseline": _top(sign, ((row.variant, row.mean) for row in rows_of(answer.alone))),
+        "out_of_the_best": _top(sign, ((row.variant, row.mean) for row in rows_of(answer.left_out))),
+        "averaged": _top(sign, ((row.change, row.mean) for row in rows_of(answer.averaged))),
     }
 
 
-def _top(estimates: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
-    better = [(name, mean) for name, mean in estimates if mean > 0]
-    return min(better, key=lambda it: (-it[1], it[0]), default=None)
+def _top(sign: float, estimates: Iterable[tuple[str, float]]) -> tuple[str, float] | None:
+    better = [(name, mean) for name, mean in estimates if sign * mean > 0]
+    return min(better, key=lambda it: (-sign * it[1], it[0]), default=None)
 
 
 def _best(answer: Answer) -> str:
     seeds = describe_seeds(answer.plan.seeds)
-    mean = format_value(answer.best_mean, METRIC, "points")
+    metric = answer.metric
+    most, wrong = ("largest", "high") if metric.is_maximized else ("smallest", "low")
     return (
-        f"Best of {answer.num_combinations} combinations: {answer.best.name}, {mean} of validation accuracy "
-        f"(seed{'s' * (len(answer.plan.seeds) > 1)} {seeds}); the largest of so many noisy means, so probably too high."
+        f"Best of {answer.num_combinations} combinations: {answer.best.name}, {metric.say(answer.best_mean)} of "
+        f"{metric.words} (seed{'s' * (len(answer.plan.seeds) > 1)} {seeds}); the {most} of so many noisy means, so "
+        f"probably too {wrong}."
     )
 
 
@@ -94,10 +112,10 @@ def _simplest(answer: Answer) -> str:
         return "Nothing that was tried is better than the baseline."
     if simplest is None:
         return "How simple it may be without loss cannot be said: the standard error takes two seeds at least."
-    error = format_value(simplest.standard_error, METRIC, "points")
+    error = answer.metric.say_difference(simplest.standard_error, signed=False)
     if simplest.simplest == answer.best.name:
         return f"None with fewer changes comes within one standard error ({error}) of it."
-    mean = format_value(simplest.simplest_mean, METRIC, "points")
+    mean = answer.metric.say(simplest.simplest_mean)
     return f"The simplest within one standard error ({error}) of it: {simplest.simplest}, {mean}."
 
 
@@ -111,10 +129,14 @@ def _biggest(answer: Answer) -> str:
     ]
     if not answer.best.changes:
         del places[1]  # there is nothing to take out of the baseline
-    found = [f"{where}, {f'{top[0]} ({_cell(by_name[top[0]])})' if top else 'none'}" for where, top, by_name in places]
+    found = [
+        f"{where}, {f'{top[0]} ({_cell(answer.metric, by_name[top[0]])})' if top else 'none'}"
+        for where, top, by_name in places
+    ]
     if not any(tops.values()):
         return "No change improves: not over the baseline, nor out of the best combination, nor on average."
-    return f"The biggest single improvement, in points with 95% intervals: {'; '.join(found)}."
+    unit = answer.metric.difference_unit
+    return f"The biggest single improvement, {f'in {unit} ' if unit else ''}with 95% intervals: {'; '.join(found)}."
 
 
 def _agreement(answer: Answer) -> str:
@@ -129,10 +151,10 @@ def _agreement(answer: Answer) -> str:
     head = f"The ways agree on {next(iter(named))}." if len(named) == 1 else "The ways disagree."
     head = head if any(tops.values()) else ""  # that no change improves was said
     if beyond_noise:
-        alone, left_out = _by_name(answer.alone), _by_name(answer.left_out)
+        alone, left_out, metric = _by_name(answer.alone), _by_name(answer.left_out), answer.metric
         worth = [
-            f"{row.variant} adds {_points(alone[row.variant].mean)} alone and {_points(left_out[row.variant].mean)} in "
-            f"company, difference {_cell(row)}"
+            f"{row.variant} adds {metric.format_signed(alone[row.variant].mean)} alone and "
+            f"{metric.format_signed(left_out[row.variant].mean)} in company, difference {_cell(metric, row)}"
             for row in beyond_noise[:MOST_INTERACTIONS]
         ]
         return f"{head} The changes interact: {'; '.join(worth)}.{_pairs(answer)}".lstrip()
@@ -151,7 +173,8 @@ def _pairs(answer: Answer) -> str:
     sure.sort(key=lambda row: -abs(row.mean))
     if not sure:
         return ""
-    return f" Two at a time: {'; '.join(f'{row.variant} {_cell(row)}' for row in sure[:MOST_INTERACTIONS])}."
+    said = [f"{row.variant} {_cell(answer.metric, row)}" for row in sure[:MOST_INTERACTIONS]]
+    return f" Two at a time: {'; '.join(said)}."
 
 
 def _importance(answer: Answer) -> str:
@@ -167,17 +190,12 @@ def _by_name(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _left_out_cell(answer: Answer, name: str, left_out: dict[str, Any]) -> str:
-    return _cell(left_out.get(name)) if name in answer.best.changes else "not in it"
+    return _cell(answer.metric, left_out.get(name)) if name in answer.best.changes else "not in it"
 
 
-def _cell(row: Any) -> str:
+def _cell(metric: Metric, row: Any) -> str:
     if row is None or row.n == 0:
         return "not trained"
     if not math.isfinite(row.mean):
         return "not separable"
-    interval = format_interval(row.low, row.high, METRIC, "points")
-    return f"{_points(row.mean)} [{interval}]" if interval != "no interval" else _points(row.mean)
-
-
-def _points(difference: float) -> str:
-    return format_difference(difference, METRIC, "points").removesuffix(" points")
+    return metric.format_estimate(row.mean, row.low, row.high)

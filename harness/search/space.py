@@ -12,6 +12,7 @@ from math import prod
 from typing import TypeVar
 
 from harness.errors import StudyError
+from harness.metrics import Metric
 from harness.plan.plan import Plan
 from harness.study.designs.comparisons import BASELINE, Changes, in_order
 
@@ -52,6 +53,11 @@ class Space:
             if group:
                 groups.add(parameter)
         return cls(plan, factors, frozenset(groups), _clashes(plan, factors))
+
+    @property
+    def metric(self) -> Metric:
+        """What a search looks at: the metric by which the study selects."""
+        return self.plan.study.trainer.metrics.selecting
 
     @property
     def size(self) -> int:

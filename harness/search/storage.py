@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 
 from harness.errors import TrackingError
-from harness.plan.cell import RECIPE
+from harness.metrics import Metric
 from harness.search.choices import Prune
 from harness.search.locks import FileLocks, Locks, PostgresLocks
 from harness.search.space import Space
@@ -25,7 +25,7 @@ from harness.tracking.database import SQLITE, refuse_special_file, sqlite_path
 from harness.urls import masked, url_problem
 
 ENVIRONMENT = "HARNESS_OPTUNA_STORAGE"
-METRIC = "mean validation accuracy"
+METRIC = "metric"  # user attribute of the study: which metric a value is the mean of
 WAIT_SECONDS = 60.0  # for a database file that another process writes to
 
 
@@ -77,20 +77,35 @@ def open_study(storage: optuna.storages.RDBStorage, space: Space, prune: Prune =
     """The Optuna study of this space; call it under the exclusive lock.
 
     Raises:
-        TrackingError: there is one of this name that minimizes, hence none of ours.
+        TrackingError: there is one of this name whose values are of another metric, or go the other way.
     """
-    name = study_name(space, prune)
-    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-    if study.direction != optuna.study.StudyDirection.MAXIMIZE:  # Optuna keeps what it finds, without a word
-        raise TrackingError(f"Optuna study {name!r} minimizes, so that no search of this harness made it. Delete it.")
+    name, metric, plan = study_name(space, prune), space.metric, space.plan
+    study = optuna.create_study(storage=storage, study_name=name, direction=metric.goal, load_if_exists=True)
+    _refuse_other_values(study, metric)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([METRIC])
-    plan = space.plan
+        study.set_metric_names([_title(metric)])
     about = {"study": plan.study.name, "title": plan.study.title, "profile": plan.profile, "seeds": list(plan.seeds)}
+    about[METRIC] = metric.name
     for key, value in about.items():
         study.set_user_attr(key, value)
     return study
+
+
+def _refuse_other_values(study: optuna.Study, metric: Metric) -> None:
+    """Optuna keeps the direction that it finds, without a word, and knows nothing of what a value means."""
+    goal, (title,) = study.direction.name.lower(), study.metric_names or [_title(metric)]  # none where it is new
+    found = study.user_attrs.get(METRIC, metric.name if title == _title(metric) else title)  # 0.1 noted the title only
+    if (found, goal) != (metric.name, metric.goal):
+        raise TrackingError(
+            f"Optuna study {study.study_name!r} is made to {goal} {found}, but this search is to {metric.goal} "
+            f"{metric.name}: name another --storage, or delete that study (`optuna delete-study`); no cell is lost."
+        )
+
+
+def _title(metric: Metric) -> str:
+    """What the dashboard calls a value."""
+    return f"mean {metric.words}"
 
 
 def study_name(space: Space, prune: Prune) -> str:
@@ -99,7 +114,7 @@ def study_name(space: Space, prune: Prune) -> str:
     plan = space.plan
     alone = [plan.make_variant((name,)) for name in space.changes]
     meaning: dict[str, Any] = {
-        "recipe": RECIPE,
+        "recipe": plan.study.trainer.recipe,
         "choices": {name: space.choices(name) for name in space.factors},
         "settings": [variant.settings_hash for variant in alone],
         "seeds": plan.seeds,

@@ -193,7 +193,7 @@ def known_combinations(trials: Iterable[FrozenTrial], space: Space) -> set[Chang
 
 
 def best_trial(trials: Iterable[FrozenTrial], space: Space) -> FrozenTrial | None:
-    """The trial with the highest value, the first of equals; None before any has one."""
+    """The trial with the best value, the first of equals; None before any has one."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     ours = [trial for trial in complete if combination(trial, space) is not None]
-    return max(ours, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+    return max(ours, key=lambda trial: (space.metric.sign * (trial.value or 0.0), -trial.number), default=None)

@@ -1,7 +1,8 @@
 """Statistics: what the numbers of a study's cells say, and what they do not.
 
-Everything takes the results table (a row per cell, `store.result.RESULT_COLUMNS`) and gives back a frozen dataclass,
-a table with a row per effect, or a sentence. Differences are fractions; neither the order of the rows nor that of the
+Everything takes the results table (a row per cell, `harness.store.load.results_table`) and gives back a frozen
+dataclass, a table with a row per effect, or a sentence. Numbers are as the metric was logged; a sentence writes them
+as `harness.metrics` says; which way is better is the metric's own goal. Neither the order of the rows nor that of the
 labels matters; the same table gives the same numbers. No file, no database, no training: this package knows tables
 only.
 
@@ -11,15 +12,16 @@ only.
     effect        what an effect is
     paired        one effect: a contrast within each seed
     family        effects tested together: add-one, leave-one-out, path; verdicts
-    plan.power    seeds needed, detectable effect, prior sd (no table, so not of this package)
     combinations  interactions, Shapley values
     marginal      linear model over any combinations; the one-standard-error rule
     noise         A/A
     published     ours against a published number
-    overview      means per variant, every seed's difference, comparability
+    overview      means per variant, comparability
     headline      the biggest single improvement, or why there is none to name
     sentences     the report line and its kin
-    wording       how numbers are written
+    wording       how p-values, seeds and missing cells are written
+
+Seeds needed, detectable effect and prior sd take no table: they are in `harness.plan.power`.
 
 The rules it keeps, and where:
 
@@ -38,7 +40,6 @@ The rules it keeps, and where:
 """
 
 from harness.plan.power import (
-    noether_seeds,
     prior_difference_sd,
     prior_sd,
     seeds_needed,
@@ -47,7 +48,7 @@ from harness.plan.power import (
     t_power,
 )
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
-from harness.stats.effect import Contrast, Effect, MissingCell
+from harness.stats.effect import Contrast, Effect, MissingCell, metric_of_row
 from harness.stats.family import (
     EFFECT_COLUMNS,
     VERDICTS,
@@ -55,23 +56,21 @@ from harness.stats.family import (
     effects,
     leave_one_out_effects,
     measure_family,
-    path_effects,
 )
 from harness.stats.headline import Headline, biggest_improvement, refusal
 from harness.stats.marginal import MARGINAL_COLUMNS, SimplestChoice, marginal_effects, simplest_within_one_se
 from harness.stats.noise import NoiseFloor, aa_noise_floor
-from harness.stats.overview import comparability_problems, difference_sd, paired_differences, summary
+from harness.stats.overview import comparability_problems, summary
 from harness.stats.paired import measure, paired_effect
 from harness.stats.published import PublishedComparison, compare_published
 from harness.stats.sentences import confirmation_line, noise_floor_line, published_line, report_line
 from harness.stats.significance import expected_luck, holm, sign_flip_p, smallest_sign_flip_p
-from harness.stats.values import METRICS, metric_values
-from harness.stats.wording import Unit, describe_seeds, format_difference, format_interval, format_p, format_value
+from harness.stats.values import metric_values
+from harness.stats.wording import describe_seeds, format_p
 
 __all__ = [
     "EFFECT_COLUMNS",
     "MARGINAL_COLUMNS",
-    "METRICS",
     "VERDICTS",
     "Contrast",
     "Effect",
@@ -80,7 +79,6 @@ __all__ = [
     "NoiseFloor",
     "PublishedComparison",
     "SimplestChoice",
-    "Unit",
     "Verdict",
     "aa_noise_floor",
     "biggest_improvement",
@@ -88,26 +86,20 @@ __all__ = [
     "compare_published",
     "confirmation_line",
     "describe_seeds",
-    "difference_sd",
     "effects",
     "expected_luck",
     "factorial_interactions",
-    "format_difference",
-    "format_interval",
     "format_p",
-    "format_value",
     "holm",
     "interactions",
     "leave_one_out_effects",
     "marginal_effects",
     "measure",
     "measure_family",
+    "metric_of_row",
     "metric_values",
-    "noether_seeds",
     "noise_floor_line",
-    "paired_differences",
     "paired_effect",
-    "path_effects",
     "prior_difference_sd",
     "prior_sd",
     "published_line",

@@ -5,8 +5,10 @@ The numbers are computed in `paired.py`; what several effects tested together ad
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import ResultsError
+from harness.metrics import COSTS, Metric
 from harness.stats.values import NOT_PLANNED
 
 MEANINGFUL_P_IMPROVE = 0.75  # gamma of Bouthillier et al. 2021
@@ -51,7 +53,7 @@ class MissingCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """Variant minus reference in one metric, paired by seed. Differences, bounds and `delta` are in the metric's unit.
+    """Variant minus reference in one metric, paired by seed. Differences, bounds and `delta` are as it was logged.
 
     Attributes:
         seeds: the seeds with a number on every side; `differences` has one value for each, in this order.
@@ -74,8 +76,7 @@ class Effect:
 
     variant: str
     reference: str
-    metric: str
-    higher_is_better: bool
+    metric: Metric
     confidence: float
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
@@ -113,12 +114,31 @@ class Effect:
     @property
     def improvement(self) -> float:
         """The mean, signed so that more is better: for a loss, minus the mean."""
-        return self.mean if self.higher_is_better else -self.mean
+        return self.metric.sign * self.mean
 
     @property
     def is_meaningful(self) -> bool:
         """P(improve) is above one half, and its interval reaches beyond gamma = 0.75 (Bouthillier et al. 2021).
 
-        Needs about 29 seeds (`harness.plan.power.noether_seeds`) to be decided either way.
+        Needs about 29 seeds (Noether 1987) to be decided either way.
         """
         return self.p_improve_low > 0.5 and self.p_improve_high > MEANINGFUL_P_IMPROVE
+
+
+METRIC_COLUMNS: tuple[str, ...] = ("metric", "goal", "unit", "digits", "higher_is_better")
+
+
+def metric_columns(metric: Metric) -> dict[str, Any]:
+    """What a row says of its metric, so that it can be read without the study: METRIC_COLUMNS."""
+    described = (metric.name, metric.goal, metric.unit, metric.digits, metric.is_maximized)
+    return dict(zip(METRIC_COLUMNS, described, strict=True))
+
+
+def metric_of_row(row: Any) -> Metric:
+    """The metric of a row of a table of effects.
+
+    Args:
+        row: with the columns as attributes, as `DataFrame.itertuples` and `DataFrame.iloc` give it.
+    """
+    cost = next((it for it in COSTS if it.name == row.metric), None)
+    return cost or Metric.declared(row.metric, row.goal, row.unit, int(row.digits))

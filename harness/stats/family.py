@@ -6,7 +6,6 @@ and (in `combinations.py`) interactions and Shapley values differ only in their 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.plan.power import smallest_detectable_effect
-from harness.stats.effect import Contrast, Effect
+from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
 from harness.stats.paired import measure
 from harness.stats.significance import holm
 from harness.stats.values import Values, metric_values
@@ -32,12 +31,17 @@ Verdict = Literal[
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-# A row per effect: the fields of Effect, with the seeds and the missing cells in words, then what the family adds.
-# `m` is the size of the family, `detectable` the smallest effect that n seeds show with power 0.8 at alpha / m.
-_WORDED = ("seeds", "differences", "missing")
+# A row per effect: the fields of Effect, with the seeds and the missing cells in words and the metric in columns of its
+# own (`effect.metric_of_row` reads them), then what the family adds. `m` is the size of the family, `detectable` the
+# smallest effect that n seeds show with power 0.8 at alpha / m.
+_SIDES = ("variant", "reference")
+_WORDED = ("metric", "seeds", "differences", "missing")
+_NUMBERS = tuple(it.name for it in fields(Effect) if it.name not in (*_SIDES, *_WORDED))
 FAMILY_COLUMNS: tuple[str, ...] = ("p_holm", "p_equivalence_holm", "m", "alpha", "detectable", "verdict")
 EFFECT_COLUMNS: tuple[str, ...] = (
-    *(field.name for field in fields(Effect) if field.name not in _WORDED),
+    *_SIDES,
+    *METRIC_COLUMNS,
+    *_NUMBERS,
     "n",
     "improvement",
     "is_meaningful",
@@ -52,7 +56,7 @@ def effects(
     *,
     reference: str = "baseline",
     variants: Sequence[str] | None = None,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     alpha: float = 0.05,
     delta: float = 0.0,
     exploratory: bool = False,
@@ -62,8 +66,9 @@ def effects(
     Args:
         variants: the family; by default every other variant of the table. Name the variants of one design where the
             table holds several: the correction is for what is tested together.
+        metric: by default the one that the study reports.
         alpha: family-wise error rate; the intervals have coverage 1 - alpha.
-        delta: differences below it do not matter to the user, in the metric's unit.
+        delta: differences below it do not matter to the user, as the metric is logged.
         exploratory: the variants were chosen after seeing data, so no verdict but "exploratory" can be given.
 
     Returns:
@@ -86,7 +91,7 @@ def leave_one_out_effects(
     table: pd.DataFrame,
     full: str,
     *,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     alpha: float = 0.05,
     delta: float = 0.0,
     exploratory: bool = False,
@@ -108,28 +113,6 @@ def leave_one_out_effects(
         without = values.holding(changes - {change})
         contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}, without))
     return _best_first(measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory))
-
-
-def path_effects(
-    table: pd.DataFrame,
-    steps: Sequence[str],
-    *,
-    metric: str = "test_accuracy",
-    alpha: float = 0.05,
-    delta: float = 0.0,
-    exploratory: bool = False,
-) -> pd.DataFrame:
-    """Each step of a path against the step before it, in the order of the path.
-
-    Args:
-        steps: variants from the start of the path to its end.
-        exploratory: set it for a greedy path, whose steps were chosen by their results.
-    """
-    values = metric_values(table, metric)
-    for step in steps:
-        values.require(step)
-    contrasts = [Contrast.pair(step, before) for before, step in pairwise(steps)]
-    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
 
 
 def measure_family(
@@ -157,7 +140,7 @@ def measure_family(
 
 
 def _row(effect: Effect) -> dict[str, Any]:
-    row = {field.name: getattr(effect, field.name) for field in fields(Effect) if field.name not in _WORDED}
+    row = {name: getattr(effect, name) for name in (*_SIDES, *_NUMBERS)} | metric_columns(effect.metric)
     words = {"seeds": describe_seeds(effect.seeds), "missing": describe_cells(effect.missing)}
     return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
 

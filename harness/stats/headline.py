@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harness.plan.power import seeds_to_reach
+from harness.stats.effect import metric_of_row
 from harness.stats.significance import expected_luck, smallest_sign_flip_p
-from harness.stats.wording import Unit, format_difference, format_interval, format_p, metric_words
+from harness.stats.wording import format_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,13 @@ class Headline:
         return self.sentence
 
 
-def biggest_improvement(
-    family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None, unit: Unit = "fraction"
-) -> Headline:
+def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None) -> Headline:
     """Name the biggest single improvement of a family, or say why it cannot be named yet (STATS rules 1 to 6).
 
     Args:
         family: what `effects` returns, on the metric to report.
-        chosen_by: the same family on validation. The biggest is then picked there and reported here, so that the number
-            used to choose is not the number reported.
-        unit: how to write accuracies.
+        chosen_by: the same family on the metric that selects. The biggest is then picked there and reported here, so
+            that the number used to choose is not the number reported.
     """
     measured = {row.variant: row for row in _rows(family) if row.n > 0}
     if not measured:
@@ -52,13 +50,13 @@ def biggest_improvement(
         return Headline(None, False, _nothing_yet(ranking))
     supported = [name for name in order if measured[name].verdict == "improves"]
     row = measured[supported[0] if supported else order[0]]
-    how = "" if chosen_by is None else f", picked by {metric_words(str(chosen_by['metric'].iloc[0]))},"
+    how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
     if supported:
-        parts = [_claim(row, unit, how), _missing(row), _luck(row), *_rivals(row, order, measured, unit)]
+        parts = [_claim(row, how), _missing(row), _luck(row), *_rivals(row, order, measured)]
     elif row.improvement <= 0:
-        parts = [_none_improves(row, unit, how), _missing(row), _why_not(row, unit)]
+        parts = [_none_improves(row, how), _missing(row), _why_not(row)]
     else:
-        parts = [_candidate(row, unit, how), _missing(row), _why_not(row, unit), _luck(row)]
+        parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row)]
     return Headline(str(row.variant), bool(supported), " ".join(part for part in parts if part))
 
 
@@ -86,42 +84,44 @@ def _ranked(family: pd.DataFrame) -> list[Any]:
     )
 
 
-def _estimate(row: Any, unit: Unit) -> str:
+def _estimate(row: Any) -> str:
     """The estimate with its interval; the interval of one seed does not exist and is not mentioned."""
-    text = format_difference(row.mean, row.metric, unit)
+    metric = metric_of_row(row)
+    text = metric.say_difference(row.mean)
     if row.n < 2:
         return text
-    return f"{text} [{100 * row.confidence:g}% {format_interval(row.low, row.high, row.metric, unit)}]"
+    return f"{text} [{100 * row.confidence:g}% {metric.say_interval(row.low, row.high)}]"
 
 
-def _claim(row: Any, unit: Unit, how: str) -> str:
+def _claim(row: Any, how: str) -> str:
     return (
-        f"The biggest single improvement{how} is {row.variant}: {_estimate(row, unit)} in {metric_words(row.metric)}"
+        f"The biggest single improvement{how} is {row.variant}: {_estimate(row)} in {metric_of_row(row).words}"
         f" over {row.reference} on {row.n} of {row.n_planned} seeds; p {format_p(row.p)} raw, {format_p(row.p_holm)}"
         f" after Holm over {_changes(row)}; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
         f" {row.p_improve_high:.2f}]."
     )
 
 
-def _candidate(row: Any, unit: Unit, how: str) -> str:
+def _candidate(row: Any, how: str) -> str:
     label = "exploratory estimate" if row.verdict == "exploratory" else "estimate"
     return (
         f"The biggest single improvement cannot be named yet. The largest {label}{how} is {row.variant}:"
-        f" {_estimate(row, unit)} in {metric_words(row.metric)} over {row.reference} on {row.n} of {row.n_planned}"
+        f" {_estimate(row)} in {metric_of_row(row).words} over {row.reference} on {row.n} of {row.n_planned}"
         " seeds."
     )
 
 
-def _none_improves(row: Any, unit: Unit, how: str) -> str:
+def _none_improves(row: Any, how: str) -> str:
     return (
-        f"No improvement to name: even the best of {_changes(row)}{how}, {row.variant}, stands at"
-        f" {_estimate(row, unit)} in {metric_words(row.metric)} against {row.reference} on {row.n} of {row.n_planned}"
+        f"No improvement to name: even the best of {_changes(row)}{how.removesuffix(',')}, {row.variant}, stands at"
+        f" {_estimate(row)} in {metric_of_row(row).words} against {row.reference} on {row.n} of {row.n_planned}"
         " seeds."
     )
 
 
-def _why_not(row: Any, unit: Unit) -> str:
+def _why_not(row: Any) -> str:
     """What keeps the largest estimate from being named."""
+    metric = metric_of_row(row)
     if row.verdict == "no inference (one seed)":
         return "One seed shows nothing about the next one: no inference. 3 seeds give intervals, 10 are the standard."
     if row.verdict in ("exploratory", "cannot reach significance"):
@@ -129,12 +129,12 @@ def _why_not(row: Any, unit: Unit) -> str:
         return refusal(row.n, row.alpha, row.m) or chosen_after_data
     if row.verdict == "equivalent":
         return (
-            f"It is equivalent to {row.reference} within {format_difference(row.delta, row.metric, unit).lstrip('+')}"
+            f"It is equivalent to {row.reference} within {metric.say_difference(row.delta, signed=False)}"
             f" (p {format_p(row.p_equivalence_holm)} after Holm)."
         )
     if row.verdict == "hurts":
         return f"It is worse than {row.reference}: p {format_p(row.p_holm)} after Holm over {_changes(row)}."
-    detectable = format_difference(row.detectable, row.metric, unit).lstrip("+")
+    detectable = metric.say_difference(row.detectable, signed=False)
     shown = f"; these seeds show an effect of {detectable} with power 0.8" if row.detectable > 0 else ""
     note = f" ({row.note})" if row.note else ""
     return f"p {format_p(row.p)} raw, {format_p(row.p_holm)} after Holm over {_changes(row)}{note}{shown}."
@@ -147,21 +147,21 @@ def _luck(row: Any) -> str:
         return f"Before you rely on it, {confirm}"
     return (
         f"It is the largest of {row.m} noisy estimates, hence probably too high (the best of {row.m} useless changes"
-        f" shows +{expected_luck(row.m):.2f} standard errors by luck alone): {confirm}"
+        f" improves by {expected_luck(row.m):.2f} standard errors by luck alone): {confirm}"
     )
 
 
-def _rivals(row: Any, order: list[str], measured: dict[str, Any], unit: Unit) -> list[str]:
+def _rivals(row: Any, order: list[str], measured: dict[str, Any]) -> list[str]:
     """A larger estimate that is not supported, and the next one where the intervals overlap: the rank is open."""
     texts = []
     before = [measured[name] for name in order[: order.index(row.variant)]]
     if before:
-        estimate = _estimate(before[0], unit)
+        estimate = _estimate(before[0])
         texts.append(f"{before[0].variant} ranks before it, at {estimate}, but that is not supported.")
     after = [measured[name] for name in order[order.index(row.variant) + 1 :]]
     if after and after[0].improvement > 0 and not (after[0].high < row.low or after[0].low > row.high):
         texts.append(
-            f"Next is {after[0].variant}, {_estimate(after[0], unit)}; the intervals overlap, so which of the two is"
+            f"Next is {after[0].variant}, {_estimate(after[0])}; the intervals overlap, so which of the two is"
             " bigger is open."
         )
     return texts

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from harness.errors import ResultsError
+from harness.metrics import Metric
 from harness.stats.intervals import mean_and_sd
 from harness.stats.significance import holm
 from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells
+from harness.store.load import metrics_of
 
 MARGINAL_COLUMNS: tuple[str, ...] = (
     "change", "mean", "se", "low", "high", "p", "p_holm", "m", "cells_with", "cells_without", "n", "n_planned", "note",
@@ -27,7 +29,7 @@ def marginal_effects(
     table: pd.DataFrame,
     changes: Sequence[str] | None = None,
     *,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     alpha: float = 0.05,
 ) -> pd.DataFrame:
     """Each change's effect averaged over the combinations seen: a linear model with a block for each seed.
@@ -39,6 +41,7 @@ def marginal_effects(
 
     Args:
         changes: the columns of the model; by default all that the table names. Cells with other changes are not used.
+        metric: by default the one that the study reports.
 
     Returns:
         MARGINAL_COLUMNS, a row per change by name. `n` of `n_planned` cells had the metric. An effect that these
@@ -92,7 +95,7 @@ class SimplestChoice:
 
     best: str
     simplest: str
-    metric: str
+    metric: Metric
     best_mean: float
     simplest_mean: float
     gap: float
@@ -101,25 +104,29 @@ class SimplestChoice:
 
 
 def simplest_within_one_se(
-    table: pd.DataFrame, *, metric: str = "val_accuracy", variants: Sequence[str] | None = None
+    table: pd.DataFrame, *, metric: str | None = None, variants: Sequence[str] | None = None
 ) -> SimplestChoice:
     """The one-standard-error rule (Breiman et al. 1984): of the variants not more than one standard error of the best's
-    mean behind the best, the one with the fewest changes; then with the fewest parameters, the best mean, the first
-    name.
+    mean behind the best, the one with the fewest changes; then with the fewest parameters, where training notes them;
+    the best mean; the first name.
 
-    The gap is taken over the seeds that both have. Selection looks at validation, hence the default metric. A variant
-    with
-    one seed takes no part: the best of many such would be the luckiest.
+    The gap is taken over the seeds that both have. A variant with one seed takes no part: the best of many such would
+    be the luckiest.
+
+    Args:
+        metric: by default the one that selects: this is a choice.
 
     Raises:
         ResultsError: no variant has two finished seeds; unknown variant or metric.
     """
-    values = metric_values(table, metric)
-    sign = 1.0 if values.higher_is_better else -1.0
+    values = metric_values(table, metrics_of(table).select if metric is None else metric)
+    sign = values.metric.sign
     asked = [values.require(name) for name in (variants if variants is not None else values.variants)]
     rows = [row for row in asked if np.isfinite(values.numbers[row]).sum() > 1]
     if not rows:
-        raise ResultsError(f"no variant has {metric} on two seeds, so no standard error is known; run at least two.")
+        raise ResultsError(
+            f"no variant has {values.metric.name} on two seeds, so no standard error is known; run at least two."
+        )
     best = min(rows, key=lambda row: (-sign * np.nanmean(values.numbers[row]), values.variants[row]))
     numbers = values.numbers[best][np.isfinite(values.numbers[best])]
     standard_error = float(mean_and_sd(numbers)[1]) / np.sqrt(numbers.size)
@@ -133,7 +140,7 @@ def simplest_within_one_se(
         near,
         key=lambda row: (
             len(values.changes[row]),
-            values.parameters[row],
+            float(np.nan_to_num(values.parameters[row])),
             -sign * np.nanmean(values.numbers[row]),
             values.variants[row],
         ),
@@ -141,7 +148,7 @@ def simplest_within_one_se(
     return SimplestChoice(
         best=values.variants[best],
         simplest=values.variants[simplest],
-        metric=metric,
+        metric=values.metric,
         best_mean=float(numbers.mean()),
         simplest_mean=float(np.nanmean(values.numbers[simplest])),
         gap=gap(simplest),

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import ResultsError
+from harness.metrics import Metric
 from harness.stats.intervals import clopper_pearson, mean_and_sd, sd_interval, t_interval
 from harness.stats.significance import sign_flip_p, t_p_value
 from harness.stats.values import metric_values
@@ -16,7 +17,7 @@ SPLIT_GENERATOR_SEED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseFloor:
-    """What comparing a variant with itself shows. In the metric's unit; rates are fractions of the splits.
+    """What comparing a variant with itself shows. As the metric is logged; rates are fractions of the splits.
 
     Attributes:
         num_seeds: finished seeds of the variant. num_pairs: pairs in each comparison, made of 2 * num_pairs of them.
@@ -32,7 +33,7 @@ class NoiseFloor:
     """
 
     variant: str
-    metric: str
+    metric: Metric
     alpha: float
     num_seeds: int
     num_pairs: int
@@ -55,7 +56,7 @@ def aa_noise_floor(
     table: pd.DataFrame,
     *,
     variant: str = "baseline",
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     num_pairs: int | None = None,
     alpha: float = 0.05,
 ) -> NoiseFloor:
@@ -64,6 +65,7 @@ def aa_noise_floor(
     1,000 random splits (fixed generator) into two groups of `num_pairs` seeds, paired at random; both tests on each.
 
     Args:
+        metric: by default the one that the study reports.
         num_pairs: seeds that a comparison of the study has; by default half of the seeds found.
 
     Raises:
@@ -90,7 +92,7 @@ def aa_noise_floor(
     rate_low, rate_high = clopper_pearson(rate_t * independent, independent)
     return NoiseFloor(
         variant=variant,
-        metric=metric,
+        metric=values.metric,
         alpha=alpha,
         num_seeds=n,
         num_pairs=pairs,

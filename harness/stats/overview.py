@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.stats.effect import Contrast
 from harness.stats.intervals import mean_and_sd
-from harness.stats.paired import measure
-from harness.stats.values import NOT_PLANNED, metric_values
+from harness.stats.values import NOT_PLANNED, PARAMETERS, metric_values
 from harness.stats.wording import describe_cells
 
-# What may change a number though no change names it; in words, for the sentence.
+# What may change a number though no change names it; in words, for the sentence. Some are facts that not every training
+# notes.
 PROVENANCE = {
     "device": "devices",
     "precision": "precisions",
@@ -23,12 +22,12 @@ PROVENANCE = {
 }
 
 
-def summary(table: pd.DataFrame, *, metric: str = "test_accuracy") -> pd.DataFrame:
+def summary(table: pd.DataFrame, *, metric: str | None = None) -> pd.DataFrame:
     """One row per variant, by name: n_ok of n planned cells, mean and sd of the metric, cost.
 
     Returns:
         variant, changes, n_ok, n, outcomes (what became of the other cells, in words), mean, sd, seconds (mean training
-        time of a finished cell), parameters. `sd` is NaN with one seed.
+        time of a finished cell), parameters. `sd` is NaN with one seed, `parameters` where training does not note it.
     """
     values = metric_values(table, metric)
     rows = []
@@ -47,49 +46,27 @@ def summary(table: pd.DataFrame, *, metric: str = "test_accuracy") -> pd.DataFra
                 "mean": float(mean),
                 "sd": float(sd),
                 "seconds": float(seconds[has].mean()) if has.any() else np.nan,
-                "parameters": float(values.parameters[index]),
+                PARAMETERS: float(values.parameters[index]),
             }
         )
     return pd.DataFrame(rows)
 
 
-def paired_differences(
-    table: pd.DataFrame,
-    *,
-    reference: str = "baseline",
-    variants: Sequence[str] | None = None,
-    metric: str = "test_accuracy",
-) -> pd.DataFrame:
-    """Every seed's difference, for figures that draw each seed as a point.
-
-    Returns:
-        variant, seed, difference; a row for each seed that both sides have, by variant (as given, or by name) and seed.
-    """
-    values = metric_values(table, metric)
-    values.require(reference)
-    names = [name for name in values.variants if name != reference] if variants is None else variants
-    rows: list[tuple[str, int, float]] = []
-    for name in names:
-        values.require(name)
-        effect = measure(values, Contrast.pair(name, reference))
-        rows += [(name, seed, difference) for seed, difference in zip(effect.seeds, effect.differences, strict=True)]
-    return pd.DataFrame(rows, columns=["variant", "seed", "difference"])
-
-
 def comparability_problems(table: pd.DataFrame, variants: Sequence[str] | None = None) -> list[str]:
     """One sentence for each thing beside the changes in which the compared cells differ; empty where none does.
 
-    Looks at the finished cells of `variants` (default: all): device, precision, threads, library versions, commit,
-    whether the checkout was clean, data fingerprint. A value that was not recorded counts as one of its own.
+    Looks at the finished cells of `variants` (default: all): what the table has of device, precision, threads, library
+    versions, commit, whether the checkout was clean, data fingerprint. A value that was not recorded counts as one of
+    its own.
     """
     cells = table[table["status"] == "finished"]
     if variants is not None:
         cells = cells[cells["variant"].isin(variants)]
     problems = []
     for column, plural in PROVENANCE.items():
-        recorded = (
-            cells[column].astype(str).replace({"": "not recorded", "nan": "not recorded", "None": "not recorded"})
-        )
+        if column not in cells.columns:
+            continue
+        recorded = cells[column].astype(str).replace(["", "nan", "None", "<NA>"], "not recorded")
         if recorded.nunique() > 1:
             problems.append(_problem(cells["variant"], recorded, plural))
     return problems
@@ -104,23 +81,3 @@ def _problem(variants: "pd.Series[str]", recorded: "pd.Series[str]", plural: str
         f"{recorded.nunique()} {plural} in one comparison: {'; '.join(groups)}. A difference between them may be"
         " taken for an effect; train the smaller group again under the conditions of the other."
     )
-
-
-def difference_sd(table: pd.DataFrame, *, reference: str = "baseline", metric: str = "test_accuracy") -> float:
-    """Sd of the per-seed differences seen so far, pooled over the variants by their degrees of freedom.
-
-    Returns:
-        NaN where no variant has two seeds in common with the reference: plan with `prior_difference_sd` then.
-    """
-    values = metric_values(table, metric)
-    row = values.row(reference)
-    if row is None:
-        return float("nan")
-    differences = np.delete(values.numbers, row, axis=0) - values.numbers[row]
-    squares = degrees = 0.0
-    for one in differences:
-        one = one[np.isfinite(one)]
-        if one.size > 1:
-            squares += float(mean_and_sd(one)[1]) ** 2 * (one.size - 1)
-            degrees += one.size - 1
-    return float(np.sqrt(squares / degrees)) if degrees else float("nan")

@@ -5,20 +5,20 @@ other weights, so all of them get the same interval, test and honesty about miss
 `effect.py`; families of effects, with their correction and verdicts, are in `family.py`.
 """
 
+from math import floor, log10
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.errors import UnpairedSeedsError
 from harness.stats.effect import Contrast, Effect, MissingCell
 from harness.stats.intervals import bca_interval, clopper_pearson, mean_and_sd, t_interval
 from harness.stats.significance import equivalence_p, sign_flip_p, smallest_sign_flip_p, t_p_value
 from harness.stats.values import NOT_PLANNED, FloatArray, Values, metric_values
-from harness.stats.wording import describe_cells
 
 ROPE_SD = 0.1  # half-width of the region of practical equivalence, in sd of the reference (Kruschke 2018)
-# 0.72 - 0.71 and 0.71 - 0.70 differ in the 17th digit, though both are 100 images of 10,000; they must tie.
-DECIMALS = 12
+# 0.72 - 0.71 and 0.71 - 0.70 differ in the 17th digit, though both are 100 examples of 10,000; they must tie.
+DECIMALS = 12  # of differences between numbers from 0.001 to 1,000; fewer above, more below, see `_decimals`
 
 
 def paired_effect(
@@ -26,10 +26,9 @@ def paired_effect(
     variant: str,
     *,
     reference: str = "baseline",
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     confidence: float = 0.95,
     delta: float = 0.0,
-    strict: bool = False,
 ) -> Effect:
     """Mean difference between a variant and a reference, paired by seed, with its interval and its tests.
 
@@ -37,27 +36,19 @@ def paired_effect(
     (`correlation`, `variance_ratio`), not assumed. With one seed everything but the mean is NaN.
 
     Args:
-        table: one row per cell, columns RESULT_COLUMNS; accuracy is a fraction in [0, 1].
+        table: one row per cell, as `load_results` gives it.
+        metric: by default the one that the study reports.
         confidence: coverage of the intervals, in (0, 1).
-        delta: differences below it do not matter to the user, in the metric's unit; the region of practical equivalence
-            is at least 0.1 sd of the reference between seeds.
-        strict: refuse where a seed lacks a side, instead of saying so in `missing`.
+        delta: differences below it do not matter to the user, as the metric is logged (0.01 is one percent); the region
+            of practical equivalence is at least 0.1 sd of the reference between seeds.
 
     Raises:
         ResultsError: unknown variant, reference or metric; both are the same; a seed with two different cells.
-        UnpairedSeedsError: `strict`, and a planned seed has no number on one side; the message lists each.
     """
     values = metric_values(table, metric)
     values.require(variant)
     values.require(reference)
-    effect = measure(values, Contrast.pair(variant, reference), confidence=confidence, delta=delta)
-    if strict and effect.missing:
-        raise UnpairedSeedsError(
-            f"{variant} against {reference}: {effect.n} of {effect.n_planned} planned seeds have {metric} on both"
-            f" sides; {describe_cells(effect.missing)}. Run the study again to fill them, or compare without"
-            " `strict`."
-        )
-    return effect
+    return measure(values, Contrast.pair(variant, reference), confidence=confidence, delta=delta)
 
 
 def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, delta: float = 0.0) -> Effect:
@@ -69,12 +60,12 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     planned = (statuses != NOT_PLANNED).any(axis=0)
     complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
     sides = numbers[:, complete]
-    differences = np.round(weights @ sides, DECIMALS) + 0.0  # -0.0 would print as a loss
+    differences = np.round(weights @ sides, _decimals(sides)) + 0.0  # -0.0 would print as a loss
     n = differences.size
     mean, sd = (float(x) for x in mean_and_sd(differences))
     low, high = (float(x) for x in t_interval(differences, confidence))
     bca_low, bca_high = bca_interval(differences, confidence)
-    improved = differences if values.higher_is_better else -differences
+    improved = values.metric.sign * differences
     wins, ties = int((improved > 0).sum()), int((improved == 0).sum())
     p_improve_low, p_improve_high = clopper_pearson(wins + ties / 2, n, confidence) if n > 1 else (np.nan, np.nan)
     is_pair = sorted(weights) == [-1.0, 1.0]
@@ -84,7 +75,6 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         variant=contrast.name,
         reference=contrast.reference,
         metric=values.metric,
-        higher_is_better=values.higher_is_better,
         confidence=confidence,
         seeds=tuple(values.seeds[s] for s in np.flatnonzero(complete)),
         differences=tuple(map(float, differences)),
@@ -128,6 +118,14 @@ def _sides(values: Values, names: list[str]) -> tuple[FloatArray, NDArray[np.str
         values.seconds[at],
         np.where(known, values.parameters[at], np.nan),
     )
+
+
+def _decimals(sides: FloatArray) -> int:
+    """Decimals that are no noise of subtracting, for numbers of any size: an error of 1e-9 is not zero, and of 1e6 the
+    twelfth decimal says nothing."""
+    largest = float(np.abs(sides).max(initial=0.0))
+    magnitude = max(floor(log10(largest)), -290) if largest > 0 else 0
+    return DECIMALS - max(magnitude - 2, 0) - min(magnitude + 3, 0)
 
 
 def _missing(

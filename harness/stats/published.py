@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from harness.errors import StudyError
+from harness.metrics import PERCENT, Metric
 from harness.stats.intervals import mean_and_sd, t_interval
 from harness.stats.values import FloatArray, metric_values
 
@@ -26,7 +27,7 @@ class PublishedComparison:
     """
 
     variant: str
-    metric: str
+    metric: Metric
     method: Literal["one-sample t", "Welch t"]
     confidence: float
     n: int
@@ -49,7 +50,7 @@ def compare_published(
     variant: str,
     published: float | Sequence[float],
     *,
-    metric: str = "test_accuracy",
+    metric: str | None = None,
     confidence: float = 0.95,
 ) -> PublishedComparison:
     """Our mean over seeds against a published value, or against published raw values.
@@ -59,20 +60,19 @@ def compare_published(
     ours.
 
     Args:
-        published: in the metric's unit; an accuracy is a fraction in [0, 1], not a percentage.
+        published: as the metric is logged; where its unit is percent, a fraction.
+        metric: by default the one that the study reports.
 
     Raises:
         ResultsError: unknown variant or metric.
-        StudyError: no published value, one that is not finite, or an accuracy outside [0, 1].
+        StudyError: no published value, or one that is not finite; one outside [0, 1] where the unit is percent and all
+            of ours lie inside.
     """
-    theirs = np.atleast_1d(np.asarray(published, dtype=np.float64))
-    if not theirs.size or not np.isfinite(theirs).all():
-        raise StudyError(f"a published {metric} must be one or more finite numbers, not {published!r}.")
-    if metric.endswith("accuracy") and ((theirs < 0) | (theirs > 1)).any():
-        raise StudyError(f"a published {metric} is a fraction in [0, 1], not {published!r}; divide percentages by 100.")
     values = metric_values(table, metric)
     ours = values.numbers[values.require(variant)]
     ours = ours[np.isfinite(ours)]
+    theirs = np.atleast_1d(np.asarray(published, dtype=np.float64))
+    _check_published(theirs, values.metric, ours)
     mean, sd = (float(x) for x in mean_and_sd(ours))
     low, high = (float(x) for x in t_interval(ours, confidence))
     n = ours.size
@@ -82,7 +82,7 @@ def compare_published(
     half = float(stdtrit(degrees, (1 + confidence) / 2)) * se
     return PublishedComparison(
         variant=variant,
-        metric=metric,
+        metric=values.metric,
         method="one-sample t" if theirs.size == 1 else "Welch t",
         confidence=confidence,
         n=n,
@@ -99,6 +99,19 @@ def compare_published(
         difference_high=difference + half,
         p=float(2 * stdtr(degrees, -abs(difference) / se)),
     )
+
+
+def _check_published(theirs: FloatArray, metric: Metric, ours: FloatArray) -> None:
+    said = ", ".join(f"{value:g}" for value in theirs) or "none"
+    if not theirs.size or not np.isfinite(theirs).all():
+        raise StudyError(f"a published {metric.name} must be one or more finite numbers, not {said}.")
+    # Most are shares of a whole; a relative error may exceed one, and then ours does so too.
+    if metric.unit == PERCENT and _is_outside(theirs) and not _is_outside(ours):
+        raise StudyError(f"a published {metric.name} is a fraction in [0, 1], not {said}; divide percentages by 100.")
+
+
+def _is_outside(values: FloatArray) -> bool:
+    return bool(((values < 0) | (values > 1)).any())
 
 
 def _standard_error(ours: FloatArray, theirs: FloatArray) -> tuple[float, float]:

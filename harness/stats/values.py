@@ -16,22 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import ResultsError
+from harness.metrics import COSTS, Metric, Metrics
+from harness.store.load import metrics_of
 from harness.store.result import RESULT_COLUMNS
 
 FloatArray = NDArray[np.float64]
 
-# What can be compared, and whether more of it is better.
-METRICS: Mapping[str, bool] = {
-    "test_accuracy": True,
-    "val_accuracy": True,
-    "train_accuracy": True,
-    "test_loss": False,
-    "val_loss": False,
-    "train_loss": False,
-    "seconds": False,
-    "peak_memory_bytes": False,
-}
 NOT_PLANNED = ""
+PARAMETERS = "parameters"  # a fact: the number that a cell trains, which not every training notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +34,12 @@ class Values:
         numbers: (v, s); NaN where there is no finished cell with this metric.
         statuses: (v, s); the cell's status, `NOT_PLANNED` where the table has no such cell.
         seconds: (v, s); training time, that of cells that did not finish included; NaN where there is no cell.
-        parameters: (v,); number of parameters of the model, NaN where no cell finished.
+        parameters: (v,); number of trained parameters, NaN where no cell finished and where training does not note it.
         changes: (v,); the set of changes of each variant.
         variant_of: the variant that holds exactly this set of changes; of several, the one with most numbers.
     """
 
-    metric: str
+    metric: Metric
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
     numbers: FloatArray
@@ -56,10 +48,6 @@ class Values:
     parameters: FloatArray
     changes: tuple[frozenset[str], ...]
     variant_of: Mapping[frozenset[str], str]
-
-    @property
-    def higher_is_better(self) -> bool:
-        return METRICS[self.metric]
 
     def row(self, variant: str) -> int | None:
         """Index of a variant, None where the table has no cell of it."""
@@ -82,25 +70,30 @@ class Values:
         return self.variant_of.get(changes) or "+".join(sorted(changes)) or "baseline"
 
 
-def metric_values(table: pd.DataFrame, metric: str) -> Values:
+def metric_values(table: pd.DataFrame, metric: str | None = None) -> Values:
     """One metric of the results table as a matrix of variants by seeds.
 
     A cell that two studies share appears twice with one key and counts once.
 
+    Args:
+        metric: a name that the study declares, or a cost; by default the one that the study reports.
+
     Raises:
-        ResultsError: a column is missing or there is no row; the metric is unknown or no finished cell has it; a
-            variant has two different cells for one seed.
+        ResultsError: a column is missing or there is no row; the table does not say which metrics it holds; the metric
+            is unknown or no finished cell has it; a variant has two different cells for one seed.
     """
     absent = [column for column in RESULT_COLUMNS if column not in table.columns]
     if absent:
         raise ResultsError(f"not a results table: the columns {', '.join(absent)} are missing.")
     if table.empty:
         raise ResultsError("the results table has no rows: no cell was planned or trained yet.")
+    metrics = metrics_of(table)
+    chosen = metrics[metrics.report if metric is None else metric]
     finished = (table["status"] == "finished").to_numpy(dtype=bool)
-    _check_metric(table, metric, finished)
+    _check_metric(table, chosen, metrics, finished)
     labels = table["variant"].astype(str).to_numpy(dtype=str)
     seed_of_row = table["seed"].to_numpy(dtype=np.int64)
-    values = np.where(finished, _floats(table[metric]), np.nan)
+    values = np.where(finished, _floats(table[chosen.name]), np.nan)
     _check_one_cell_each(table, labels, seed_of_row, values)
 
     variants, v = np.unique(labels, return_inverse=True)
@@ -112,12 +105,13 @@ def metric_values(table: pd.DataFrame, metric: str) -> Values:
     statuses[v, s] = table["status"].astype(str).to_numpy(dtype=str)
     seconds[v, s] = _floats(table["seconds"])
     parameters = np.full(len(variants), -np.inf)
-    np.fmax.at(parameters, v, np.where(finished, _floats(table["parameters"]), np.nan))
+    if PARAMETERS in table.columns:
+        np.fmax.at(parameters, v, np.where(finished, _floats(table[PARAMETERS]), np.nan))
     parameters[np.isneginf(parameters)] = np.nan
     first_row = np.unique(labels, return_index=True)[1]
     changes = tuple(changes_of(table["changes"].iloc[row]) for row in first_row)
     return Values(
-        metric=metric,
+        metric=chosen,
         variants=tuple(map(str, variants)),
         seeds=tuple(map(int, seeds)),
         numbers=numbers,
@@ -138,11 +132,12 @@ def _floats(column: "pd.Series[float]") -> FloatArray:
     return pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _check_metric(table: pd.DataFrame, metric: str, finished: NDArray[np.bool_]) -> None:
+def _check_metric(table: pd.DataFrame, metric: Metric, metrics: Metrics, finished: NDArray[np.bool_]) -> None:
     # Before anything finished no metric has a number, and that is no mistake of the request.
-    available = [name for name in METRICS if not finished.any() or table.loc[finished, name].notna().any()]
-    if metric not in available:
-        raise ResultsError(f"no finished cell has the metric {metric!r}. Available: {', '.join(available)}.")
+    held = [it.name for it in (*metrics, *COSTS) if it.name in table.columns]
+    available = [name for name in held if not finished.any() or table.loc[finished, name].notna().any()]
+    if metric.name not in available:
+        raise ResultsError(f"no finished cell has the metric {metric.name!r}. Available: {', '.join(available)}.")
 
 
 def _check_one_cell_each(

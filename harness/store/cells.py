@@ -2,8 +2,8 @@
 
     mlruns/cells/<key>/spec.json          the cell: settings, seed, fingerprints
                        journal.jsonl      its events, appended and synced as they happen
-                       checkpoint.pt      the last position, while it trains
-                       best.safetensors   the weights with the lowest validation loss
+                       checkpoint         the last position, while it trains: a file or a folder
+                       ...                what the trainer keeps, such as best.safetensors
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
@@ -17,17 +17,21 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
+from harness.files.atomic import remove, replace_synced, write_atomically
 from harness.plan.cell import Cell
-from harness.store.result import Epoch, Result
+from harness.plan.manifest import Manifest
+from harness.store.result import Result, Validation
+from harness.trainers.run import CHECKPOINT
 
-CHECKPOINT = "checkpoint.pt"
-WEIGHTS = "best.safetensors"
+# What a cell's folder holds that is the harness's own; everything else was kept by the trainer.
+_FIRST_CHECKPOINT = "checkpoint.pt"  # of 0.1; the cell of which it is starts again
+BOOKKEEPING = frozenset({"spec.json", "journal.jsonl", "result.json", "lock", CHECKPOINT, _FIRST_CHECKPOINT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,28 @@ class Cells:
         self.append(result.key, {"event": "ended", **result.to_json()})
         with _writing(folder):
             write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            drop_checkpoint(folder)
+            remove(folder / _FIRST_CHECKPOINT)
+
+    def keep_checkpoint(self, key: str, path: Path) -> None:
+        """Makes what stands at `path` (in the cell's folder) its checkpoint, in place of the last one, synced."""
+        folder = self.folder(key)
+        with _writing(folder):
+            replace_synced(path, folder / CHECKPOINT)
 
     def forget_result(self, key: str) -> None:
         """Makes an ended cell trainable again, from the start; its journal stays."""
-        for name in ("result.json", CHECKPOINT, WEIGHTS):
-            (self.folder(key) / name).unlink(missing_ok=True)
+        folder = self.folder(key)
+        (folder / "result.json").unlink(missing_ok=True)  # first: without it the cell has not ended
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in BOOKKEEPING - {CHECKPOINT, _FIRST_CHECKPOINT}:
+                remove(path)
+
+    def kept_files(self, key: str) -> list[Path]:
+        """Files that the trainer keeps, by name: weights, logs, whatever is not the harness's own."""
+        folder = self.folder(key)
+        names = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [it for it in names if it.is_file() and it.name not in BOOKKEEPING and not it.name.startswith(".")]
 
     def append(self, key: str, event: dict[str, Any]) -> None:
         """Adds one event (with the time, UTC, ISO 8601) to the cell's journal and syncs it to the disk."""
@@ -122,9 +142,9 @@ class Cells:
                 events.append(json.loads(line))
         return events
 
-    def epochs(self, key: str) -> list[Epoch]:
+    def validations(self, key: str) -> list[Validation]:
         """The validations of the cell's last attempt, one a step, in the order of steps."""
-        return epochs_of(self.events(key))
+        return validations_of(self.events(key))
 
     @contextlib.contextmanager
     def updating_manifest(self, name: str) -> Iterator[None]:
@@ -137,16 +157,20 @@ class Cells:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def write_manifest(self, name: str, manifest: dict[str, Any]) -> None:
-        path = self.root / "studies" / f"{name}.json"
+    def write_manifest(self, manifest: Manifest) -> None:
+        path = self.root / "studies" / f"{manifest.id}.json"
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(manifest, indent=1))
+            write_atomically(path, json.dumps(manifest.to_json(), indent=1))
 
-    def manifests(self) -> dict[str, dict[str, Any]]:
-        """Every manifest by name, the oldest first."""
+    def manifests(self) -> dict[str, Manifest]:
+        """Every manifest by id, the oldest first.
+
+        Raises:
+            StoreError: one is damaged, or of a newer version.
+        """
         paths = sorted((self.root / "studies").glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        return {path.stem: json.loads(path.read_text()) for path in paths}
+        return {path.stem: _read_manifest(path) for path in paths}
 
     def free_bytes(self) -> int:
         """Free space of the disk that holds (or will hold) the cells."""
@@ -154,15 +178,23 @@ class Cells:
         return shutil.disk_usage(existing).free
 
 
-def epochs_of(events: list[dict[str, Any]]) -> list[Epoch]:
+def drop_checkpoint(folder: Path) -> None:
+    """Removes a cell's checkpoint; where it is a link, as of a script that names its own, what it points to as well."""
+    link = folder / CHECKPOINT
+    target = link.resolve() if link.is_symlink() else None
+    remove(link)
+    if target and folder.resolve() in target.parents:
+        remove(target)
+
+
+def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
     """The validations in a journal: of the last attempt, the last one of each step, in the order of steps."""
-    names = [field.name for field in fields(Epoch)]
-    by_step: dict[int, Epoch] = {}
+    by_step: dict[int, Validation] = {}
     for event in events:
         if event["event"] in ("started", "restarted"):
             by_step.clear()
         elif event["event"] == "validation":
-            by_step[event["step"]] = Epoch(**{name: event[name] for name in names})
+            by_step[event["step"]] = Validation.from_event(event)
     return [by_step[step] for step in sorted(by_step)]
 
 
@@ -170,19 +202,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces the file as a whole, synced: a reader sees the old text or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+def _read_manifest(path: Path) -> Manifest:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return Manifest.from_json(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path}: is no manifest that this harness can read ({type(error).__name__}: {error}). Move it away; the "
+            "cells that it names are not lost, the same command of the study finds them again."
+        ) from None
 
 
 def _ends_with_newline(file: Any) -> bool:

@@ -1,41 +1,40 @@
 """Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness.errors import ResultsError
+from harness.metrics import Metrics
+from harness.names import suggestion
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.store.result import IDENTITY_COLUMNS, RESULT_COLUMNS, Epoch, Result
-from harness.study.changes import suggestion
+from harness.store.result import ENVELOPE, RESULT_COLUMNS, Result
 from harness.study.load import load_study
 
-# Column types of the results table; they do not depend on which values happen to be missing.
-_COUNTS = ("best_step", "num_steps", "parameters", "peak_memory_bytes", "threads")
-_TEXTS = (
-    "study", "variant", "changes", "key", "status", "reason", "device", "precision", "versions", "commit",
-    "data_fingerprint", "finished_at",
-)  # fmt: skip
+# Column types of the results table; they do not depend on which values happen to be missing. Metrics are float64; the
+# facts of a trainer are what they are: whole numbers, numbers, truth values or texts.
+_TEXTS = ("study", "variant", "changes", "key", "status", "reason", "device", "versions", "commit", "finished_at")
 RESULT_DTYPES: Mapping[str, str] = (
     dict.fromkeys(RESULT_COLUMNS, "float64")
-    | dict.fromkeys(_COUNTS, "Int64")
+    | dict.fromkeys(("num_steps", "peak_memory_bytes"), "Int64")
     | dict.fromkeys(_TEXTS, "str")
     | {"seed": "int64", "dirty": "boolean"}
 )
+_FACT_DTYPES: Mapping[type, str] = {bool: "boolean", int: "Int64", float: "float64", str: "str"}
 
-# A row per validation. `epoch` and the other numbers are those of `harness.store.result.Epoch`.
-CURVE_COLUMNS: tuple[str, ...] = ("variant", "seed", *(field.name for field in fields(Epoch)))
+# A row per validation; behind these stand the metrics of the study. `epoch` is NaN where the trainer counts none.
+CURVE_COLUMNS: tuple[str, ...] = ("variant", "seed", "step", "epoch", "seconds")
 
 
 def load_results(study: str, *, store: str | Path = "mlruns", profile: str | None = None) -> pd.DataFrame:
-    """Every cell of a study run, a row each, columns `RESULT_COLUMNS`; `.attrs["manifest"]` holds the study run.
+    """Every cell of a study run, a row each; `.attrs["manifest"]` holds the study run.
 
-    A planned cell that has not ended is a row with status `missing`. Where the study ran more than once (other
-    profiles, other data), the latest run that fits is taken: study runs are never mixed.
+    The columns are `RESULT_COLUMNS`, then a column a metric (`test/loss`), then the facts that the trainer noted. A
+    planned cell that has not ended is a row with status `missing`. Where the study ran more than once (other profiles,
+    other data), the latest run that fits is taken: study runs are never mixed.
 
     Args:
         study: the study's name or file, or the id of one study run (`harness results --list`).
@@ -57,7 +56,9 @@ def load_curves(
     profile: str | None = None,
     variants: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """Every validation of a study run's cells, a row each, columns `CURVE_COLUMNS`; the same run as `load_results`.
+    """Every validation of a study run's cells, a row each; the same run as `load_results`.
+
+    The columns are `CURVE_COLUMNS`, then a column a metric.
 
     Args:
         variants: only these; by default all.
@@ -70,7 +71,7 @@ def load_curves(
     return curves_table(cells, find_manifest(cells, study, profile), variants)
 
 
-def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[str, Any]:
+def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manifest:
     """The latest study run of that study, or the one with that id.
 
     A confirmation is found by its own id only: it says nothing about the changes that it did not confirm.
@@ -88,11 +89,11 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[
     asked = study
     if Path(study).suffix in (".yaml", ".yml"):
         study = load_study(study).name
-    runs = (it for it in manifests.values() if "confirms" not in it)  # a confirmation is asked for by its id
-    fitting = [it for it in runs if it["study"] == study and profile in (None, it["profile"])]
+    runs = (it for it in manifests.values() if not it.confirms)  # a confirmation is asked for by its id
+    fitting = [it for it in runs if it.study == study and profile in (None, it.profile)]
     if fitting:
         return fitting[-1]
-    names = sorted({it["study"] for it in manifests.values()})
+    names = sorted({it.study for it in manifests.values()})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
     raise ResultsError(
@@ -101,58 +102,74 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> dict[
     )
 
 
-def confirmations(cells: Cells, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
     """What `harness confirm` found about winners of this study run, a sentence each, the latest last."""
-    fitting = (it for it in cells.manifests().values() if it.get("confirms") == manifest["id"])
-    return tuple(it["headline"] for it in fitting if "headline" in it)
+    fitting = (it for it in cells.manifests().values() if it.confirms == manifest.id)
+    return tuple(it.headline for it in fitting if it.headline)
 
 
-def results_table(cells: Cells, manifest: Mapping[str, Any]) -> pd.DataFrame:
+def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     """The rows of one study run, by variant and seed in the manifest's order."""
+    metrics, facts = manifest.metrics.names, dict[str, type]()
     rows = []
-    for variant in manifest["variants"]:
-        identity = {
-            "study": manifest["study"],
-            "variant": variant["name"],
-            "changes": "+".join(variant["changes"]),
-        }
-        for seed, key in variant["cells"].items():
-            rows.append(identity | _numbers(cells.result(key), key, int(seed)))
-    table = pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype(RESULT_DTYPES)
-    table = table.fillna(dict.fromkeys(_TEXTS, ""))  # of a cell that has not ended nothing was recorded
-    table.attrs["manifest"] = _Manifest(manifest)
+    for variant in manifest.variants:
+        identity = (manifest.study, variant.name, "+".join(variant.changes))
+        for seed, key in variant.cells.items():
+            result = cells.result(key)
+            rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed), strict=True)))
+            if result is not None:
+                rows[-1] |= {name: result.metrics.get(name) for name in metrics} | dict(result.facts)
+                facts |= {name: _wider(facts.get(name), type(fact)) for name, fact in result.facts.items()}
+    facts = {name: kind for name, kind in facts.items() if name not in RESULT_COLUMNS and name not in metrics}
+    dtypes = {**RESULT_DTYPES, **dict.fromkeys(metrics, "float64")}
+    dtypes |= {name: _FACT_DTYPES.get(kind, "str") for name, kind in facts.items()}
+    table = pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+    texts = [name for name, dtype in dtypes.items() if dtype == "str"]
+    table = table.fillna(dict.fromkeys(texts, ""))  # of a cell that has not ended nothing was recorded
+    table.attrs["manifest"] = manifest
     return table
 
 
-class _Manifest(dict[str, Any]):
-    """A manifest that is shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a
-    column, which took two thirds of the time of every statistic."""
+def metrics_of(table: pd.DataFrame) -> Metrics:
+    """The metrics that a table of results or of learning curves holds.
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Manifest":
-        return self
+    Raises:
+        ResultsError: the table has lost its `attrs`, as it does when tables are concatenated.
+    """
+    manifest = table.attrs.get("manifest")
+    if not isinstance(manifest, Manifest):
+        raise ResultsError(
+            'this table does not say what its metrics are (`.attrs["manifest"]` is missing): take it from '
+            "`load_results`, or copy `attrs` from the table that it was made of."
+        )
+    return manifest.metrics
 
 
-def curves_table(cells: Cells, manifest: Mapping[str, Any], variants: Collection[str] | None = None) -> pd.DataFrame:
+def curves_table(cells: Cells, manifest: Manifest, variants: Collection[str] | None = None) -> pd.DataFrame:
     """The validations of every cell of one study run, also of cells that still train or ended badly."""
-    numbers_of = attrgetter(*CURVE_COLUMNS[2:])
+    names = manifest.metrics.names
     rows = [
-        (variant["name"], int(seed), *numbers_of(epoch))
-        for variant in manifest["variants"]
-        if variants is None or variant["name"] in variants
-        for seed, key in variant["cells"].items()
-        for epoch in cells.epochs(key)
+        (variant.name, seed, it.step, it.epoch, it.seconds, *map(it.metrics.get, names))
+        for variant in manifest.variants
+        if variants is None or variant.name in variants
+        for seed, key in variant.cells.items()
+        for it in cells.validations(key)
     ]
     kinds = {"variant": "str", "seed": "int64", "step": "int64"}
-    dtypes = {name: kinds.get(name, "float64") for name in CURVE_COLUMNS}
-    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS)).astype(dtypes)
+    dtypes = {name: kinds.get(name, "float64") for name in (*CURVE_COLUMNS, *names)}
+    table = pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+    table.attrs["manifest"] = manifest
+    return table
 
 
-# Not `Result.to_json`, which copies deeply: a store has thousands of results.
-_MEASURED = RESULT_COLUMNS[len(IDENTITY_COLUMNS) :]
-_measured = attrgetter(*_MEASURED)
-
-
-def _numbers(result: Result | None, key: str, seed: int) -> dict[str, Any]:
+def _envelope(result: Result | None, key: str, seed: int) -> tuple[Any, ...]:
     if result is None:
-        return {"key": key, "seed": seed, "status": "missing"}
-    return dict(zip(_MEASURED, _measured(result), strict=True))
+        return tuple({"key": key, "seed": seed, "status": "missing"}.get(name) for name in ENVELOPE)
+    return tuple(getattr(result, name) for name in ENVELOPE)
+
+
+def _wider(known: type | None, found: type) -> type:
+    """The type of a column that holds values of both."""
+    if known in (None, found):
+        return found
+    return float if {known, found} == {int, float} else str

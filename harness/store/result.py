@@ -1,72 +1,68 @@
-"""What one finished cell says, and the one definition of the results table.
+"""What one ended cell says, and the one definition of the results table's fixed columns.
 
-A result is written once, when its cell has ended (also when it ended badly: a diverged cell is an outcome). The table
-that everything downstream reads has a row per cell and the columns of `RESULT_COLUMNS`; it is built from results in
-`load.py`, not here: this module knows neither files nor pandas.
+A result is written once, when its cell has ended (also when it ended badly: a diverged cell is an outcome). It is an
+envelope, the same for every trainer, and two mappings: `metrics`, which the study declares, and `facts`, which the
+trainer notes. The table that everything downstream reads has a row per cell and a column for each of all three; it is
+built in `load.py`, not here: this module knows neither files nor pandas.
 """
 
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
+
+from harness.errors import StoreError
 
 Status = Literal["finished", "diverged", "out-of-memory", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+FORMAT = 2  # of result.json; 1 had a field for each number of the one trainer that there was
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """One validation: what is known after `step` optimizer steps.
+class Validation:
+    """What was known at one step of training.
 
     Attributes:
-        step: optimizer steps done.
-        epoch: the same in epochs, a fraction: the protocol validates twice an epoch.
-        train_loss: mean cross entropy in nats over the training batches since the validation before, in train mode.
-        train_accuracy: fraction of those training images that were right.
-        val_loss: mean cross entropy over the validation images, in eval mode.
-        val_accuracy: fraction of the validation images that are right.
-        seconds: training time so far, the time of earlier, interrupted runs included.
+        metrics: as they were logged, by name.
+        seconds: training time so far, that of earlier, interrupted attempts included.
+        epoch: the same step in epochs, where the trainer counts them; else NaN.
     """
 
     step: int
-    epoch: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
+    metrics: Mapping[str, float]
+    seconds: float = float("nan")
+    epoch: float = float("nan")
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> "Validation":
+        """From a line of a journal, of this format or of the first."""
+        metrics = event["metrics"] if "metrics" in event else _named(event)[0]
+        return cls(event["step"], metrics, event.get("seconds", float("nan")), event.get("epoch", float("nan")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The numbers of one ended cell. Accuracies are fractions in [0, 1]; losses are mean cross entropies in nats.
+    """The outcome of one ended cell.
 
-    The six numbers of train, val and test are those of the checkpoint with the lowest validation loss, in eval mode,
-    over all images of the split. They are None where the cell did not finish.
+    Attributes:
+        metrics: as the trainer reported them; empty where the cell did not finish.
+        facts: whatever else the trainer noted: plain values.
+        num_steps: how far training came; seconds: training time, interrupted attempts included.
     """
 
     key: str
     seed: int
     status: Status
     reason: str = ""
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
-    best_step: int | None = None
-    best_epoch: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     num_steps: int = 0
-    num_epochs: float = 0.0
     seconds: float = 0.0
-    parameters: int | None = None
     peak_memory_bytes: int | None = None
     device: str = ""
-    precision: str = ""
-    threads: int = 0
     versions: str = ""
     commit: str = ""
     dirty: bool = False
-    data_fingerprint: str = ""
     finished_at: str = ""
 
     @property
@@ -74,16 +70,50 @@ class Result:
         return self.status == "finished"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {it.name: getattr(self, it.name) for it in fields(self)}
+        return {"format": FORMAT, **plain, "metrics": dict(self.metrics), "facts": dict(self.facts)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Result":
-        """Raises TypeError for an unknown or missing field: a damaged file must not read as a result."""
+        """Raises TypeError for an unknown or missing field (a damaged file must not read as a result), StoreError for a
+        format that a newer harness wrote."""
+        data = dict(data)
+        written = data.pop("format", 1)
+        if written == 1:
+            data = _from_first_format(data)
+        elif written != FORMAT:
+            raise StoreError(
+                f"cell {data.get('key', '?')}: its result has format {written}, this harness reads up to {FORMAT}. "
+                "Install the version that wrote it; the result is not damaged."
+            )
         return cls(**data)
 
 
-# What identifies a row, then what the cell measured. `variant` is the variant's name ("baseline", "batch-norm",
-# "batch-norm+dropout-0.2", "model-1"), `changes` its change names joined by "+", empty for the baseline. A planned
-# cell without a result has status "missing" and no numbers.
+# What identifies a row, then the envelope. `variant` is the variant's name ("baseline", "batch-norm", "model-1"),
+# `changes` its change names joined by "+", empty for the baseline. A planned cell without a result has status
+# "missing" and no numbers. Behind these columns stand the metrics of the study, and the facts of its trainer.
 IDENTITY_COLUMNS: tuple[str, ...] = ("study", "variant", "changes")
-RESULT_COLUMNS: tuple[str, ...] = IDENTITY_COLUMNS + tuple(field.name for field in fields(Result))
+ENVELOPE: tuple[str, ...] = tuple(it.name for it in fields(Result) if it.name not in ("metrics", "facts"))
+RESULT_COLUMNS: tuple[str, ...] = IDENTITY_COLUMNS + ENVELOPE
+
+_FIRST_FORMAT_METRIC = re.compile(r"(train|val|test)_(\w+)")
+
+
+def _named(data: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """What the first format called `val_loss`, as metrics called `val/loss`; and everything else."""
+    metrics: dict[str, float] = {}
+    rest: dict[str, Any] = {}
+    for name, value in data.items():
+        found = _FIRST_FORMAT_METRIC.fullmatch(name)
+        if found:
+            metrics |= {f"{found[1]}/{found[2]}": value} if value is not None else {}
+        else:
+            rest[name] = value
+    return metrics, rest
+
+
+def _from_first_format(data: dict[str, Any]) -> dict[str, Any]:
+    metrics, rest = _named(data)
+    envelope = {name: value for name, value in rest.items() if name in ENVELOPE}
+    facts = {name: value for name, value in rest.items() if name not in ENVELOPE and value is not None}
+    return envelope | {"metrics": metrics, "facts": facts}

@@ -5,15 +5,15 @@ which ones cannot go together, and what a set of them makes of a baseline. It do
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from harness.errors import StudyError
-from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
+from harness.trainers.trainer import Settings, SettingsError
+from harness.trees import flatten
 
 
 def _kebab_case(name: str) -> str:
@@ -30,7 +30,7 @@ class Change(BaseModel):
 
     Attributes:
         name: kebab-case, what a person would say: `batch-norm`, `kernel-3`.
-        summary: one line for people.
+        summary: one line for people; what the overrides say by default.
         source: where the idea comes from (a section, a paper).
         group: changes of one group exclude each other; a combination holds at most one of them.
         overrides: dotted path of a setting to its new value.
@@ -44,16 +44,19 @@ class Change(BaseModel):
     group: str = ""
     overrides: Annotated[dict[str, Any], Field(min_length=1)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _summarized(cls, declared: Any) -> Any:
+        overrides = declared.get("overrides") if isinstance(declared, Mapping) else None
+        if isinstance(overrides, Mapping) and "summary" not in declared:
+            said = ", ".join(f"{path} = {value}" for path, value in flatten(overrides).items())
+            return {**declared, "summary": said}
+        return declared
+
     @field_validator("overrides", mode="before")
     @classmethod
     def _dotted(cls, value: Any) -> Any:
         return flatten(value) if isinstance(value, Mapping) else value
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'batch-norm'?"` for the closest known name, or nothing."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def conflicts(changes: Sequence[Change]) -> list[str]:
@@ -75,25 +78,31 @@ def conflicts(changes: Sequence[Change]) -> list[str]:
 def check_change(baseline: Settings, change: Change) -> list[str]:
     """What is wrong with one change of this baseline, a sentence each: a path or value that does not exist, or a
     change that leaves the baseline as it is (its effect would be zero by construction)."""
-    known = setting_paths(baseline)
-    new_kinds = {path.rpartition(".")[0] for path in change.overrides if path.endswith(".kind")}
-    unknown = [
-        f"change {change.name!r}: unknown setting {path!r}.{suggestion(path, known)}"
-        for path in change.overrides
-        if path not in known and path.partition(".")[0] not in new_kinds and not path.startswith("model.options.")
-    ]
-    if unknown:
-        return unknown
     try:
-        changed = with_overrides(baseline, change.overrides)
-    except ValidationError as error:
-        return [f"change {change.name!r}: {problem}" for problem in problems_of(error)]
+        changed = baseline.override(change.overrides)
+    except SettingsError as error:
+        return [f"change {change.name!r}: {problem}" for problem in error.problems]
     if changed == baseline:
-        values = flatten(baseline.model_dump(mode="json"))
+        values = flatten(baseline.tree())
         already = ", ".join(f"{path} is already {values.get(path)!r}" for path in change.overrides)
         unchanged = f"change {change.name!r} leaves the baseline as it is ({already})"
         return [f"{unchanged}, so its effect would be zero by construction."]
     return []
+
+
+def placebo_problem(name: str, paths: Collection[str], unread: Collection[str]) -> str:
+    """Why a change is a placebo, found when a cell of it has ended; empty where it is none.
+
+    Args:
+        paths: of the settings that the change sets; unread: of those that training never read.
+    """
+    ignored = [path for path in paths if path in unread or any(path.startswith(f"{it}.") for it in unread)]
+    if len(ignored) < len(paths):
+        return ""
+    return (
+        f"change {name!r} is a placebo: training never reads {', '.join(ignored)}, so its effect would be zero by "
+        "construction. Read the setting in training, or take the change out (--skip)."
+    )
 
 
 def combine(baseline: Settings, changes: Sequence[Change]) -> Settings:
@@ -107,12 +116,12 @@ def combine(baseline: Settings, changes: Sequence[Change]) -> Settings:
         raise StudyError(*problems)
     merged = {path: value for change in changes for path, value in change.overrides.items()}
     try:
-        return with_overrides(baseline, merged)
-    except ValidationError as error:
+        return baseline.override(merged)
+    except SettingsError as error:
         names = " + ".join(change.name for change in changes)
-        raise StudyError(*(f"{names}: {problem}" for problem in problems_of(error))) from None
+        raise StudyError(*(f"{names}: {problem}" for problem in error.problems)) from None
 
 
 def setting_paths(settings: Settings) -> list[str]:
     """Dotted paths of every setting that these settings have."""
-    return list(flatten(settings.model_dump()))
+    return list(flatten(settings.tree()))

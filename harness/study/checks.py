@@ -3,24 +3,19 @@
 Also the way to see that at once with what is wrong in single parts: the sound rest of a study is checked, too.
 """
 
-import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import ValidationError
-
-from harness.study.changes import check_change, conflicts, setting_paths, suggestion
+from harness.names import suggestion
+from harness.study.changes import check_change, conflicts
 from harness.study.designs.comparisons import BASELINE, combination_names, in_order
 from harness.study.designs.registry import design_problems
-from harness.trainers.images.settings import Settings, flatten, problems_of, with_overrides
-
-if TYPE_CHECKING:
-    from harness.study.study import Profile, Study
-
-Location = tuple[int | str, ...]
+from harness.study.study import Profile, Study
+from harness.trainers.trainer import Location, Settings, SettingsError
+from harness.trees import flatten
 
 
-def study_problems(study: "Study", *, declared: Collection[str], left_out: Sequence[Location]) -> list[str]:
+def study_problems(study: Study, *, declared: Collection[str], left_out: Sequence[Location]) -> list[str]:
     """What is wrong between the parts of a study, a sentence each; the parts by themselves are valid.
 
     Args:
@@ -32,14 +27,6 @@ def study_problems(study: "Study", *, declared: Collection[str], left_out: Seque
     if not left_out:
         problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
     return problems
-
-
-def with_hint(problem: str, known: Collection[str]) -> str:
-    """Adds the nearest known key to a message about an unknown one."""
-    if not problem.endswith(": unknown key"):
-        return problem
-    key = re.split(r"[.\]]", problem.removesuffix(": unknown key"))[-1]
-    return f"{problem} {key!r}.{suggestion(key, [path.rpartition('.')[2] for path in known])}"
 
 
 def declared_names(tree: dict[str, Any]) -> set[str]:
@@ -59,13 +46,15 @@ def pruned(tree: dict[str, Any], locations: Sequence[Location]) -> dict[str, Any
     for key, value in tree.items():
         if key == "baseline" and isinstance(value, dict):
             rest[key] = _without_settings(value, baseline)
+        elif key in ("trainer", "baseline"):
+            rest[key] = value
         elif isinstance(value, list) and key not in wholes:
             rest[key] = [entry for index, entry in enumerate(value) if (key, index) not in entries]
         elif isinstance(value, dict) and key not in wholes:
             rest[key] = {name: entry for name, entry in value.items() if (key, name) not in entries}
         elif key not in wholes:
             rest[key] = value
-    return {key: value for key, value in rest.items() if value not in ([], {})}
+    return {key: value for key, value in rest.items() if key in ("trainer", "baseline") or value not in ([], {})}
 
 
 def _without_settings(baseline: dict[str, Any], locations: Sequence[Location]) -> dict[str, Any]:
@@ -85,7 +74,7 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _name_problems(study: "Study") -> Iterator[str]:
+def _name_problems(study: Study) -> Iterator[str]:
     names = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
     for repeated in sorted({name for name in names if names.count(name) > 1}):
         yield f"changes: the name {repeated!r} stands more than once; each change and combination needs its own."
@@ -96,7 +85,7 @@ def _name_problems(study: "Study") -> Iterator[str]:
             yield f"combinations: {combination.name!r} and {twin!r} hold the same changes; take one of them out."
 
 
-def _baseline_problems(study: "Study", doubtful: Collection[str]) -> Iterator[str]:
+def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]:
     """Changes and profiles that do not fit the baseline, but for changes in branches that are wrong themselves."""
     for change in study.changes:
         if {path.partition(".")[0] for path in change.overrides} & set(doubtful):
@@ -106,15 +95,15 @@ def _baseline_problems(study: "Study", doubtful: Collection[str]) -> Iterator[st
         yield from (f"profiles: {name}: {problem}" for problem in _profile_problems(study.baseline, profile))
 
 
-def _profile_problems(baseline: Settings, profile: "Profile") -> list[str]:
+def _profile_problems(baseline: Settings, profile: Profile) -> list[str]:
     try:
-        with_overrides(baseline, flatten(profile.overrides))
-    except ValidationError as error:
-        return [with_hint(problem, setting_paths(baseline)) for problem in problems_of(error)]
+        baseline.override(flatten(profile.overrides))
+    except SettingsError as error:
+        return list(error.problems)
     return []
 
 
-def _reference_problems(study: "Study", declared: Collection[str]) -> Iterator[str]:
+def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str]:
     """Names that nothing declares, and combinations and paths of changes that cannot stand together."""
     found = {change.name: change for change in study.changes}
     combinations = [("combinations", it.name, it.changes) for it in study.combinations]
@@ -133,3 +122,7 @@ def _reference_problems(study: "Study", declared: Collection[str]) -> Iterator[s
     for published in study.published:
         if published.variant not in variants:
             yield f"published: unknown variant {published.variant!r}.{suggestion(published.variant, variants)}"
+        metrics = study.trainer.metrics.names
+        if published.metric not in metrics:
+            hint = suggestion(published.metric, metrics)
+            yield f"published: unknown metric {published.metric!r}.{hint} There are: {', '.join(metrics)}."

@@ -1,5 +1,7 @@
 """YAML to a `Study`; every error at once, with file and path. Built-in studies come with the package."""
 
+import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import StudyError
-from harness.study.changes import Change, setting_paths, suggestion
-from harness.study.checks import Location, as_list, declared_names, pruned, study_problems, with_hint
+from harness.names import suggestion, with_hint
+from harness.problems import problems_of
+from harness.study.changes import Change, setting_paths
+from harness.study.checks import as_list, declared_names, pruned, study_problems
 from harness.study.study import Combination, Profile, Published, Study
 from harness.study.yaml_file import read_yaml
-from harness.trainers.images.settings import Settings, problems_of
+from harness.trainers.registry import trainer_from_study
+from harness.trainers.trainer import Location, Settings, SettingsError, Trainer
 
 
 def studies() -> dict[str, Path]:
@@ -32,14 +37,61 @@ def load_study(name_or_path: str | Path) -> Study:
     tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise StudyError(f"{path}: expected a mapping with the keys of a study (name, title, baseline, changes, ...).")
-    tree, problems = _look_up_changes(tree)
-    study, wrong_parts, left_out = _without_wrong_parts(tree)
-    problems += wrong_parts
+    tree.setdefault("name", re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))
+    tree.setdefault("title", tree["name"])
+    try:
+        return make_study(tree, root=path.parent)
+    except StudyError as error:
+        raise StudyError(*(f"{path}: {problem}" for problem in error.problems)) from None
+
+
+def make_study(tree: Mapping[str, Any], *, root: Path = Path()) -> Study:
+    """A study from what stands in its file.
+
+    Args:
+        root: folder of the file, against which the trainer resolves paths and modules.
+
+    Raises:
+        StudyError: every problem, each with its place in the file.
+    """
+    tree, problems = _look_up_changes(dict(tree))
+    try:
+        trainer = trainer_from_study(tree, root)
+    except StudyError as error:
+        raise StudyError(*problems, *error.problems) from None
+    baseline, wrong_settings, doubtful = _baseline(trainer, tree)
+    rest = {key: value for key, value in tree.items() if key not in TRAINER_KEYS}
+    rest |= {"trainer": trainer, "baseline": baseline}
+    study, wrong_parts, left_out = _without_wrong_parts(rest)
+    problems += wrong_settings + wrong_parts
     if study:
-        problems += study_problems(study, declared=declared_names(tree), left_out=left_out)
+        problems += study_problems(study, declared=declared_names(tree), left_out=[*doubtful, *left_out])
     if study is None or problems:
-        raise StudyError(*(f"{path}: {problem}" for problem in problems))
+        raise StudyError(*problems)
     return study
+
+
+# What a trainer reads at the top level of a study.
+TRAINER_KEYS = ("trainer", "baseline", "metrics", "select", "report", "settings")
+
+
+def _baseline(trainer: Trainer, tree: Mapping[str, Any]) -> tuple[Settings, list[str], list[Location]]:
+    """The baseline, of its sound parts where some are wrong; what is wrong with it; the places of that."""
+    declared = tree.get("baseline", {})
+    sound: Mapping[str, Any] = {}
+    problems = [f"baseline: expected a mapping of settings, not {declared!r}"]
+    places: list[Location] = []
+    if isinstance(declared, Mapping):
+        try:
+            return trainer.parse(declared), [], []
+        except SettingsError as error:
+            problems = [f"baseline.{problem}" for problem in error.problems]
+            places = [("baseline", *place) for place in error.places]
+        sound = pruned({"baseline": dict(declared)}, places).get("baseline", {})
+    try:
+        return trainer.parse(sound), problems, places or [("baseline", "")]
+    except SettingsError:
+        raise StudyError(*problems) from None
 
 
 @cache
@@ -90,7 +142,7 @@ def _without_wrong_parts(tree: dict[str, Any]) -> tuple[Study | None, list[str],
     try:
         return Study.model_validate(tree), [], []
     except ValidationError as error:
-        known = {*setting_paths(Settings())}.union(*(part.model_fields for part in PARTS))
+        known = {*setting_paths(tree["baseline"]), *TRAINER_KEYS}.union(*(part.model_fields for part in PARTS))
         unknown = {("changes", index) for index, it in enumerate(as_list(tree.get("changes"))) if isinstance(it, str)}
         places = [finding["loc"] for finding in error.errors()]
         problems = [with_hint(it, known) for it in problems_of(error, skip=unknown)]

@@ -1,18 +1,19 @@
 """What a study is: a frozen, validated value. How it is read from a file is in `load.py`.
 
-A study names a baseline, the changes, named combinations and paths of changes, the designs that say what to compare,
-the profiles (how big a run of it is), and the published numbers to compare with.
+A study names a trainer, a baseline, the changes, named combinations and paths of changes, the designs that say what to
+compare, the profiles (how big a run of it is), and the published numbers to compare with.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation
 
 from harness.errors import StudyError
-from harness.study.changes import Change, Name, suggestion
-from harness.trainers.images.settings import AsTuple, Settings
+from harness.names import suggestion
+from harness.study.changes import Change, Name
+from harness.trainers.trainer import Settings, Trainer
 
-Metric = Literal["train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+AsTuple = Field(strict=False)  # YAML knows lists only
 
 
 class _Part(BaseModel):
@@ -34,7 +35,7 @@ class Profile(_Part):
     Attributes:
         seeds: how many, counted from 0.
         exploratory: too small for conclusions; every table of it says so.
-        filter_scale: all filter counts of the convolutional network are multiplied by this, after the changes.
+        trainer: the trainer's own options, such as the image trainer's `filter_scale`.
         overrides: settings of the baseline, by dotted path.
         skip: changes and combinations that make no sense with these overrides; they are not run, and a note says so.
     """
@@ -42,7 +43,7 @@ class Profile(_Part):
     summary: str = ""
     seeds: PositiveInt = 10
     exploratory: bool = False
-    filter_scale: Annotated[float, Field(gt=0, le=4)] = 1.0
+    trainer: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     skip: Annotated[tuple[str, ...], AsTuple] = ()
 
@@ -52,22 +53,31 @@ class Published(_Part):
 
     Attributes:
         variant: `baseline`, a change or a combination of the study.
-        value: an accuracy as a fraction, a loss in nats.
+        metric: a name that the trainer measures; value: as it is logged (percent as a fraction).
     """
 
     variant: str
-    metric: Metric
+    metric: str
     value: float
     source: str
 
 
 class Study(_Part):
-    """What `load_study` gives; see the module's text. `changes` holds declarations only: names are looked up."""
+    """What `load_study` gives; see the module's text.
+
+    Attributes:
+        trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
+        name, title: by default those of the file.
+        changes: declarations only: names were looked up.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: Name
     title: str
     source: str = ""
-    baseline: Settings = Settings()
+    trainer: SkipValidation[Trainer]
+    baseline: SkipValidation[Settings]
     changes: Annotated[tuple[Change, ...], AsTuple] = ()
     combinations: Annotated[tuple[Combination, ...], AsTuple] = ()
     paths: dict[Name, Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]] = {}

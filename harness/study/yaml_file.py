@@ -30,6 +30,21 @@ def read_yaml(path: Path) -> Any:
         raise StudyError(f"{path}: cannot be read as YAML ({error}).") from None
 
 
+def parse_value(text: str) -> Any:
+    """One value as a file would hold it: `1e-3` is a number, `true` a truth value, `[1, 2]` a list.
+
+    >>> parse_value("1e-3"), parse_value("adam"), parse_value("[32, 64]")
+    (0.001, 'adam', [32, 64])
+
+    Raises:
+        StudyError: no YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise StudyError(f"{text!r} cannot be read as a value ({error}).") from None
+
+
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

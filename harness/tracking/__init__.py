@@ -1,8 +1,7 @@
 """Tracking with MLflow; the only package that imports it, and not before it is used.
 
     database.py   where tracking lives: URIs, a database made ready once
-    lock.py       file locks between processes
-    image.py      what MLflow should hold for a cell, as plain values from its journal
+    run_image.py  what MLflow should hold for a cell, as plain values from its journal
     outline.py    the tree of runs of a study; images of variants and of the study
     summary.py    effects and files of a study run, kept until they are delivered
     ledger.py     what has been delivered
@@ -10,6 +9,7 @@
     sender.py     brings one run up to its image
     tracking.py   brings a study run, or everything, up to the folder of cells
     follower.py   does so in the background, while cells train
+    registry.py   the confirmed model, where a trainer exports one
 
 Training, plans and statistics do not belong here.
 """

@@ -8,12 +8,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from harness.errors import HarnessError
 from harness.files.locks import locked
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.tracking.tracking import Delivery, Tracking
 
@@ -29,7 +29,7 @@ Look = tuple[int, int]  # sizes of a cell's journal and result: what is new has 
 def follow(
     tracking: Tracking,
     cells: Cells,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     *,
     on_problem: Callable[[str], None] = log.warning,
     patience_seconds: float = 30.0,
@@ -42,7 +42,7 @@ def follow(
     """
     follower = Follower(tracking, cells, manifest, on_problem)
     with ExitStack() as live:
-        live.enter_context(locked(tracking.live_lock(manifest["id"]), shared=True))
+        live.enter_context(locked(tracking.live_lock(manifest.id), shared=True))
         follower.start()
         try:
             yield follower
@@ -58,9 +58,7 @@ class Follower:
         delivery: what has been delivered and what waits; final once the block of `follow` has been left.
     """
 
-    def __init__(
-        self, tracking: Tracking, cells: Cells, manifest: Mapping[str, Any], on_problem: Callable[[str], None]
-    ) -> None:
+    def __init__(self, tracking: Tracking, cells: Cells, manifest: Manifest, on_problem: Callable[[str], None]) -> None:
         self._tracking, self._cells, self._on_problem = tracking, cells, on_problem
         self.extend(manifest)
         self._thread = threading.Thread(target=self._work, name="harness-follow", daemon=True)
@@ -78,9 +76,9 @@ class Follower:
         """Why deliveries fail at the moment, a sentence; empty where they do not."""
         return self._problem
 
-    def extend(self, manifest: Mapping[str, Any]) -> None:
+    def extend(self, manifest: Manifest) -> None:
         """From now on follows this manifest, which holds all of the one before: a search adds variants as it goes."""
-        keys = [key for variant in manifest["variants"] for key in variant["cells"].values()]
+        keys = [key for variant in manifest.variants for key in variant.cells.values()]
         folders = {key: self._cells.folder(key) for key in keys}
         self._manifest = manifest
         self._files = {key: (f"{it}/journal.jsonl", f"{it}/result.json") for key, it in folders.items()}

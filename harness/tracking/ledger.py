@@ -30,6 +30,7 @@ class Entry:
         key: identity of the run (`RunImage.key`).
         run_id, experiment: MLflow's ids.
         settled: False while a delivery is under way.
+        format: of the projection that was delivered (`run_image.FORMAT`).
         state: of the image that was delivered last.
         start_ms: of a cell; 0 for variants and studies.
         end_ms: as delivered, 0 while it runs.
@@ -47,6 +48,7 @@ class Entry:
     experiment: str = ""
     artifact_uri: str = ""
     settled: bool = False
+    format: int = 1  # where the entry does not say it: 0.1 wrote none
     state: str = ""
     start_ms: int = 0
     end_ms: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from harness.plan.manifest import Manifest, RunVariant
 from harness.tracking.ledger import Entry
 from harness.tracking.run_image import (
     LONGEST_TAG,
@@ -18,6 +19,7 @@ from harness.tracking.run_image import (
     Point,
     RunImage,
     RunStatus,
+    fingerprint_tree,
     group_status,
     params,
     shortened,
@@ -30,37 +32,36 @@ STATES: Mapping[RunStatus, str] = {
     "FAILED": "failed",
     "KILLED": "interrupted",
 }
-Variant = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """One manifest in one store."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     store_id: str
 
     @property
     def id(self) -> str:
-        return str(self.manifest["id"])
+        return self.manifest.id
 
     @property
     def study_key(self) -> str:
         return self._key()
 
-    def variant_key(self, variant: Variant) -> str:
-        return self._key(variant["name"])
+    def variant_key(self, variant: RunVariant) -> str:
+        return self._key(variant.name)
 
-    def cell_key(self, variant: Variant, cell_key: str) -> str:
+    def cell_key(self, variant: RunVariant, cell_key: str) -> str:
         """The identity of the run that shows this cell in this variant; the same cell has one in every study."""
-        return self._key(variant["name"], cell_key)
+        return self._key(variant.name, cell_key)
 
-    def cell_tags(self, variant: Variant, parent: str) -> dict[str, str]:
+    def cell_tags(self, variant: RunVariant, parent: str) -> dict[str, str]:
         return {**self._variant_tags(variant), "harness.kind": "cell", PARENT_TAG: parent}
 
     def variant_image(
         self,
-        variant: Variant,
+        variant: RunVariant,
         entries: Mapping[str, Entry],
         *,
         parent: str,
@@ -75,12 +76,12 @@ class Outline:
         settings: of its cells, where one of them has started.
         """
         shown = {**self._variant_tags(variant), PARENT_TAG: parent}
-        if variant.get("summary"):
-            shown["mlflow.note.content"] = shortened(variant["summary"], LONGEST_TAG)
-        known = [entries.get(self.cell_key(variant, key)) for key in variant["cells"].values()]
+        if variant.summary:
+            shown["mlflow.note.content"] = shortened(variant.summary, LONGEST_TAG)
+        known = [entries.get(self.cell_key(variant, key)) for key in variant.cells.values()]
         return self._group(
             key=self.variant_key(variant),
-            name=variant["name"],
+            name=variant.name,
             known=known,
             is_live=is_live,
             first_ms=first_ms,
@@ -97,14 +98,14 @@ class Outline:
         first_ms: int | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> RunImage:
-        text = json.dumps(self.manifest, indent=1)
+        text = json.dumps(self.manifest.to_json(), indent=1)
         manifest = Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
-        command = self.manifest.get("command", "")
-        note = self.manifest["title"] + (f"\n\n    {command}" if command else "")
+        command = self.manifest.command
+        note = self.manifest.title + (f"\n\n    {command}" if command else "")
         known = [
             entries.get(self.cell_key(variant, key))
-            for variant in self.manifest["variants"]
-            for key in variant["cells"].values()
+            for variant in self.manifest.variants
+            for key in variant.cells.values()
         ]
         return self._group(
             key=self.study_key,
@@ -118,7 +119,7 @@ class Outline:
                 "mlflow.source.name": shortened(command or "harness", LONGEST_TAG),
                 "mlflow.source.type": "LOCAL",
             },
-            params=params({"fingerprint": self.manifest["fingerprints"]}),
+            params=params(fingerprint_tree(self.manifest.fingerprints)),
             artifacts=(manifest, *artifacts),
         )
 
@@ -149,19 +150,19 @@ class Outline:
         return {
             "harness.kind": "study",
             "harness.store": self.store_id,
-            "harness.study": self.manifest["study"],
+            "harness.study": self.manifest.study,
             "harness.study_id": self.id,
-            "harness.profile": self.manifest["profile"],
-            "harness.exploratory": json.dumps(self.manifest["exploratory"]),
+            "harness.profile": self.manifest.profile,
+            "harness.exploratory": json.dumps(self.manifest.exploratory),
         }
 
-    def _variant_tags(self, variant: Variant) -> dict[str, str]:
+    def _variant_tags(self, variant: RunVariant) -> dict[str, str]:
         return {
             **self._study_tags(),
             "harness.kind": "variant",
-            "harness.variant": shortened(variant["name"], LONGEST_TAG),
-            "harness.changes": shortened("+".join(variant["changes"]), LONGEST_TAG),
-            **variant.get("tags", {}),  # of a search: its name and the trial's number
+            "harness.variant": shortened(variant.name, LONGEST_TAG),
+            "harness.changes": shortened("+".join(variant.changes), LONGEST_TAG),
+            **variant.tags,  # of a search: its name and the trial's number
         }
 
     def _key(self, *parts: str) -> str:

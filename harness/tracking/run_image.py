@@ -8,22 +8,20 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.store.cells import WEIGHTS, Cells, epochs_of
-from harness.store.result import STATUSES, Epoch, Result
-from harness.trainers.images.settings import flatten
+from harness.store.cells import Cells, validations_of
+from harness.store.result import STATUSES, Result
+from harness.trees import flatten
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Event = Mapping[str, Any]
 
-CURVES = tuple(it.name for it in fields(Epoch) if it.name.startswith(("train_", "val_")))
-AT_BEST = tuple(it.name for it in fields(Result) if it.name.startswith(("train_", "val_", "test_")))
-TOTALS = ("seconds", "parameters", "peak_memory_bytes")
-BEST = ":best-val"  # MLflow takes no "@" in a name
+FORMAT = 2  # of the projection: runs of another one are looked at, and made again where they differ
+BEST = ":best"  # behind a metric of the result: it stands at the best step. MLflow takes no "@" in a name
 LONGEST_PARAM = 6000  # MLflow cuts longer ones
 LONGEST_TAG = 5000
 LONGEST_DIGEST = 36
@@ -137,10 +135,13 @@ def journal_bytes(cells: Cells, key: str) -> int:
         return 0
 
 
-def cell_image(record: Record, *, key: str, study_id: str, name: str, tags: Mapping[str, str]) -> RunImage:
+def cell_image(
+    record: Record, *, key: str, study_id: str, name: str, tags: Mapping[str, str], kept: Iterable[Path] = ()
+) -> RunImage:
     """The run of one cell in one study run.
 
     Args:
+        kept: files that the trainer keeps; they become artifacts when the cell has ended.
         tags: of the study and the variant that it is shown in; the cell adds its own.
     """
     state = record.state
@@ -148,7 +149,6 @@ def cell_image(record: Record, *, key: str, study_id: str, name: str, tags: Mapp
     settings, fingerprints = record.spec["settings"], record.spec["fingerprints"]
     provenance = _provenance(record.events)
     end = None if status == "RUNNING" else milliseconds(record.events[-1]["time"])
-    data = settings["data"]
     return RunImage(
         key=key,
         study_id=study_id,
@@ -159,13 +159,21 @@ def cell_image(record: Record, *, key: str, study_id: str, name: str, tags: Mapp
         start_ms=milliseconds(record.events[0]["time"]),
         end_ms=end,
         tags={**tags, **_cell_tags(record, provenance)},
-        params=params({**settings, "seed": record.spec["seed"], "fingerprint": fingerprints}),
+        params=params({**settings, "seed": record.spec["seed"], **fingerprint_tree(fingerprints)}),
         points=tuple(_points(record)),
-        artifacts=tuple(_artifacts(record, provenance)),
-        dataset=Dataset(data["kind"], fingerprints["data"][:LONGEST_DIGEST], json.dumps(data)),
+        artifacts=tuple(_artifacts(record, provenance, kept)),
+        dataset=_dataset(settings.get("data"), fingerprints.get("data")),
         num_events=len(record.events),
         journal_bytes=record.journal_bytes,
     )
+
+
+def _dataset(declared: Any, fingerprint: str | None) -> Dataset | None:
+    """The data that settings name, where they name any and the trainer takes a fingerprint of it."""
+    if fingerprint is None:
+        return None
+    kind = declared.get("kind", "data") if isinstance(declared, Mapping) else "data"
+    return Dataset(str(kind), fingerprint[:LONGEST_DIGEST], json.dumps(declared))
 
 
 def first_event_ms(cells: Cells, keys: Iterable[str]) -> int | None:
@@ -184,6 +192,11 @@ def group_status(states: Iterable[str], *, is_live: bool) -> RunStatus:
     if states <= set(STATUSES):
         return "FINISHED" if states <= {"finished"} else "FAILED"
     return "RUNNING" if is_live or "running" in states else "KILLED"
+
+
+def fingerprint_tree(fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """Fingerprints as a part of the params; nothing where there are none."""
+    return {"fingerprint": fingerprints} if fingerprints else {}
 
 
 def params(tree: Mapping[str, Any]) -> dict[str, str]:
@@ -239,6 +252,8 @@ def _cell_tags(record: Record, provenance: Event) -> dict[str, str]:
         "mlflow.source.name": shortened(provenance.get("command", ""), LONGEST_TAG),
         "mlflow.source.type": "LOCAL",
     }
+    facts = {f"harness.fact.{name}": it for name, it in (result.facts if result else {}).items() if isinstance(it, str)}
+    tags |= {allowed(name): shortened(text, LONGEST_TAG) for name, text in facts.items()}
     versions = {f"harness.version.{name}": str(it) for name, it in provenance.get("versions", {}).items()}
     return {name: text for name, text in (tags | versions).items() if text}
 
@@ -247,13 +262,13 @@ def _points(record: Record) -> Iterator[Point]:
     """Curves, then what is known at the end. Where a value is not finite: `diverged` = 1 instead, once."""
     is_flagged = False
     times = {event["step"]: event["time"] for event in record.events if event["event"] == "validation"}
-    for epoch in epochs_of(record.events):
-        time = milliseconds(times[epoch.step])
-        values = {name: getattr(epoch, name) for name in CURVES}
-        yield from (Point(metric(name), it, time, epoch.step) for name, it in values.items() if math.isfinite(it))
+    for validation in validations_of(record.events):
+        time, values = milliseconds(times[validation.step]), validation.metrics
+        finite = {allowed(name): it for name, it in values.items() if math.isfinite(it)}
+        yield from (Point(name, it, time, validation.step) for name, it in finite.items())
         if not is_flagged and not all(map(math.isfinite, values.values())):
             is_flagged = True
-            yield Point("diverged", 1.0, time, epoch.step)
+            yield Point("diverged", 1.0, time, validation.step)
     if record.result:
         ended = [event["time"] for event in record.events if event["event"] == "ended"]
         time = milliseconds(ended[-1] if ended else record.events[-1]["time"])
@@ -263,27 +278,23 @@ def _points(record: Record) -> Iterator[Point]:
 
 
 def _end_points(result: Result, time: int) -> Iterator[Point]:
-    best_step = result.num_steps if result.best_step is None else result.best_step
-    values = [(metric(name) + BEST, getattr(result, name), best_step) for name in AT_BEST]
-    values += [("epoch/best", result.best_epoch, best_step)]
-    values += [(name, getattr(result, name), result.num_steps) for name in TOTALS]
-    for key, value, step in values:
-        if value is not None and math.isfinite(value):
-            yield Point(key, float(value), time, step)
+    """Metrics of the result, at its best step where one is known; costs and numbers that training noted."""
+    known = {"seconds": result.seconds, "peak_memory_bytes": result.peak_memory_bytes, **result.facts}
+    numbers = {name: it for name, it in known.items() if isinstance(it, int | float) and math.isfinite(it)}
+    best_step, best_epoch = int(numbers.pop("best_step", result.num_steps)), numbers.pop("best_epoch", None)
+    at_best = {f"{name}{BEST}": it for name, it in result.metrics.items() if math.isfinite(it)}
+    at_best |= {} if best_epoch is None else {"epoch/best": best_epoch}
+    at_the_end = {allowed(name): it for name, it in numbers.items()}
+    yield from (Point(allowed(name), float(it), time, best_step) for name, it in at_best.items())
+    yield from (Point(name, float(it), time, result.num_steps) for name, it in at_the_end.items())
 
 
-def metric(field_name: str) -> str:
-    """`train_loss` as MLflow shows it: `train/loss`."""
-    return field_name.replace("_", "/", 1)
-
-
-def _artifacts(record: Record, provenance: Event) -> Iterator[Artifact]:
+def _artifacts(record: Record, provenance: Event, kept: Iterable[Path]) -> Iterator[Artifact]:
     yield _text_artifact("settings.json", json.dumps(record.spec, indent=1))
     if provenance.get("diff"):
         yield _text_artifact("uncommitted.diff", provenance["diff"])
     if record.state == "failed":
         traces = [event["traceback"] for event in record.events if event.get("traceback")]
         yield from (_text_artifact("traceback.txt", text) for text in traces[-1:])
-    weights = record.folder / WEIGHTS
-    if record.result and record.result.is_finished and weights.exists():
-        yield file_artifact(weights)
+    if record.result:
+        yield from map(file_artifact, kept)

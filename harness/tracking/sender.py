@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.files.locks import locked
 from harness.tracking.database import tracking_failures
 from harness.tracking.ledger import Entry, Ledger
-from harness.tracking.run_image import Point, RunImage
+from harness.tracking.run_image import FORMAT, Point, RunImage
 from harness.tracking.server import KEY_TAG, Run, Server
 
 
@@ -68,7 +68,7 @@ class Sender:
         """Asks the server what the run has got, and adds the rest; makes it again where it contradicts the image.
 
         Points that the image has not got (yet) are no contradiction while the cell has not ended: an attempt that
-        starts from the beginning passes them again.
+        starts from the beginning passes them again. Those of an older projection it never passes.
         """
         run = self._server.run(entry.run_id)
         if run is None or not run.is_active:
@@ -81,7 +81,7 @@ class Sender:
             len(there) < len(points)
             or any(wanted.get(place, value) != value for place, value in there.items())
             or any(run.params.get(name, text) != text for name, text in image.params.items())
-            or (len(extras) > 0 and image.has_ended)
+            or (len(extras) > 0 and (image.has_ended or entry.format != FORMAT))
         )
         if is_contradicted:
             self._server.delete_run(run.run_id)
@@ -124,6 +124,7 @@ class Sender:
             run_id=run.run_id,
             experiment=self._experiment,
             artifact_uri=run.artifact_uri,
+            format=FORMAT,
             status=run.status,
             tags=dict(run.tags),
             has_params=image.params.keys() <= run.params.keys(),
@@ -133,7 +134,7 @@ class Sender:
 
 def _agrees(image: RunImage, entry: Entry) -> bool:
     """Whether the entry is a true account of the run, and the run a beginning of the image."""
-    return entry.settled and image.digest(entry.num_points) == entry.digest
+    return entry.settled and entry.format == FORMAT and image.digest(entry.num_points) == entry.digest
 
 
 def _noted(image: RunImage, entry: Entry, *, is_settled: bool = True) -> Entry:
@@ -141,6 +142,7 @@ def _noted(image: RunImage, entry: Entry, *, is_settled: bool = True) -> Entry:
     return replace(
         entry,
         settled=is_settled,
+        format=FORMAT,
         state=image.state,
         status=image.status,
         start_ms=image.start_ms if image.cell_key else 0,  # a group has the time of the first cell that is known now

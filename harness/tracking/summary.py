@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.store.cells import now, write_atomically
-from harness.tracking.run_image import BEST, Artifact, Point, allowed, file_artifact, metric, milliseconds
-
-PREFIX = metric("test_accuracy") + BEST
+from harness.files.atomic import write_atomically
+from harness.store.cells import now
+from harness.tracking.run_image import BEST, Artifact, Point, allowed, file_artifact, milliseconds
 
 
 def record_summary(root: Path, study_id: str, rows: Iterable[Mapping[str, Any]], files: Mapping[str, Path]) -> None:
@@ -41,13 +40,13 @@ def record_summary(root: Path, study_id: str, rows: Iterable[Mapping[str, Any]],
         coming.replace(kept)  # the earlier one may be the artifact itself, by a link
 
 
-def summary_points(root: Path, study_id: str) -> dict[str, tuple[Point, ...]]:
-    """By variant: `test/accuracy:best-val/mean` and so on, in fractions; the step is the number of the revision."""
+def summary_points(root: Path, study_id: str, reported: str) -> dict[str, tuple[Point, ...]]:
+    """By variant: `<reported metric>:best/mean` and so on, as logged; the step is the number of the revision."""
     points: dict[str, tuple[Point, ...]] = {}
     for step, revision in enumerate(_revisions(summary_folder(root, study_id))):
         time = milliseconds(revision["time"])
         for variant, values in revision["numbers"].items():
-            added = (Point(f"{PREFIX}/{allowed(name)}", value, time, step) for name, value in values.items())
+            added = (Point(allowed(f"{reported}{BEST}/{name}"), value, time, step) for name, value in values.items())
             points[variant] = (*points.get(variant, ()), *added)
     return points
 

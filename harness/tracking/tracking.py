@@ -1,10 +1,10 @@
 """Brings MLflow up to the folder of cells: study run > variant run > cell run, one experiment a study.
 
 The folder is the truth and MLflow a projection of it. A delivery looks at the journals, makes the image of each run
-(`image.py`, `outline.py`), subtracts what the ledger says was delivered (`ledger.py`) and sends the rest (`sender.py`,
-`server.py`). It can be cut off on any line and repeated at any time. Where the ledger is in doubt, the server is asked;
-a run that contradicts its journal (a cell that was trained again, with other numbers) goes to MLflow's trash and is
-made again. Training never waits for any of this: `follower.py`.
+(`run_image.py`, `outline.py`), subtracts what the ledger says was delivered (`ledger.py`) and sends the rest
+(`sender.py`, `server.py`). It can be cut off on any line and repeated at any time. Where the ledger is in doubt, the
+server is asked; a run that contradicts its journal (a cell that was trained again, with other numbers, or names of an
+older version) goes to MLflow's trash and is made again. Training never waits for any of this: `follower.py`.
 """
 
 import json
@@ -17,19 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
+from harness.files.atomic import write_atomically
 from harness.files.locks import is_locked, locked
-from harness.store.cells import Cells, write_atomically
+from harness.plan.manifest import Manifest, RunVariant
+from harness.store.cells import Cells
 from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
 from harness.tracking.ledger import Ledger, open_ledger
-from harness.tracking.outline import Outline, Variant
-from harness.tracking.run_image import cell_image, first_event_ms, journal_bytes, read_record
+from harness.tracking.outline import Outline
+from harness.tracking.run_image import (
+    FORMAT,
+    Record,
+    RunImage,
+    cell_image,
+    first_event_ms,
+    journal_bytes,
+    read_record,
+)
 from harness.tracking.sender import Sender
 from harness.tracking.server import Server
 from harness.tracking.summary import record_summary, summary_artifacts, summary_points
 from harness.urls import masked
-
-Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,10 @@ class Tracking:
         """
         try:
             self._server = self._server or Server(self.uri, self.root)
-            experiment = self._server.experiment(manifest["study"])
+            experiment = self._server.experiment(manifest.study)
             with self._open_ledger() as ledger:
-                if manifest["id"] not in self._checked:
-                    yield from self._settle_others(experiment, manifest["id"], cells, ledger)
+                if manifest.id not in self._checked:
+                    yield from self._settle_others(experiment, manifest.id, cells, ledger)
                 yield from self._deliver(experiment, manifest, cells, ledger, keys)
         except tracking_failures() as error:
             self._checked.clear()
@@ -106,10 +114,10 @@ class Tracking:
 
         Args:
             effects_rows: at most one a variant: `variant`, its name, and numbers (n, mean, sd, effect, low, high ...;
-                fractions). They become `test/accuracy:best-val/<name>`; texts and numbers that are not finite do not.
+                as logged). They become `<reported metric>:best/<name>`; texts and numbers that are not finite do not.
             files: by the name of the artifact, such as `report/report.html`.
         """
-        record_summary(self.root, manifest["id"], effects_rows, files)
+        record_summary(self.root, manifest.id, effects_rows, files)
 
     def pending(self, manifest: Manifest, cells: Cells) -> int:
         """Events of this study run that have not been delivered; from the disk alone."""
@@ -117,8 +125,8 @@ class Tracking:
         with self._open_ledger() as ledger:
             entries = ledger.of_study(outline.id)
         waiting = 0
-        for variant in manifest["variants"]:
-            for key in variant["cells"].values():
+        for variant in manifest.variants:
+            for key in variant.cells.values():
                 entry = entries.get(outline.cell_key(variant, key))
                 if entry is None or entry.journal_bytes != journal_bytes(cells, key):
                     waiting += max(0, len(cells.events(key)) - (entry.num_events if entry else 0))
@@ -153,7 +161,7 @@ class Tracking:
             self._checked.add(outline.id)
         this = _Pass(outline, sender, cells, is_live=is_locked(self.live_lock(outline.id)))
         study_run = this.study()
-        for variant in manifest["variants"]:
+        for variant in manifest.variants:
             yield from this.variant(variant, study_run, keys)
         this.study()
 
@@ -161,7 +169,7 @@ class Tracking:
         assert self._server
         stale = self._server.find(experiment, {"harness.store": self._store_id()}, status="RUNNING")
         by_study = {run.tags["harness.study_id"] for run in stale} - {study_id}
-        manifests = {manifest["id"]: manifest for manifest in cells.manifests().values()} if by_study else {}
+        manifests = cells.manifests() if by_study else {}
         for other in sorted(by_study & manifests.keys()):
             yield from self._deliver(experiment, manifests[other], cells, ledger)
         dead = {other for other in by_study - manifests.keys() if not is_locked(self.live_lock(other))}
@@ -190,11 +198,11 @@ class _Pass:
 
     def __init__(self, outline: Outline, sender: Sender, cells: Cells, *, is_live: bool) -> None:
         self._outline, self._sender, self._cells, self._is_live = outline, sender, cells, is_live
-        self._points = summary_points(cells.root, outline.id)
+        self._points = summary_points(cells.root, outline.id, outline.manifest.metrics.report)
         self._artifacts = summary_artifacts(cells.root, outline.id)
 
     def study(self) -> str:
-        keys = (key for variant in self._outline.manifest["variants"] for key in variant["cells"].values())
+        keys = (key for variant in self._outline.manifest.variants for key in variant.cells.values())
         image = self._outline.study_image(
             self._sender.entries,
             is_live=self._is_live,
@@ -203,40 +211,45 @@ class _Pass:
         )
         return self._sender.bring(image).run_id
 
-    def variant(self, variant: Variant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
+    def variant(self, variant: RunVariant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
         """Delivers the cells, and the variant before them (its run is their parent) and after them (its state)."""
         entries, variant_key = self._sender.entries, self._outline.variant_key(variant)
-        for cell_key in variant["cells"].values():
+        for cell_key in variant.cells.values():
             key = self._outline.cell_key(variant, cell_key)
             is_wanted = keys is None or cell_key in keys
             record = read_record(self._cells, cell_key) if is_wanted and not self._is_done(variant, cell_key) else None
             if record is None:
                 continue
-            if variant_key not in entries:
+            if variant_key not in entries or entries[variant_key].format != FORMAT:
                 self._bring_variant(variant, parent)
             tags = self._outline.cell_tags(variant, entries[variant_key].run_id)
-            name = f"{variant['name']} seed {record.spec['seed']}"
+            name = f"{variant.name} seed {record.spec['seed']}"
             num_before = entries[key].num_events if key in entries else 0
-            entry = self._sender.bring(cell_image(record, key=key, study_id=self._outline.id, name=name, tags=tags))
+            entry = self._sender.bring(self._cell_image(record, key=key, name=name, tags=tags))
             yield max(0, entry.num_events - num_before)
         if variant_key in entries:
             self._bring_variant(variant, parent)
 
-    def _bring_variant(self, variant: Variant, parent: str) -> None:
+    def _cell_image(self, record: Record, **named: Any) -> RunImage:
+        kept = self._cells.kept_files(record.key) if record.result else ()
+        return cell_image(record, study_id=self._outline.id, kept=kept, **named)
+
+    def _bring_variant(self, variant: RunVariant, parent: str) -> None:
         known = self._sender.entries.get(self._outline.variant_key(variant))
+        has_settings = known is not None and known.has_params and known.format == FORMAT
         self._sender.bring(
             self._outline.variant_image(
                 variant,
                 self._sender.entries,
                 parent=parent,
                 is_live=self._is_live,
-                first_ms=None if known else first_event_ms(self._cells, variant["cells"].values()),
-                points=self._points.get(variant["name"], ()),
-                settings=None if known and known.has_params else self._settings(variant),
+                first_ms=None if known else first_event_ms(self._cells, variant.cells.values()),
+                points=self._points.get(variant.name, ()),
+                settings=None if has_settings else self._settings(variant),
             )
         )
 
-    def _is_done(self, variant: Variant, cell_key: str) -> bool:
+    def _is_done(self, variant: RunVariant, cell_key: str) -> bool:
         """Whether the cell has ended, was delivered, and neither it nor its tags changed since (a search adds its trial
         to a variant that was there before); costs one look at the disk."""
         entry = self._sender.entries.get(self._outline.cell_key(variant, cell_key))
@@ -245,14 +258,15 @@ class _Pass:
             entry is not None
             and parent is not None
             and entry.settled
+            and entry.format == FORMAT
             and entry.state in STATUSES
             and self._outline.cell_tags(variant, parent.run_id).items() <= entry.tags.items()
             and entry.journal_bytes == journal_bytes(self._cells, cell_key)
         )
 
-    def _settings(self, variant: Variant) -> Mapping[str, Any]:
+    def _settings(self, variant: RunVariant) -> Mapping[str, Any]:
         """Of the variant: those of any of its cells that has started."""
-        paths = (self._cells.folder(key) / "spec.json" for key in variant["cells"].values())
+        paths = (self._cells.folder(key) / "spec.json" for key in variant.cells.values())
         settings: Mapping[str, Any] = next((json.loads(it.read_text())["settings"] for it in paths if it.exists()), {})
         return settings
 

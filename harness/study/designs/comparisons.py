@@ -5,10 +5,8 @@ The types that `registry.py`, `factorials.py` and `harness.plan` share. No desig
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from harness.study.study import Study
+from harness.study.study import Study
 
 BASELINE = "baseline"
 Changes = tuple[str, ...]  # names of changes, in the order of the study; the baseline is the empty one
@@ -43,12 +41,12 @@ class Design:
     notes: tuple[str, ...] = ()
 
 
-def in_order(study: "Study", names: Collection[str]) -> Changes:
+def in_order(study: Study, names: Collection[str]) -> Changes:
     """The names in the study's order, so that a set of changes has one spelling."""
     return tuple(change.name for change in study.changes if change.name in names)
 
 
-def combination_names(study: "Study") -> dict[Changes, str]:
+def combination_names(study: Study) -> dict[Changes, str]:
     """The sets of changes that the study has given a name."""
     return {in_order(study, combination.changes): combination.name for combination in study.combinations}
 
@@ -63,7 +61,7 @@ def variant_name(changes: Changes, named: dict[Changes, str]) -> str:
 
 
 def against_baseline(
-    study: "Study",
+    study: Study,
     design: str,
     sets: Iterable[Changes],
     *,

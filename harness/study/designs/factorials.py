@@ -7,21 +7,18 @@ pair: what settings refuse, they refuse because of two changes.
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, product
 from math import prod
-from typing import TYPE_CHECKING
 
 from harness.errors import StudyError
 from harness.study.changes import combine, conflicts
 from harness.study.designs.comparisons import Changes, Design, against_baseline, in_order
 from harness.study.designs.fractional import MOST_RUNS, Fraction, best_fraction, fewest_runs
-
-if TYPE_CHECKING:
-    from harness.study.study import Study
+from harness.study.study import Study
 
 MOST_VARIANTS = 10_000  # of one factorial: planned in a second or two, and far beyond what anyone trains
 Clashes = Mapping[frozenset[str], str]  # two changes that cannot stand together: a sentence that says why
 
 
-def pairs(study: "Study", selected: Collection[str]) -> Design:
+def pairs(study: Study, selected: Collection[str]) -> Design:
     """Every two selected changes that may stand together, against the baseline; the single changes are trained too."""
     names = in_order(study, selected)
     clashes = _clashes(study, names)
@@ -30,7 +27,7 @@ def pairs(study: "Study", selected: Collection[str]) -> Design:
     return against_baseline(study, "pairs", together, further=[(name,) for name in names], notes=notes)
 
 
-def factorial(study: "Study", selected: Collection[str]) -> Design:
+def factorial(study: Study, selected: Collection[str]) -> Design:
     """Every combination of the selected changes, against the baseline; a group is one factor of several levels.
 
     Raises:
@@ -59,7 +56,7 @@ def factorial(study: "Study", selected: Collection[str]) -> Design:
     return against_baseline(study, "factorial", sets, notes=notes)
 
 
-def fractional(study: "Study", selected: Collection[str], num_runs: int | None = None) -> Design:
+def fractional(study: Study, selected: Collection[str], num_runs: int | None = None) -> Design:
     """A regular fraction of the two-level factorial of the selected changes, each variant against the baseline.
 
     The effect of a change is a contrast over all variants (half of them have it), not one of these comparisons. Changes
@@ -94,7 +91,7 @@ def fractional(study: "Study", selected: Collection[str], num_runs: int | None =
     return against_baseline(study, name, [it for it in sets if it], notes=notes)
 
 
-def greedy_candidates(study: "Study", selected: Collection[str], steps: Sequence[str]) -> tuple[Changes, ...]:
+def greedy_candidates(study: Study, selected: Collection[str], steps: Sequence[str]) -> tuple[Changes, ...]:
     """The variants to train for the next step of a greedy path: the steps so far plus one selected change each.
 
     The caller trains them, takes the change that helps most on validation, and asks again with it added; the path has
@@ -115,7 +112,7 @@ def greedy_candidates(study: "Study", selected: Collection[str], steps: Sequence
     return tuple(in_order(study, [*steps, name]) for name in left)
 
 
-def _factors(study: "Study", names: Changes) -> list[Changes]:
+def _factors(study: Study, names: Changes) -> list[Changes]:
     """The changes that vary together: the members of a group are one factor, every other change is one by itself."""
     factors: dict[str, list[str]] = {}
     for name in names:
@@ -124,7 +121,7 @@ def _factors(study: "Study", names: Changes) -> list[Changes]:
     return [tuple(factor) for factor in factors.values()]
 
 
-def _clashes(study: "Study", names: Changes) -> Clashes:
+def _clashes(study: Study, names: Changes) -> Clashes:
     """Every two of these changes that cannot stand together. Quadratic: 100 changes take a tenth of a second."""
     found: dict[frozenset[str], str] = {}
     for pair in combinations([study.change(name) for name in names], 2):

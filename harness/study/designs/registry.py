@@ -19,33 +19,31 @@ be combined is named in `notes`, never skipped in silence.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness.errors import StudyError
-from harness.study.changes import suggestion
+from harness.names import suggestion
 from harness.study.designs.comparisons import BASELINE, Changes, Comparison, Design, against_baseline, in_order
 from harness.study.designs.factorials import factorial, fractional, pairs
 from harness.study.designs.fractional import MOST_RUNS
-
-if TYPE_CHECKING:
-    from harness.study.study import Study
+from harness.study.study import Study
 
 __all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "make_designs"]
 
 
-def add_one(study: "Study", selected: Collection[str]) -> Design:
+def add_one(study: Study, selected: Collection[str]) -> Design:
     """The baseline against the baseline with one change, for each change."""
     names = in_order(study, selected)
     return Design("add-one", tuple(Comparison("add-one", name, (name,), ()) for name in names))
 
 
-def combinations(study: "Study", selected: Collection[str]) -> Design:
+def combinations(study: Study, selected: Collection[str]) -> Design:
     """The baseline against each named combination of the study."""
     chosen = [in_order(study, it.changes) for it in study.combinations if it.name in selected]
     return against_baseline(study, "combinations", chosen)
 
 
-def leave_one_out(study: "Study", combination: str, selected: Collection[str]) -> Design:
+def leave_one_out(study: Study, combination: str, selected: Collection[str]) -> Design:
     """A combination against itself without one change, for each of its changes: what the change adds there.
 
     The selected ones of its changes are left out, one at a time; all of them where none is selected by its own name.
@@ -57,7 +55,7 @@ def leave_one_out(study: "Study", combination: str, selected: Collection[str]) -
     return Design(name, tuple(Comparison(name, it, full, rest) for it, rest in rests.items()))
 
 
-def path(study: "Study", label: str, steps: Sequence[str]) -> Design:
+def path(study: Study, label: str, steps: Sequence[str]) -> Design:
     """Each step of a path against the step before; the first one against the baseline.
 
     Args:
@@ -78,16 +76,16 @@ class DesignKind(NamedTuple):
         arguments: those that a study allows; None for a design that takes none.
     """
 
-    make: Callable[["Study", Collection[str], str], list[Design]]
-    arguments: Callable[["Study"], Iterable[str]] | None = None
+    make: Callable[[Study, Collection[str], str], list[Design]]
+    arguments: Callable[[Study], Iterable[str]] | None = None
 
 
-def _leave_one_outs(study: "Study", selected: Collection[str], argument: str) -> list[Design]:
+def _leave_one_outs(study: Study, selected: Collection[str], argument: str) -> list[Design]:
     chosen = [argument] if argument else [it.name for it in study.combinations if it.name in selected]
     return [leave_one_out(study, name, selected) for name in chosen]
 
 
-def _paths(study: "Study", selected: Collection[str], argument: str) -> list[Design]:
+def _paths(study: Study, selected: Collection[str], argument: str) -> list[Design]:
     designs = []
     for name in [argument] if argument else study.paths:
         design = path(study, name, [step for step in study.paths[name] if step in selected])
@@ -111,7 +109,7 @@ DESIGNS: Mapping[str, DesignKind] = {
 }
 
 
-def make_designs(study: "Study", texts: Sequence[str], selected: Collection[str]) -> list[Design]:
+def make_designs(study: Study, texts: Sequence[str], selected: Collection[str]) -> list[Design]:
     """The designs that these texts ask for, each once; see the module's text for the syntax.
 
     Raises:
@@ -131,7 +129,7 @@ def make_designs(study: "Study", texts: Sequence[str], selected: Collection[str]
     return list(designs.values())
 
 
-def design_problems(study: "Study", text: str) -> list[str]:
+def design_problems(study: Study, text: str) -> list[str]:
     """What is wrong with the text of one design of this study, a sentence each."""
     name, colon, argument = text.partition(":")
     if name not in DESIGNS:
@@ -148,7 +146,7 @@ def design_problems(study: "Study", text: str) -> list[str]:
     return []
 
 
-def _why_nothing(study: "Study", name: str) -> str:
+def _why_nothing(study: Study, name: str) -> str:
     if not study.changes:
         return "the study declares no changes"
     if name in ("combinations", "leave-one-out"):

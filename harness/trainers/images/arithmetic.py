@@ -7,20 +7,21 @@
 import copy
 import ctypes
 import platform
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from harness.hardware import Precision, cpu_name
+from harness.hardware import cpu_name
+from harness.hardware import peak_memory_bytes as process_peak_memory_bytes
 from harness.trainers.images.kernels.winograd import WinogradBlock, suits
-from harness.trainers.images.models import Block, Logits
+from harness.trainers.images.machine import Precision
+from harness.trainers.images.models.convnet import Block
+from harness.trainers.images.models.logits import Logits
 
 
 class Replica:
@@ -188,12 +189,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak of the device memory that this process's tensors took, or on the CPU of its resident memory, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        status = Path("/proc/self/status").read_text()  # ru_maxrss starts from the peak of the process that forked
-        return 1024 * int(next(it.split()[1] for it in status.splitlines() if it.startswith("VmHWM:")))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+    return process_peak_memory_bytes()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,14 +14,14 @@ from harness.trainers.images.settings import Data, Model, PluginModel, ResNet18,
 
 
 class Fingerprints:
-    """Looks each thing up once; give one to `make_plan`.
+    """Looks each thing up once; an `ImageTrainer` has one.
 
     Args:
         cache: the folder of decoded images.
     """
 
     def __init__(self, cache: Path) -> None:
-        self._cache = cache
+        self.cache = cache
         self._known: dict[Data | str, str] = {}
 
     def __call__(self, settings: Settings) -> dict[str, str]:
@@ -33,7 +33,7 @@ class Fingerprints:
         """
         data = settings.data
         if data not in self._known:
-            self._known[data] = data_fingerprint(data, cache=self._cache)
+            self._known[data] = data_fingerprint(data, cache=self.cache)
         return {"data": self._known[data]} | self._of_model(settings.model)
 
     def _of_model(self, model: Model) -> dict[str, str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import StudyError
-from harness.plan.variants import scale_filters
-from harness.study.changes import combine, suggestion
+from harness.names import suggestion
+from harness.study.changes import combine
 from harness.study.designs.comparisons import BASELINE
 from harness.study.study import Study
 from harness.trainers.images.layers import LayerRow, convnet_layers, layer_table
@@ -21,9 +21,9 @@ from harness.trainers.images.settings import (
     Model,
     ResNet18,
     Settings,
-    flatten,
-    with_overrides,
 )
+from harness.trainers.images.trainer import scale_filters
+from harness.trees import flatten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +51,14 @@ def variant_settings(study: Study, variant: str, *, profile: str = "standard") -
         variant: `baseline`, a change, a combination, or names of changes joined by `+`.
 
     Raises:
-        StudyError: the study has no such profile or change, or the changes exclude each other.
+        StudyError: the study trains no networks on images, has no such profile or change, or the changes exclude each
+            other.
     """
+    if not isinstance(study.baseline, Settings):
+        raise StudyError(
+            f"study {study.name!r} is trained by {study.trainer.kind!r}, whose networks the harness does not know; it "
+            "counts those of the image trainer."
+        )
     chosen = study.profile(profile)
     names = {combination.name: combination.changes for combination in study.combinations} | {BASELINE: ()}
     wanted = names.get(variant, tuple(variant.split("+")))
@@ -64,8 +70,10 @@ def variant_settings(study: Study, variant: str, *, profile: str = "standard") -
             *(f"study {study.name!r} has no variant {it!r}.{suggestion(it, known)}" for it in unknown),
             f"It has: {', '.join(known)}; changes may be joined by +.",
         )
-    baseline = with_overrides(study.baseline, flatten(chosen.overrides))
-    return scale_filters(combine(baseline, [changes[name] for name in wanted]), chosen.filter_scale)
+    baseline = study.baseline.override(flatten(chosen.overrides))
+    settings = combine(baseline, [changes[name] for name in wanted])
+    assert isinstance(settings, Settings)
+    return scale_filters(settings, chosen.trainer.get("filter_scale", 1.0))
 
 
 def summarize_settings(settings: Settings) -> Summary:

@@ -4,16 +4,15 @@ Without them every single cell would fail, and several would download the same f
 already cost nothing here; torch is imported only for cells with pretrained weights.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.plan.cell import Cell
 from harness.trainers.images.data.sources import load_images
-from harness.trainers.images.settings import ResNet18
+from harness.trainers.images.settings import ResNet18, Settings
 
 
-def prepare(cells: Iterable[Cell], *, cache: Path) -> None:
-    """Decodes (and downloads) the images that these cells name, and reads (and downloads) their pretrained weights.
+def prepare(settings: Sequence[Settings], *, cache: Path) -> None:
+    """Decodes (and downloads) the images that these settings name, and reads (and downloads) their pretrained weights.
 
     Args:
         cache: of decoded images.
@@ -22,7 +21,6 @@ def prepare(cells: Iterable[Cell], *, cache: Path) -> None:
         DataError: images or weights are missing, damaged or of another architecture, and cannot be downloaded.
         StoreError: the cache cannot be written.
     """
-    settings = [cell.settings for cell in cells]
     for data in dict.fromkeys(it.data for it in settings):
         load_images(data, cache=cache)
     weights = {it.model.weights: it.model for it in settings if isinstance(it.model, ResNet18)}

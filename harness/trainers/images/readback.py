@@ -23,9 +23,12 @@ from harness.trainers.images.augment import (
     VerticalFlip,
 )
 from harness.trainers.images.data.batches import Preprocess, Splits, TrainingBatches
-from harness.trainers.images.models import Block, ConvolutionalNetwork, FrozenBatchNorm2d, Logits
+from harness.trainers.images.models.convnet import Block, ConvolutionalNetwork
+from harness.trainers.images.models.logits import Logits
+from harness.trainers.images.models.resnet18 import FrozenBatchNorm2d
 from harness.trainers.images.schedule import Schedule
-from harness.trainers.images.settings import Settings, flatten
+from harness.trainers.images.settings import Settings
+from harness.trees import flatten
 
 # What a trained object does not show: where its images and first weights came from (the cell's key holds their
 # fingerprints), which rows a seed chose, and a quotient that the schedule holds rounded.

@@ -4,7 +4,7 @@ A frozen tree of pydantic models. `model` and `data` are tagged unions (by `kind
 one more member. Paths, worker counts, log levels and device indices are arguments of `run`, never settings; where a
 setting must hold a path (to images, to weights), the identity leaves it out and takes a fingerprint of what lies there.
 
-Does not belong here: reading YAML and edits by name (`harness.study`), torch.
+Does not belong here: reading YAML, edits by name (`harness.study`), torch.
 """
 
 import re
@@ -22,6 +22,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from harness.names import suggestion, with_hint
+from harness.problems import problems_of
+from harness.trainers.trainer import SettingsError
+from harness.trees import flatten
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 AsTuple = Field(strict=False)  # YAML and JSON know lists only
@@ -205,10 +210,6 @@ class Augmentation(_Part):
     vertical_flip: Probability = 0.0
     grayscale: Probability = 0.0
 
-    @property
-    def is_used(self) -> bool:
-        return self != Augmentation()
-
 
 class Optimizer(_Part):
     """torch.optim by lower-case name. `momentum` belongs to SGD alone; `weight_decay` is the optimizer's own term."""
@@ -256,6 +257,8 @@ KINDS = {
     for part in (ConvNet, ResNet18, PluginModel, Cifar10, Cifar100, ImageFolder, Shapes)
 }
 
+TAGGED = ("model", "data")  # unions, behind whose names pydantic puts the kind
+
 
 class Settings(_Part):
     """Everything that can move one cell's number but the seed."""
@@ -272,6 +275,27 @@ class Settings(_Part):
     def _convnet_by_default(cls, value: Any) -> Any:
         return {"kind": "convnet"} | dict(value) if isinstance(value, Mapping) else value
 
+    def tree(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    def override(self, overrides: Mapping[str, Any]) -> "Settings":
+        known = list(flatten(self.model_dump()))
+        new_kinds = {path.rpartition(".")[0] for path in overrides if path.endswith(".kind")}
+        unknown = [
+            f"unknown setting {path!r}.{suggestion(path, known)}"
+            for path in overrides
+            if path not in known
+            and path.partition(".")[0] not in new_kinds
+            and not path.startswith("model.options.")
+            and not _is_branch(path, known)
+        ]
+        if unknown:
+            raise SettingsError(*unknown)
+        try:
+            return with_overrides(self, overrides)
+        except ValidationError as error:
+            raise SettingsError(*problems_of(error, tagged=TAGGED, tags=KINDS)) from None
+
     def identity(self) -> dict[str, Any]:
         """The tree as plain values, without what cannot move the number: where files lie."""
         tree = self.model_dump(mode="json")
@@ -281,16 +305,22 @@ class Settings(_Part):
         return tree
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted paths to leaves: `{"optimizer": {"name": "sgd"}}` gives `{"optimizer.name": "sgd"}`."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            leaves |= flatten(value, f"{path}.")
-        else:
-            leaves[path] = value
-    return leaves
+def parse_settings(tree: Mapping[str, Any]) -> Settings:
+    """Settings from a study's `baseline`, or from `Settings.tree`.
+
+    Raises:
+        SettingsError: everything that is wrong, at once.
+    """
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        known = list(flatten(Settings().model_dump()))
+        problems = [with_hint(problem, known) for problem in problems_of(error, tagged=TAGGED, tags=KINDS)]
+        raise SettingsError(*problems, places=[finding["loc"] for finding in error.errors()]) from None
+
+
+def _is_branch(path: str, known: Collection[str]) -> bool:
+    return any(it.startswith(f"{path}.") for it in known)
 
 
 def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
@@ -316,41 +346,3 @@ def with_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings
             continue  # an empty branch overrides nothing; set as a value, it would bring the defaults back
         node[leaf] = overrides[path]
     return Settings.model_validate(tree)
-
-
-def problems_of(error: ValidationError, *, skip: Collection[tuple[int | str, ...]] = ()) -> list[str]:
-    """Pydantic's findings as `path: sentence`, one a finding; without those at the places of `skip`."""
-    findings = [finding for finding in error.errors() if finding["loc"] not in skip]
-    inside = {finding["loc"][:-1] for finding in findings}  # of a list with a wrong entry, the length is no finding
-    return [
-        _problem(finding["loc"], finding["type"], finding["msg"], finding.get("input"), finding.get("ctx", {}))
-        for finding in findings
-        if not (finding["type"] == "too_short" and finding["loc"] in inside)
-    ]
-
-
-def _problem(location: tuple[int | str, ...], kind: str, message: str, value: Any, context: Mapping[str, Any]) -> str:
-    path = location_path(location)
-    where = f"{path}: " if path else ""
-    if kind == "extra_forbidden":
-        return f"{path}: unknown key"
-    if kind == "missing":
-        return f"{where}required, but missing"
-    if kind == "union_tag_not_found":
-        return f"{path}.kind: required, but missing"
-    if kind == "union_tag_invalid":
-        return f"{path}.kind: unknown {context['tag']!r}; expected {context['expected_tags']}"
-    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    shown = repr(value) if isinstance(value, str | int | float | bool) or value is None else ""
-    message = (message[:1].lower() + message[1:]).replace("tuple", "list")
-    return f"{where}{message}" + (f" (found {shown})" if shown and shown not in message else "")
-
-
-def location_path(location: tuple[int | str, ...]) -> str:
-    """A place in the tree as people write it: without the `kind` that pydantic puts behind `model` and `data`."""
-    parts = [
-        part
-        for before, part in zip(("", *location), location, strict=False)
-        if part != "[key]" and not (before in ("model", "data") and part in KINDS)
-    ]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")

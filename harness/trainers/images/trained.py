@@ -8,35 +8,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import StoreError
-from harness.plan.cell import Cell
 from harness.trainers.images.data.sources import load_images
 from harness.trainers.images.models import build_model
-from harness.trainers.images.settings import Preprocessing
+from harness.trainers.images.settings import Preprocessing, Settings
 
 
-def load_network(cell: Cell, weights: Path, *, cache: Path) -> tuple[nn.Module, tuple[str, ...], tuple[int, int]]:
-    """The cell's network in float32, evaluation mode, on the CPU; the class names; and the images' height and width.
+def load_network(
+    settings: Settings, seed: int, weights: Path, *, cache: Path
+) -> tuple[nn.Module, tuple[str, ...], tuple[int, int]]:
+    """A cell's network in float32, evaluation mode, on the CPU; the class names; and the images' height and width.
 
     Args:
-        weights: `best.safetensors` of the cell.
+        weights: `best.safetensors` in the cell's folder.
         cache: of decoded images, which say how many classes there are.
 
     Raises:
         StoreError: the weights are missing or are another network's.
         DataError: the cell's images are not there.
     """
-    arrays = load_images(cell.settings.data, cache=cache)
+    arrays = load_images(settings.data, cache=cache)
     height, width = arrays.train_images.shape[1:3]
-    side = cell.settings.preprocessing.resize
+    side = settings.preprocessing.resize
     seen = (side, side) if side else (height, width)
-    model = cell.settings.model
+    model = settings.model
     if getattr(model, "weights", "none") != "none":  # they are overwritten below: nothing to download or read
         model = model.model_copy(update={"weights": "none"})
-    network = build_model(model, len(arrays.class_names), image_size=seen, seed=cell.seed)
+    network = build_model(model, len(arrays.class_names), image_size=seen, seed=seed)
     try:
         network.load_state_dict(load_file(weights))
     except (OSError, RuntimeError) as error:
-        raise StoreError(f"{weights}: not the weights of cell {cell.key} ({error}). Train the cell again.") from None
+        raise StoreError(
+            f"{weights}: not the weights of cell {weights.parent.name} ({error}). Train the cell again."
+        ) from None
     return network.eval(), arrays.class_names, (height, width)
 
 

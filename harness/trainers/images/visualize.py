@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import DataError, StudyError
-from harness.study.changes import suggestion
+from harness.names import suggestion
 from harness.trainers.images.data.reader import decode_image
 from harness.trainers.images.settings import Preprocessing
 from harness.trainers.images.trained import Classifier

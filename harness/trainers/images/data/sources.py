@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.errors import DataError, StoreError, StudyError
-from harness.study.changes import suggestion
+from harness.names import suggestion
 from harness.trainers.images.data.cache import ImageArrays, ImageChunks, locked, open_images, store_images, write_text
 from harness.trainers.images.data.folder import Listing, list_folder
 from harness.trainers.images.data.reader import FolderReader

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from harness.hardware import winograd_library, winograd_problem
-from harness.trainers.images.models import Block
+from harness.trainers.images.machine import winograd_library, winograd_problem
+from harness.trainers.images.models.convnet import Block
 
 LANES = 16  # channels of a vector register
 # Rows and columns of images for which the kernels pay: smaller ones waste most of a tile, and of larger ones not even

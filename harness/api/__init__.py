@@ -1,0 +1,45 @@
+"""What can be done with a study, from Python: the command line and notebooks are its callers.
+
+    ablate     train what a study needs; which changes helped?        `ablation`, and `greedy` for its path
+    search     combinations by Optuna                                 `searching`
+    confirm    the winner on fresh seeds, once                        `confirmation`
+    try_study  one short cell, looked at closely                      `trying`
+    plan       what a request means: a plan, its store, its workers   `work`
+    Watch      who is told what happens meanwhile                     `training`
+
+Nothing here prints. Importing this package imports nothing else: each name is looked up when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api.ablation import ablate
+    from harness.api.confirmation import confirm
+    from harness.api.searching import search
+    from harness.api.training import Watch
+    from harness.api.trying import try_study
+    from harness.api.work import plan_work as plan
+
+__all__ = ["Watch", "ablate", "confirm", "plan", "search", "try_study"]
+
+# Public name -> (module, attribute).
+_HOMES = {
+    "Watch": ("training", "Watch"),
+    "ablate": ("ablation", "ablate"),
+    "confirm": ("confirmation", "confirm"),
+    "plan": ("work", "plan_work"),
+    "search": ("searching", "search"),
+    "try_study": ("trying", "try_study"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness.api' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"harness.api.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,91 @@
+"""`ablate`: train what a study needs; which changes helped?"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api.greedy import walk_greedy_path
+from harness.api.training import Watch, train_work
+from harness.api.work import Work, check_device, failed_cells, forget_failed, plan_work, save_manifest, unfinished
+from harness.execution.provenance import command_line
+from harness.plan.cell import Cell
+from harness.store.result import Result
+from harness.study.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.stats.headline import Headline
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What a study's cells say; tables are read from the store when they are asked for.
+
+    Attributes:
+        placebos: variant's name to why its change was given up: training never reads what it sets.
+    """
+
+    work: Work
+    placebos: dict[str, str]
+
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """A row per cell that was asked for, as `harness.load_results`."""
+        from harness.store.load import results_table
+
+        return results_table(self.work.cells, self.work.plan.manifest(command_line()))
+
+    @cached_property
+    def effects(self) -> "pd.DataFrame":
+        """A row per effect and design; `harness.report.tables.EFFECTS_TABLE_COLUMNS`."""
+        from harness.report.tables import effects_table, families
+
+        return effects_table(families(self.results))
+
+    @cached_property
+    def headline(self) -> "Headline":
+        """The biggest single improvement, or why there is none to name."""
+        import pandas as pd
+
+        from harness.report.tables import Tables
+
+        return Tables(self.results, load_curves=pd.DataFrame).headline
+
+    @property
+    def failed(self) -> dict[Cell, Result]:
+        """Cells that ended without a number."""
+        results = {cell: self.work.cells.result(cell.key) for cell in failed_cells(self.work)}
+        return {cell: result for cell, result in results.items() if result}
+
+
+def ablate(
+    study: str | Path | Study,
+    *,
+    greedy: bool = False,
+    retry_failed: bool = False,
+    in_process: bool = False,
+    watch: Watch = Watch(),  # noqa: B008
+    **request: Any,
+) -> Ablation:
+    """Train every cell that a study needs; what has ended is read, never trained again.
+
+    Args:
+        greedy: then walk a path: at each step the change that helps most.
+        retry_failed: train cells again that failed or diverged.
+        request: as `harness.api.work.plan_work`: profile, seeds, only, skip, designs, settings, store, jobs, ...
+
+    Raises:
+        HarnessError: the request is wrong, or something that it needs is missing.
+        KeyboardInterrupt: what has ended is saved; the same call continues.
+    """
+    work = plan_work(study, **request)
+    if retry_failed:
+        forget_failed(work)
+    todo, expected = unfinished(work)
+    check_device(work, todo)
+    found = train_work(work, todo, save_manifest(work), expected, watch=watch, in_process=in_process)
+    if greedy:
+        work = walk_greedy_path(work, only=request.get("only", ()), skip=request.get("skip", ()), watch=watch)
+    return Ablation(work, found.problems)

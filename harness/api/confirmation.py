@@ -1,0 +1,178 @@
+"""Confirmation: the winner against the baseline, once, on seeds that nothing used before.
+
+The winner was picked as the best of many noisy numbers, so its estimate is too high on average. It is picked by the
+selecting metric; it is measured on the reported metric with fresh seeds; that number is the headline.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.api.training import Watch, train_work
+from harness.api.work import Work, failed_cells, plan_work, unfinished
+from harness.errors import ResultsError, StudyError
+from harness.execution.provenance import command_line
+from harness.plan.manifest import Manifest
+from harness.plan.plan import Plan
+from harness.store.cells import Cells
+from harness.study.designs.comparisons import BASELINE, Changes, Comparison, in_order
+from harness.study.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.stats import Effect
+
+DESIGN = "confirm"
+
+
+def pick_winner(table: "pd.DataFrame") -> str:
+    """The variant that improves most on the baseline in the metric by which the study selects, paired by seed.
+
+    Raises:
+        ResultsError: no variant has a seed in common with the baseline.
+    """
+    from harness.stats import effects
+    from harness.store.load import metrics_of
+
+    ranked = effects(table, metric=metrics_of(table).select)
+    measured = ranked[ranked["n"] > 0]
+    if measured.empty:
+        raise ResultsError("no variant has a finished seed in common with the baseline, so there is none to confirm.")
+    return str(measured["variant"].iloc[0])
+
+
+def fresh_seeds(cells: Cells, count: int) -> tuple[int, ...]:
+    """The next seeds above every one that any study run in this store has used."""
+    used = [seed for it in cells.manifests().values() for variant in it.variants for seed in variant.cells]
+    start = max(used, default=-1) + 1
+    return tuple(range(start, start + count))
+
+
+def confirmation_plan(plan: Plan, changes: Sequence[str]) -> Plan:
+    """The plan of a confirmation: of `plan`, which has the fresh seeds, only the baseline and the winner.
+
+    Args:
+        changes: the winner's.
+    """
+    winner: Changes = in_order(plan.study, changes)
+    variants = (plan.make_variant(()), plan.make_variant(winner))
+    return replace(plan, variants=variants, comparisons=(Comparison(DESIGN, variants[1].name, winner, ()),), notes=())
+
+
+def confirmation_manifest(plan: Plan, source: Manifest, command: str) -> Manifest:
+    """The manifest of a confirmation: a study run of its own, so that fresh seeds never mix with those of the search.
+
+    Args:
+        source: manifest of the study run in which the winner was found.
+    """
+    winner = plan.variants[1]
+    name = f"{source.id}-confirm-{winner.cells[0].key[:8]}"
+    return replace(plan.manifest(command), id=name, confirms=source.id, winner=winner.name)
+
+
+def known_confirmation(cells: Cells, source: str, winner: str) -> Manifest | None:
+    """The latest confirmation of this winner in the store: it is continued, not begun again with other seeds."""
+    fitting = [it for it in cells.manifests().values() if it.confirms == source and it.winner == winner]
+    return fitting[-1] if fitting else None
+
+
+def seeds_of(manifest: Manifest) -> tuple[int, ...]:
+    baseline = manifest.variant(BASELINE)
+    assert baseline is not None, "a study run holds its baseline"
+    return tuple(baseline.cells)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What fresh seeds say about a winner.
+
+    Attributes:
+        sentence: the headline, with the estimate that led to it beside it.
+        registered: MLflow's name of the registered model; empty where nothing was registered.
+        unregistered: why nothing was registered, a sentence; empty where a model was.
+    """
+
+    work: Work
+    winner: str
+    effect: "Effect"
+    sentence: str
+    registered: str = ""
+    unregistered: str = ""
+
+
+def begin_confirmation(
+    study: str | Path | Study, *, variant: str | None = None, **request: Any
+) -> tuple[Work, Manifest, str]:
+    """The plan and manifest of a confirmation that was begun, or else of a new one on fresh seeds; and the winner.
+
+    Raises:
+        ResultsError, StudyError: no such study run or variant, or other seeds than it was begun with.
+    """
+    from harness.store.load import find_manifest, results_table
+
+    work = plan_work(study, **request)
+    source = find_manifest(work.cells, work.plan.id)
+    winner = variant or pick_winner(results_table(work.cells, source))
+    found = source.variant(winner)
+    if found is None or not found.changes:
+        names = ", ".join(it.name for it in source.variants if it.changes)
+        raise StudyError(f"--variant {winner}: study run {source.id} has no such variant; it has: {names}.")
+    known, wanted = known_confirmation(work.cells, source.id, winner), len(work.plan.seeds)
+    if known and request.get("seeds") and wanted != len(seeds_of(known)):
+        raise StudyError(
+            f"--seeds {request['seeds']}: the confirmation of {winner} was begun on {len(seeds_of(known))} seeds. It "
+            "is made once: adding seeds until it succeeds would be no confirmation. Leave --seeds out to continue."
+        )
+    seeds = seeds_of(known) if known else fresh_seeds(work.cells, wanted)
+    again = plan_work(study, **{**request, "seeds": seeds, "mde": None})
+    plan = confirmation_plan(again.plan, found.changes)
+    return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line()), winner
+
+
+def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
+    """The headline of a confirmation whose cells have ended; a supported improvement is registered as champion, where
+    the study's trainer exports a model."""
+    from harness.stats import confirmation_line, paired_effect
+    from harness.store.load import find_manifest, results_table
+
+    searched = results_table(work.cells, find_manifest(work.cells, manifest.confirms))
+    effect = paired_effect(results_table(work.cells, manifest), winner)
+    line = confirmation_line(effect, paired_effect(searched, winner))
+    work.cells.write_manifest(replace(manifest, headline=line))
+    is_better = effect.low > 0 if effect.metric.is_maximized else effect.high < 0
+    if not is_better:
+        why = "Nothing was registered: the interval of the improvement reaches zero."
+        return Confirmation(work, winner, effect, line, unregistered=why)
+    from harness.tracking.registry import register_champion
+
+    registered = register_champion(work.cells, manifest, winner, line)
+    why = f"Nothing was registered: the trainer of this study ({work.plan.study.trainer.kind}) exports no model."
+    return Confirmation(work, winner, effect, line, registered, "" if registered else why)
+
+
+def confirm(
+    study: str | Path | Study,
+    *,
+    variant: str | None = None,
+    watch: Watch = Watch(),  # noqa: B008
+    **request: Any,
+) -> Confirmation:
+    """Train the baseline and the winner on seeds that nothing used before, and say whether it is confirmed.
+
+    Args:
+        variant: the winner; by default the one that improves most on the metric by which the study selects.
+        request: as `harness.api.work.plan_work`; `seeds` is the number of fresh seeds.
+
+    Raises:
+        ResultsError: there is nothing to confirm, or a cell of the confirmation failed.
+    """
+    work, manifest, winner = begin_confirmation(study, variant=variant, **request)
+    work.cells.write_manifest(manifest)
+    todo, expected = unfinished(work)
+    train_work(work, todo, manifest, expected, watch=watch)
+    failed = failed_cells(work)
+    if failed:
+        raise ResultsError(f"{len(failed)} of {len(work.plan.cells)} cells of the confirmation failed; see the store.")
+    return conclude(work, manifest, winner)

@@ -1,0 +1,187 @@
+"""Trains the cells of a plan, MLflow following from their journals; refuses changes that training never reads."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.api.work import Work, check_device, check_disk, prepare
+from harness.execution.processes import warm_up
+from harness.execution.provenance import command_line, provenance
+from harness.execution.runner import Progress, run
+from harness.plan.cell import Cell
+from harness.plan.estimate import Estimate
+from harness.plan.manifest import Manifest
+from harness.store.cells import Cells
+from harness.study.changes import placebo_problem
+from harness.trainers.run import SETTINGS_UNREAD, SETTINGS_UNSEEN
+
+if TYPE_CHECKING:
+    from harness.tracking import Follower, Tracking
+
+
+def _ignore(said: object) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what happens.
+
+    Attributes:
+        on_progress: each event of a cell, and its end.
+        on_problem: a sentence about something that loses nothing, such as a tracking server that is away.
+    """
+
+    on_progress: Callable[[Progress], None] = _ignore
+    on_problem: Callable[[str], None] = _ignore
+
+
+@dataclass
+class Placebos:
+    """The variants of a plan with a change whose settings training never read: what they measure is no effect.
+
+    Attributes:
+        problems: variant's name to what is wrong, in a sentence.
+        doubts: changes whose settings a script may never have seen, a sentence each: said, but not refused.
+    """
+
+    work: Work
+    problems: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for variant in self.work.plan.variants if self.work.plan.study.trainer.notes_reads else ():
+            ended = (result for cell in variant.cells if (result := self.work.cells.result(cell.key)))
+            result = next((it for it in ended if it.is_finished), None)
+            if result:
+                self._judge(variant.name, variant.changes, result.facts)
+
+    def see(self, progress: Progress) -> None:
+        """Judges each variant when its first cell has ended."""
+        if progress.result is None or not progress.result.is_finished:
+            return
+        for variant in self.work.plan.variants:
+            if variant.name not in self.problems and progress.cell in variant.cells:
+                self._judge(variant.name, variant.changes, progress.result.facts)
+
+    def without(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+        """Those cells that a variant without a placebo needs, as it stands when each is asked for."""
+        for cell in cells:
+            if not self.is_refused(cell):
+                yield cell
+
+    def is_refused(self, cell: Cell) -> bool:
+        if not self.problems:
+            return False
+        users = [it.name for it in self.work.plan.variants if cell in it.cells]
+        return bool(users) and all(name in self.problems for name in users)
+
+    def _judge(self, name: str, changes: Sequence[str], facts: Any) -> None:
+        unread, unseen = (str(facts.get(fact, "")).split(", ") for fact in (SETTINGS_UNREAD, SETTINGS_UNSEEN))
+        for change in changes:
+            overrides = list(self.work.plan.study.change(change).overrides)
+            if problem := placebo_problem(change, overrides, unread):
+                self.problems[name] = problem
+            elif placebo_problem(change, overrides, unseen):
+                self.doubts[change] = (
+                    f"change {change!r} may be a placebo: {', '.join(overrides)} is in no placeholder of the command, "
+                    "and its file of settings ($HARNESS_SETTINGS) was not opened."
+                )
+
+
+def judging(placebos: Placebos, watch: Watch) -> Callable[[Progress], None]:
+    """Passes progress on to whoever watches, and judges each variant by it; a doubt is said once."""
+    doubted: set[str] = set()
+
+    def see(it: Progress) -> None:
+        watch.on_progress(it)
+        placebos.see(it)
+        for change in placebos.doubts.keys() - doubted:
+            doubted.add(change)
+            watch.on_problem(placebos.doubts[change])
+
+    return see
+
+
+def train_work(
+    work: Work,
+    todo: Sequence[Cell],
+    manifest: Manifest,
+    expected: Estimate,
+    *,
+    watch: Watch = Watch(),
+    in_process: bool = False,
+) -> Placebos:
+    """Trains the cells of `todo`.
+
+    Returns:
+        The variants that were given up because training never reads what their change sets.
+
+    Raises:
+        StoreError: too little disk for these cells; nothing was started.
+        HarnessError: the trainer cannot compute on the device; nothing was started.
+        DataError, StudyError: something that cells need is missing; nothing was started.
+        TrackingError: the tracking database cannot be used; a server that is merely down is no error.
+        KeyboardInterrupt: passes through; what has ended is saved, and the same call continues.
+    """
+    check_disk(work, expected)
+    check_device(work, todo)
+    prepare(work, todo)
+    if todo and not in_process:
+        warm_up_workers(work)
+    placebos = Placebos(work)
+    with followed(work.cells, manifest, watch) as (tracking, _):
+        run(
+            placebos.without(todo),
+            work.cells,
+            devices=work.devices,
+            provenance=provenance(command_line()),
+            on_progress=judging(placebos, watch),
+            should_stop=placebos.is_refused,
+            in_process=in_process,
+        )
+        track_summary(tracking, work.cells, manifest)
+    return placebos
+
+
+def warm_up_workers(work: Work) -> None:
+    """Begin to import what workers need while other things are done."""
+    warm_up(*work.plan.study.trainer.warm_up)
+
+
+@contextmanager
+def followed(cells: Cells, manifest: Manifest, watch: Watch) -> Iterator[tuple["Tracking", "Follower"]]:
+    """MLflow follows from the journals while the block trains. Says what waits.
+
+    Raises:
+        TrackingError: the tracking database cannot be used; a server that is merely down is no error.
+    """
+    from harness.tracking import Tracking, follow, init, resolve_uri
+
+    uri = resolve_uri(None, cells.root)
+    init(uri, cells.root)
+    tracking = Tracking(uri, cells.root)
+    with follow(tracking, cells, manifest, on_problem=watch.on_problem) as follower:
+        yield tracking, follower
+    if follower.delivery.pending:
+        watch.on_problem(
+            f"{follower.delivery.pending} events wait for the tracking server ({follower.delivery.problem}) "
+            "`harness sync` delivers them."
+        )
+
+
+def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> None:
+    """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
+    from harness.stats import effects, summary
+    from harness.store.load import results_table
+
+    table = results_table(cells, manifest)
+    if not (table["status"] == "finished").any():
+        return
+    means = summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")
+    rows: dict[str, dict[str, Any]] = {row["variant"]: {str(key): it for key, it in row.items()} for row in means}
+    for row in effects(table).itertuples():
+        numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
+        rows[str(row.variant)] |= numbers
+    tracking.log_summary(manifest, rows.values(), {})

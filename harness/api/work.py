@@ -1,0 +1,205 @@
+"""What a request means: the plan, the store that it fills, the workers that will train it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, StoreError, StudyError
+from harness.execution.provenance import command_line
+from harness.hardware import cuda_capabilities, resolve_device, usable_cores
+from harness.plan.cell import Cell
+from harness.plan.estimate import Estimate, estimate
+from harness.plan.manifest import Manifest
+from harness.plan.plan import Plan, make_plan, parse_seeds
+from harness.store.cells import Cells
+from harness.study.load import load_study
+from harness.study.study import Study
+
+SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
+
+
+@dataclass(frozen=True)
+class Work:
+    """A plan with the place and the workers that will run it. `devices` has one entry a worker."""
+
+    plan: Plan
+    cells: Cells
+    device: str
+    devices: tuple[str, ...]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Cell key to `batch-norm seed 3`."""
+        return {cell.key: f"{it.name} seed {cell.seed}" for it in self.plan.variants for cell in it.cells}
+
+
+def plan_work(
+    study: str | Path | Study,
+    *,
+    profile: str = "standard",
+    data: str | None = None,
+    seeds: int | Sequence[int] | str | None = None,
+    mde: float | None = None,
+    designs: Sequence[str] = (),
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    epochs: int | None = None,
+    weights: str | Path | None = None,
+    settings: Mapping[str, Any] = {},
+    device: str = "auto",
+    jobs: int | None = None,
+    store: str | Path = "mlruns",
+) -> Work:
+    """The plan that a request describes; nothing is trained or written.
+
+    Args:
+        study: the name of a built-in study, the path of a YAML file, or a study.
+        data, epochs, weights: options of the study's trainer, where it has them.
+        seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
+        mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
+        designs: names; the study's own by default. only, skip: names of changes and combinations.
+        settings: of the baseline, by dotted path, over the study's.
+        jobs: cells at a time; as many as fit by default.
+
+    Raises:
+        HarnessError: everything that is wrong with the request.
+    """
+    device = resolve_device(device)
+    loaded = study if isinstance(study, Study) else load_study(study)
+    trainer = loaded.trainer
+    overrides: dict[str, Any] = {}
+    for name, value in {"data": data, "epochs": epochs, "weights": weights}.items():
+        overrides |= trainer.overrides(name, value) if value is not None else {}
+    overrides |= settings
+    if (seeds == "auto") != (mde is not None):
+        unit = trainer.metrics.reporting.difference_unit or "the unit of the reported metric"
+        raise StudyError(f"--seeds auto and --mde EFFECT go together: as many seeds as find so much, in {unit}.")
+
+    def make(numbers: tuple[int, ...]) -> Plan:
+        return make_plan(
+            loaded,
+            device=device.partition(":")[0],
+            profile=profile,
+            designs=designs,
+            seeds=numbers,
+            only=only,
+            skip=skip,
+            overrides=overrides,
+        )
+
+    cells = Cells(Path(store).absolute())
+    plan = make(_numbers(seeds))
+    if mde is not None:
+        from harness.plan.sensitivity import seeds_for
+
+        effect = mde / trainer.metrics.reporting.factor
+        plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
+    threads = trainer.threads(plan.variants[0].settings)
+    return Work(plan, cells, device, worker_devices(device, jobs, threads))
+
+
+def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
+    if seeds is None or seeds == "auto":
+        return ()
+    if isinstance(seeds, str):
+        return parse_seeds(seeds)
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+
+
+def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    if device == "cpu":
+        return ("cpu",) * (jobs or max(1, usable_cores() // threads))
+    count = len(cuda_capabilities())
+    names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
+    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))
+
+
+def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:
+    """The reported metric of a cell; None where it has not finished."""
+    name = plan.study.trainer.metrics.report
+
+    def number(cell: Cell) -> float | None:
+        result = cells.result(cell.key)
+        return result.metrics.get(name) if result else None
+
+    return number
+
+
+def unfinished(work: Work) -> tuple[list[Cell], Estimate]:
+    """The cells of a plan that have not ended, and what they will take."""
+    todo: list[Cell] = []
+    ended: list[Cell] = []
+    for cell in work.plan.cells:
+        (todo if work.cells.result(cell.key) is None else ended).append(cell)
+    return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=len(work.devices))
+
+
+def edited_since(work: Work) -> str:
+    """A sentence where the latest run of this study trained other code than there is now; empty where it did not."""
+    plan = work.plan
+    others = [it for it in work.cells.manifests().values() if (it.study, it.profile) == (plan.study.name, plan.profile)]
+    if not others or plan.id in {it.id for it in others}:
+        return ""
+    latest = others[-1]
+    edited = plan.study.trainer.edited_since(latest.fingerprints, work.cells.root)
+    if not edited:
+        return ""
+    num_ended = sum(work.cells.result(key) is not None for it in latest.variants for key in it.cells.values())
+    return (
+        f"{latest.id} has {num_ended} ended cells, but {edited}, so every cell is trained anew; those of before stay. "
+        "If the edit cannot move a number, undo it or pin the version (trainer.sources: {pinned: ...})."
+    )
+
+
+def failed_cells(work: Work) -> list[Cell]:
+    """The cells of a plan that ended without a number: failed, diverged, out of memory."""
+    ended = {cell: work.cells.result(cell.key) for cell in work.plan.cells}
+    return [cell for cell, result in ended.items() if result and not result.is_finished]
+
+
+def forget_failed(work: Work) -> None:
+    """Makes the cells that failed or diverged trainable again, from the start."""
+    for cell in failed_cells(work):
+        work.cells.forget_result(cell.key)
+
+
+def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}) -> Manifest:
+    """Writes the study run's manifest, extended by what this plan adds; returns it.
+
+    Args:
+        tags: what the MLflow runs of a variant carry besides, by the variant's name.
+    """
+    manifest = work.plan.manifest(command_line())
+    variants = tuple(replace(it, tags=dict(tags.get(it.name, {}))) for it in manifest.variants)
+    manifest = replace(manifest, variants=variants)
+    with work.cells.updating_manifest(work.plan.id):
+        known = work.cells.manifests().get(work.plan.id)
+        manifest = known.extended(manifest) if known else manifest
+        work.cells.write_manifest(manifest)
+    return manifest
+
+
+def check_disk(work: Work, expected: Estimate) -> None:
+    """Raises StoreError where the disk has too little room for what is to be trained."""
+    free, needed = work.cells.free_bytes(), expected.disk_bytes + SPARE_BYTES
+    if free < needed:
+        raise StoreError(
+            f"{work.cells.root}: {free / 1e6:,.0f} MB free, but these cells need about {needed / 1e6:,.0f} MB. Make "
+            "room there, or choose another folder with --store; nothing was started."
+        )
+
+
+def check_device(work: Work, todo: Sequence[Cell]) -> None:
+    """Raises HarnessError where cells are to be trained on a device that their trainer cannot use."""
+    problem = work.plan.study.trainer.device_problem(work.device) if todo else ""
+    if problem:
+        raise HarnessError(f"--device {work.device}: {problem} Or use --device cpu; nothing was started.")
+
+
+def prepare(work: Work, todo: Sequence[Cell]) -> None:
+    """What these cells need from outside, fetched and checked once, before any of them starts."""
+    settings = {id(cell.settings): cell.settings for cell in todo}  # the seeds of a variant share one object
+    if settings:
+        work.plan.study.trainer.prepare(settings.values(), store=work.cells.root)

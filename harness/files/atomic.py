@@ -1,0 +1,50 @@
+"""Files and folders that are replaced as a whole, and are on the disk when the call returns."""
+
+import os
+import shutil
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def replace_synced(source: Path, target: Path) -> None:
+    """Moves a file or a folder to `target`, in the same folder, in place of what stands there.
+
+    A folder cannot be replaced in one step: for an instant there is none at `target`, and a death in it leaves none.
+    """
+    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
+        _sync(path)
+    if source.is_dir() or target.is_dir():
+        remove(target)
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def remove(path: Path) -> None:
+    """A file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames within a folder durable."""
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""A manifest: what a study run is, frozen, for the folder of cells and for tracking.
+
+A study run is a study with one profile, baseline and data. Its manifest says which variants use which cells, and what
+is compared with what. No file is read or written here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from harness.errors import StoreError
+from harness.metrics import Metrics
+from harness.trainers.registry import DEFAULT, trainer_class
+
+FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
+_OPTIONAL = ("checkpoint_rule", "varied", "confirms", "winner", "headline")  # left out where they are empty
+
+
+@dataclass(frozen=True, slots=True)
+class RunVariant:
+    """One variant of a study run.
+
+    Attributes:
+        changes: names, in the order of the study.
+        settings: a hash that tells whether two variants of one name train the same thing, whatever their seeds.
+        cells: seed to key, by seed.
+        tags: what its runs in MLflow carry besides, such as a search's name and the trial's number.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    summary: str
+    settings: str
+    cells: Mapping[int, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        cells = {str(seed): key for seed, key in self.cells.items()}
+        plain = {"name": self.name, "changes": list(self.changes), "summary": self.summary, "settings": self.settings}
+        return plain | {"cells": cells} | ({"tags": dict(self.tags)} if self.tags else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunVariant":
+        cells = {int(seed): key for seed, key in data["cells"].items()}
+        settings, tags = data.get("settings", ""), data.get("tags", {})
+        return cls(data["name"], tuple(data["changes"]), data.get("summary", ""), settings, cells, tags)
+
+
+@dataclass(frozen=True, slots=True)
+class RunComparison:
+    """One effect that a study run asks for: `variant` minus `reference`, by the names of variants."""
+
+    design: str
+    label: str
+    variant: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One study run.
+
+    Attributes:
+        id: the same for every plan of this study, profile, baseline and data.
+        metrics: of the study; every table, figure and sentence takes them from here.
+        trainer: as `Trainer.to_json` gives it.
+        checkpoint_rule, varied: of the trainer, in words, so that a report need not import it; empty where not known.
+        baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
+            profile and the command line.
+        published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
+        confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` and, once it has ended,
+            `headline`.
+    """
+
+    id: str
+    study: str
+    title: str
+    profile: str
+    exploratory: bool
+    metrics: Metrics
+    trainer: Mapping[str, Any]
+    fingerprints: Mapping[str, str]
+    baseline: Mapping[str, Any]
+    variants: tuple[RunVariant, ...]
+    comparisons: tuple[RunComparison, ...]
+    notes: tuple[str, ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    checkpoint_rule: str = ""
+    varied: str = ""
+    confirms: str = ""
+    winner: str = ""
+    headline: str = ""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
+        """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""
+        return self
+
+    def variant(self, name: str) -> RunVariant | None:
+        return next((it for it in self.variants if it.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {it.name: getattr(self, it.name) for it in fields(self)}
+        comparisons = [
+            {"design": it.design, "label": it.label, "variant": it.variant, "reference": it.reference}
+            for it in self.comparisons
+        ]
+        made = {
+            "metrics": self.metrics.to_json(),
+            "variants": [it.to_json() for it in self.variants],
+            "comparisons": comparisons,
+            "notes": list(self.notes),
+            "published": [dict(it) for it in self.published],
+        }
+        optional = {name for name in _OPTIONAL if not plain[name]}
+        return {"format": FORMAT, **{name: it for name, it in (plain | made).items() if name not in optional}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Manifest":
+        """What `to_json` gave, of this format or the first.
+
+        Raises:
+            StoreError: a format that a newer harness wrote. KeyError, TypeError, ValueError: not a manifest.
+        """
+        data = dict(data)
+        written = data.pop("format", 1)
+        if written == 1:
+            data |= _unsaid_in_the_first_format(data)
+        elif written != FORMAT:
+            raise StoreError(
+                f"study run {data.get('id', '?')}: its manifest has format {written}, this harness reads up to "
+                f"{FORMAT}. Install the version that wrote it; nothing is damaged."
+            )
+        made = {
+            "metrics": Metrics.from_json(data["metrics"]),
+            "variants": tuple(map(RunVariant.from_json, data["variants"])),
+            "comparisons": tuple(RunComparison(**it) for it in data["comparisons"]),
+            "notes": tuple(data.get("notes", ())),
+            "published": tuple(data.get("published", ())),
+        }
+        return cls(**data | made)
+
+    def extended(self, added: "Manifest") -> "Manifest":
+        """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
+
+        Where a variant has other settings than before (its change was edited), its earlier cells are another variant's
+        and are dropped from the manifest; they stay in the folder of cells.
+        """
+        assert self.id == added.id
+        variants = {it.name: it for it in self.variants}
+        for it in added.variants:
+            known = variants.get(it.name, it)
+            before = known.cells if known.settings == it.settings else {}
+            cells = dict(sorted({**before, **it.cells}.items()))
+            variants[it.name] = replace(it, cells=cells, tags={**(known.tags if before else {}), **it.tags})
+        return replace(
+            added,
+            variants=tuple(variants.values()),
+            comparisons=tuple(dict.fromkeys((*self.comparisons, *added.comparisons))),
+            notes=tuple(dict.fromkeys((*self.notes, *added.notes))),
+        )
+
+
+def _unsaid_in_the_first_format(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first format left unsaid: there was one trainer, whose metrics had other names."""
+    trainer = trainer_class(DEFAULT)()
+    published = [{**it, "metric": it["metric"].replace("_", "/", 1)} for it in data.get("published", ())]
+    words = {"checkpoint_rule": trainer.checkpoint_rule, "varied": trainer.varied}
+    return {"trainer": trainer.to_json(), "metrics": trainer.metrics.to_json(), "published": published, **words}

@@ -1,0 +1,156 @@
+"""Manifests: a study run as a frozen value that reads back equal, and grows by what later plans add."""
+
+import copy
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pandas as pd
+import pytest
+
+from harness.errors import StoreError
+from harness.metrics import Metrics, declared_metrics
+from harness.plan.manifest import FORMAT, Manifest, RunComparison, RunVariant
+from harness.store.cells import Cells
+
+METRICS = declared_metrics({"val/loss": {"goal": "minimize"}, "test/f1": {"goal": "maximize"}}, "val/loss", "test/f1")
+
+
+def variant(name="baseline", seeds=(0, 1), settings="s", **tags):
+    changes = () if name == "baseline" else tuple(name.split("+"))
+    return RunVariant(name, changes, f"about {name}", settings, {it: f"{name}-{settings}-{it}" for it in seeds}, tags)
+
+
+def comparison(name):
+    return RunComparison("add-one", name, name, "baseline")
+
+
+def manifest(*variants, **given):
+    return Manifest(
+        **{
+            "id": "mine-standard-12345678",
+            "study": "mine",
+            "title": "Mine",
+            "profile": "standard",
+            "exploratory": False,
+            "metrics": METRICS,
+            "trainer": {"kind": "function", "function": "digits:train"},
+            "fingerprints": {"sources": "abc"},
+            "baseline": {"lr": 0.1},
+            "variants": variants or (variant(), variant("wide+deep")),
+            "comparisons": (comparison("wide+deep"),),
+            "notes": ("a note",),
+            "published": ({"variant": "baseline", "metric": "test/f1", "value": 0.5, "source": "x"},),
+            "declared": {"lr": 0.2},
+            "command": "harness ablate",
+        }
+        | given
+    )
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        manifest(),
+        manifest(confirms="other", winner="wide", headline="wide is better"),
+        manifest(variant(seeds=(3, 1), trial="7")),
+        manifest(comparisons=(), notes=(), published=()),
+    ],
+)
+def test_a_manifest_reads_back_equal_from_its_json(whole):
+    data = json.loads(json.dumps(whole.to_json()))
+    assert data["format"] == FORMAT
+    assert Manifest.from_json(data) == whole
+
+
+def test_what_only_a_confirmation_has_is_not_written_for_others():
+    assert not {"confirms", "winner", "headline"} & manifest().to_json().keys()
+    assert "tags" not in manifest().to_json()["variants"][0]
+
+
+def test_the_metrics_of_a_manifest_keep_their_order_goals_and_roles():
+    found = Manifest.from_json(json.loads(json.dumps(manifest().to_json()))).metrics
+    assert isinstance(found, Metrics)
+    assert (found.names, found.select, found.report) == (("val/loss", "test/f1"), "val/loss", "test/f1")
+    assert found["val/loss"].goal == "minimize"
+
+
+def test_a_variant_is_found_by_name():
+    assert manifest().variant("wide+deep").changes == ("wide", "deep")
+    assert manifest().variant("narrow") is None
+
+
+def test_a_manifest_is_frozen_and_shared_by_the_tables_that_it_describes():
+    whole = manifest()
+    with pytest.raises(FrozenInstanceError):
+        whole.title = "other"
+    table = pd.DataFrame({"a": [1, 2]})
+    table.attrs["manifest"] = whole
+    assert table[table["a"] > 1].attrs["manifest"] is whole
+    assert copy.deepcopy(table).attrs["manifest"] is whole
+
+
+def test_seeds_variants_comparisons_and_notes_of_both_plans_add_up_in_the_order_of_seeds():
+    first = manifest(variant(seeds=(2, 0)))
+    added = manifest(variant(seeds=(1,)), variant("wide"), comparisons=(comparison("wide"),), notes=("b", "a note"))
+    both = first.extended(added)
+    assert list(both.variant("baseline").cells) == [0, 1, 2]
+    assert both.variant("wide") == added.variant("wide")
+    assert both.comparisons == (comparison("wide+deep"), comparison("wide"))
+    assert both.notes == ("a note", "b")
+
+
+def test_an_extension_keeps_what_is_there_and_is_the_same_twice():
+    first, added = manifest(), manifest(variant("wide"), title="New title")
+    both = first.extended(added)
+    assert both.extended(added) == both
+    assert both.title == "New title"  # of the later plan: the study's file may have been edited
+    assert [it.name for it in both.variants] == ["baseline", "wide+deep", "wide"]
+
+
+def test_cells_and_tags_of_a_variant_with_other_settings_are_dropped():
+    first = manifest(variant("wide", seeds=(0, 1), settings="old", trial="1"))
+    both = first.extended(manifest(variant("wide", seeds=(2,), settings="new", search="s")))
+    assert both.variant("wide").cells == {2: "wide-new-2"}
+    assert both.variant("wide").tags == {"search": "s"}
+
+
+def test_tags_of_both_are_kept_where_the_settings_are_the_same():
+    both = manifest(variant("wide", trial="1")).extended(manifest(variant("wide", search="s")))
+    assert both.variant("wide").tags == {"trial": "1", "search": "s"}
+
+
+def test_two_study_runs_are_never_mixed():
+    with pytest.raises(AssertionError):
+        manifest().extended(manifest(id="other"))
+
+
+def test_the_folder_of_cells_keeps_manifests_the_oldest_first(tmp_path):
+    cells = Cells(tmp_path)
+    first, second = manifest(id="z"), manifest(id="a")
+    for it in (first, second):
+        cells.write_manifest(it)
+    assert cells.manifests() == {"z": first, "a": second}
+    assert list(cells.manifests()) == ["z", "a"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data | {"variants": 3},
+        lambda data: data | {"nonsense": 1},
+        lambda data: {name: it for name, it in data.items() if name != "metrics"},
+        lambda data: [data],
+        lambda data: data | {"metrics": data["metrics"] | {"select": "val/nothing"}},
+    ],
+)
+def test_a_damaged_manifest_is_named_and_its_cells_are_said_not_to_be_lost(tmp_path, damage):
+    cells = Cells(tmp_path)
+    cells.write_manifest(manifest())
+    path = tmp_path / "studies" / f"{manifest().id}.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(StoreError, match=r"mine-standard-12345678\.json: is no manifest.*Move it away.*not lost"):
+        cells.manifests()
+
+
+def test_a_manifest_can_be_changed_in_part():
+    assert replace(manifest(), headline="x").headline == "x"

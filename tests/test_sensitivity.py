@@ -1,0 +1,75 @@
+"""What a plan's seeds can show: the spread measured so far, pooled; before any run, what the trainer expects."""
+
+import math
+
+import pytest
+
+from harness.errors import StudyError
+from harness.plan.plan import make_plan
+from harness.plan.power import seeds_needed, smallest_detectable_effect
+from harness.plan.sensitivity import difference_spread, family_size, seeds_for, sensitivity
+from harness.trainers.images.trainer import ImageTrainer
+from tests.studies import small_study
+
+# Reported numbers of three variants by seed; the last seed of `adam` has not finished.
+NUMBERS = {"baseline": [0.50, 0.52, 0.51], "norm": [0.55, 0.56, 0.58], "adam": [0.40, 0.46, None]}
+
+
+class Unknowing(ImageTrainer):
+    """Knows nothing of the spread before any run."""
+
+    def expected_spread(self, settings):
+        return math.nan
+
+
+def planned(seeds=(0, 1, 2), trainer=None):
+    study = small_study().model_copy(update={"trainer": trainer or ImageTrainer()})
+    fixed = {"training.precision": "float32"}
+    return make_plan(study, seeds=seeds, only=["norm", "adam"], overrides=fixed, fingerprints=lambda settings: {})
+
+
+def reported(plan, numbers):
+    by_key = {cell.key: numbers[it.name][cell.seed] for it in plan.variants for cell in it.cells}
+    return lambda cell: by_key[cell.key]
+
+
+def nothing(cell):
+    return None
+
+
+def test_the_spread_is_pooled_over_the_variants_by_degrees_of_freedom():
+    plan = planned()
+    # norm - baseline: .05, .04, .07, mean .16/3, squares .000467; adam - baseline: -.10, -.06, squares .0008.
+    expected = math.sqrt((0.0014 / 3 + 0.0008) / (2 + 1))
+    assert difference_spread(plan, reported(plan, NUMBERS)) == (pytest.approx(expected), True)
+
+
+def test_before_there_are_three_degrees_of_freedom_the_trainers_expectation_stands():
+    plan = planned()
+    few = NUMBERS | {"adam": [None, None, None]}
+    # sqrt(2) sqrt(0.25 / (2 x 5,000)) of Jordan 2023, for the 5,000 test images of the shapes.
+    assert difference_spread(plan, reported(plan, few)) == (pytest.approx(math.sqrt(0.25 / 5000)), False)
+    assert difference_spread(plan, nothing) == difference_spread(plan, reported(plan, few))
+
+
+def test_what_the_seeds_can_show_is_corrected_for_the_largest_design():
+    plan = planned()
+    found = sensitivity(plan, reported(plan, NUMBERS))
+    assert found.family_size == family_size(plan) == 2
+    assert found.detectable == smallest_detectable_effect(3, found.sd, m=2)
+    assert seeds_for(plan, reported(plan, NUMBERS), 0.02) == seeds_needed(0.02, found.sd, m=2)
+
+
+def test_one_seed_shows_nothing():
+    assert math.isnan(sensitivity(planned(seeds=[0]), nothing).detectable)
+
+
+def test_a_spread_that_nobody_knows_is_said_to_be_unknown():
+    plan = planned(trainer=Unknowing())
+    found = sensitivity(plan, nothing)
+    assert math.isnan(found.sd)
+    assert math.isnan(found.detectable)
+    assert not found.is_measured
+    with pytest.raises(StudyError, match=r"how much test accuracy varies from seed to seed.*--seeds 3"):
+        seeds_for(plan, nothing, 0.02)
+    assert seeds_for(plan, reported(plan, NUMBERS), 0.02) > 2
