@@ -1,0 +1,255 @@
+"""Whose code a cell runs: the user's sources, as a hash that a comment does not move, and as a snapshot to run from.
+
+The closure of imports inside the study's folder is followed without running anything, imports within functions
+included; what Python cannot show (a configuration file, an import by a computed name) is declared as globs. Cells run
+from a snapshot of these files, so that an edit while a study trains changes nothing that runs.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from harness.errors import StoreError, StudyError
+from harness.files.atomic import replace_synced
+
+ROLE = "sources"  # among a cell's fingerprints
+PINNED = "pinned:"  # before a version that the user vouches for, in place of a hash
+_HASH_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The user's code as it was read.
+
+    Attributes:
+        files: path inside the study's folder, with slashes, to content.
+        programs: of these, those that may be executed.
+        notes: what could not be followed, a sentence each.
+    """
+
+    files: Mapping[str, bytes]
+    programs: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The same whatever comments and formatting Python files have; other files count byte by byte."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self.files.items()):
+            digest.update(json.dumps([name, _meaning(name, content)]).encode())
+        return digest.hexdigest()[:_HASH_LENGTH]
+
+    def write_snapshot(self, folder: Path) -> None:
+        """Writes the files into `folder`, as a whole, if it is not there yet.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if folder.is_dir():
+            return
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        try:
+            for name, content in self.files.items():
+                path = temporary / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                if name in self.programs:
+                    path.chmod(0o755)
+            replace_synced(temporary, folder)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not folder.is_dir():  # another process was first
+                raise StoreError(f"{folder}: the snapshot of the sources cannot be written ({error}).") from None
+
+
+def read_sources(root: Path, *, modules: Iterable[str] = (), globs: Iterable[str] = ()) -> Sources:
+    """The closure of the imports of modules and of the Python files that globs name, and whatever else globs name.
+
+    Args:
+        root: the study's folder; nothing outside it is followed.
+        modules: dotted names, importable from `root`. globs: relative to `root`.
+
+    Raises:
+        StudyError: a module that is not in `root`, a glob that matches nothing or reaches outside, a Python file that
+            cannot be parsed; everything at once.
+    """
+    root, problems = root.resolve(), []
+    found: list[Path] = []
+    for module in modules:
+        paths = list(_module_files(root, module))
+        if not any(_is_module(root, module, path) for path in paths):
+            problems.append(
+                f"trainer: no module {module} in {root}; expected {module.replace('.', '/')}.py there. `root:` names "
+                "another folder; for code that is installed, vouch for its version: `sources: {pinned: v1}`."
+            )
+        found += paths
+    for pattern in globs:
+        try:
+            found += _glob(root, pattern)
+        except StudyError as error:
+            problems += error.problems
+    closure = _Closure(root)
+    for path in found:
+        closure.add(path)
+    problems += closure.problems
+    if problems:
+        raise StudyError(*problems)
+    programs = frozenset(name for name in closure.files if os.access(root / name, os.X_OK))
+    return Sources(closure.files, programs, tuple(closure.notes))
+
+
+class _Closure:
+    """Files reached so far; each is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.files: dict[str, bytes] = {}
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+
+    def add(self, path: Path) -> None:
+        waiting = [path]
+        while waiting:
+            path = waiting.pop()
+            name = path.relative_to(self._root).as_posix()
+            if name in self.files:
+                continue
+            try:
+                self.files[name] = path.read_bytes()
+                tree = ast.parse(self.files[name]) if path.suffix == ".py" else None
+            except (OSError, SyntaxError, ValueError) as error:
+                self.problems.append(f"trainer.sources: {name}: cannot be read ({error}).")
+                continue
+            waiting += self._imported(path, tree) if tree else ()
+
+    def _imported(self, path: Path, tree: ast.Module) -> Iterator[Path]:
+        parts = path.relative_to(self._root).with_suffix("").parts
+        package = parts[:-1]
+        bases = [(), package] if package else [()]  # a script imports its neighbours, too
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    for base in bases:
+                        yield from _module_files(self._root, ".".join((*base, alias.name)))
+            elif isinstance(node, ast.ImportFrom):
+                origin = [package[: max(0, len(package) - node.level + 1)]] if node.level else bases
+                for base in origin:
+                    start = ".".join((*base, *filter(None, [node.module])))
+                    for name in ("", *(f".{alias.name}" for alias in node.names)):
+                        yield from _module_files(self._root, (start + name).strip("."))
+            elif isinstance(node, ast.Call) and (called := _imports_by_call(node)) is not None:
+                if called:
+                    yield from _module_files(self._root, called)
+                    continue
+                self.notes.append(
+                    f"{path.relative_to(self._root)}:{node.lineno} imports by a computed name, which cannot be "
+                    "followed; list what it may import under trainer.sources."
+                )
+
+
+def _imports_by_call(node: ast.Call) -> str | None:
+    """The module that `import_module("name")` imports; empty where the name is computed; None for another call."""
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in ("import_module", "__import__"):
+        return None
+    name = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+    return name if isinstance(name, str) and not name.startswith(".") else ""
+
+
+def _module_files(root: Path, module: str) -> Iterator[Path]:
+    """The files that importing this module reads inside `root`: its packages' `__init__.py`, and its own.
+    The harness itself is no code of the user's, even where it lies beside it."""
+    parts = module.split(".")
+    if parts[0] == "harness" or not all(part.isidentifier() for part in parts):
+        return
+    for depth in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:depth])
+        for path in (place / "__init__.py", place.with_suffix(".py")):
+            if path.is_file():
+                yield path
+
+
+def _is_module(root: Path, module: str, path: Path) -> bool:
+    place = root.joinpath(*module.split("."))
+    return path in (place.with_suffix(".py"), place / "__init__.py")
+
+
+def _glob(root: Path, pattern: str) -> list[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise StudyError(
+            f"trainer.sources: {pattern!r} reaches outside the study's folder ({root}); move the files in."
+        )
+    try:
+        found = sorted(path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts)
+    except (ValueError, NotImplementedError) as error:
+        raise StudyError(f"trainer.sources: {pattern!r} is no glob ({error}).") from None
+    if not found:
+        raise StudyError(f"trainer.sources: {pattern!r} matches no file in {root}.")
+    outside = [path for path in found if root not in path.resolve().parents]
+    if outside:
+        raise StudyError(f"trainer.sources: {outside[0]} is a link to a file outside the study's folder ({root}).")
+    return found
+
+
+@cache
+def library_versions(folder: Path) -> str:
+    """Versions of Python and of the installed libraries that the code in a folder imports, anywhere in it.
+
+    By what the code says, not by what is loaded: the same for every cell of the same code.
+
+    >>> library_versions(Path("no/such/folder")).startswith("python 3.")
+    True
+    """
+    names = {name.partition(".")[0] for path in folder.rglob("*.py") for name in _imported_names(path)}
+    inside = {path.stem for path in folder.glob("*")}
+    found = []
+    for name in sorted(names - inside - sys.stdlib_module_names - {"harness", ""}):
+        for distribution in packages_distributions().get(name, [])[:1]:
+            found.append(f"{distribution} {version(distribution)}")
+    return ", ".join([f"python {platform.python_version()}", *dict.fromkeys(found)])
+
+
+def _imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+def edited_files(before: Path, after: "Sources") -> list[str]:
+    """Which files of a snapshot differ in meaning from the sources as they are now; all, where it is gone."""
+    known = {path.relative_to(before).as_posix(): path.read_bytes() for path in before.rglob("*") if path.is_file()}
+    names = sorted(known.keys() | after.files.keys())
+    return [
+        name
+        for name in names
+        if name not in known
+        or name not in after.files
+        or _meaning(name, known[name]) != _meaning(name, after.files[name])
+    ]
+
+
+def _meaning(name: str, content: bytes) -> str:
+    """What counts of a file: of Python its syntax tree, in a form that is the same under every version of Python."""
+    if name.endswith(".py"):
+        return json.dumps(_plain(ast.parse(content)))
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as lists; empty fields are left out, for newer versions of Python add such fields."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return [type(node).__name__, *([name, _plain(value)] for name, value in fields if name != "ctx")]
+    return [_plain(it) for it in node] if isinstance(node, list) else repr(node)

@@ -1,0 +1,315 @@
+"""What a function and a script of the user's have in common: how a study declares them, settings, whose code.
+
+How each is called is in `function.py` and `command.py`.
+"""
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from harness.errors import HarnessError, StudyError
+from harness.metrics import Metrics, declared_metrics
+from harness.names import suggestion
+from harness.trainers.run import Run
+from harness.trainers.settings import UserSettings, is_model, parse_model, parse_values, planned_settings
+from harness.trainers.sources import PINNED, ROLE, Sources, edited_files, read_sources
+from harness.trainers.trainer import Settings, Trainer
+from harness.trees import flatten
+
+_READS_FILE = ".reads"
+_importing = threading.RLock()
+
+
+class UserTrainer(Trainer):
+    """Training by the user's own code.
+
+    Args:
+        call: `module:function`, or the words of a command.
+        root: the study's folder, in which the code is found and runs.
+        metrics: as the study declares them.
+        model: `module:Class` of the settings; empty where the baseline's values are the schema.
+        globs: further files that belong to the code.
+        pinned: the user's own word for the version of the code; then edits are not looked for.
+        limits: what else the member of the family takes, by name.
+    """
+
+    _is_planned = False  # made from a cell's specification: its settings were checked when it was planned
+    version = 1  # bumped whenever the same code, settings and seed would give another number by design
+    keys: tuple[str, ...] = (
+        "sources",
+        "root",
+        "threads",
+    )  # of `trainer:` in a study, beside the one that names the kind
+
+    def __init__(
+        self,
+        call: str | Sequence[str],
+        root: Path,
+        metrics: Metrics,
+        *,
+        model: str = "",
+        globs: Sequence[str] = (),
+        pinned: str = "",
+        limits: Mapping[str, float] = {},
+    ) -> None:
+        self.call = call if isinstance(call, str) else tuple(call)
+        self.root, self.metrics, self.model = root, metrics, model
+        self.globs, self.pinned, self.limits = tuple(globs), pinned, dict(limits)
+
+    @property
+    def recipe(self) -> Any:
+        """Which code is called, and which logged step counts: the one that the selecting metric picks."""
+        chosen = self.metrics.selecting
+        call = self.call if isinstance(self.call, str) else list(self.call)
+        threads = {"threads": self.num_threads} if self.num_threads > 1 else {}  # sums in another order
+        return {self.kind: call, "version": self.version, "select": [chosen.name, chosen.goal], **threads}
+
+    @property
+    def num_threads(self) -> int:
+        """CPU threads that libraries may use in one cell."""
+        return int(self.limits.get("threads", 1))
+
+    def threads(self, settings: Settings) -> int:
+        return self.num_threads
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "call": self.call if isinstance(self.call, str) else list(self.call),
+            "root": str(self.root),
+            "metrics": self.metrics.to_json(),
+            "model": self.model,
+            "globs": list(self.globs),
+            "pinned": self.pinned,
+            "limits": self.limits,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        options = {name: data[name] for name in ("model", "globs", "pinned", "limits")}
+        made = cls(data["call"], Path(data["root"]), Metrics.from_json(data["metrics"]), **options)
+        made._is_planned = True
+        return made
+
+    @classmethod
+    def from_study(cls, tree: Mapping[str, Any], root: Path) -> Self:
+        """Raises StudyError with everything that is wrong with the trainer, its metrics and its sources."""
+        asked, root, problems = tree["trainer"], root.resolve(), []
+        unknown = [key for key in asked if key not in (cls.kind, *cls.keys)]
+        problems += [f"trainer: unknown key {key!r}.{suggestion(key, (cls.kind, *cls.keys))}" for key in unknown]
+        metrics: Metrics | None = None
+        try:
+            metrics = declared_metrics(tree.get("metrics"), tree.get("select"), tree.get("report"))
+        except StudyError as error:
+            problems += error.problems
+        try:
+            globs, pinned = _declared_sources(asked.get("sources", ()))
+        except StudyError as error:
+            problems += error.problems
+            globs, pinned = (), ""
+        model = tree.get("settings", "")
+        if not isinstance(model, str) or (model and not _is_target(model)):
+            problems.append(f"settings: expected 'module:Class' of a pydantic model or dataclass, not {model!r}.")
+            model = ""
+        problems += cls._problems_of_call(asked[cls.kind])
+        limits = {key: asked[key] for key in cls.keys if key not in ("sources", "root") and key in asked}
+        problems += [
+            f"trainer.{key}: expected a number above 0, not {value!r}."
+            for key, value in limits.items()
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0
+        ]
+        root = (root / str(asked.get("root", "."))).resolve()
+        if not root.is_dir():
+            problems.append(f"trainer.root: {asked.get('root')!r}: no such folder ({root}).")
+        if metrics is None or problems:
+            raise StudyError(*problems)
+        made = cls(asked[cls.kind], root, metrics, model=model, globs=globs, pinned=pinned, limits=limits)
+        made.check_sources()
+        return made
+
+    @classmethod
+    def _problems_of_call(cls, call: object) -> list[str]:
+        """What is wrong with the form of `function:` or `command:`."""
+        raise NotImplementedError
+
+    def _modules(self) -> list[str]:
+        """Modules in the study's folder that the call begins with."""
+        raise NotImplementedError
+
+    def _files(self) -> list[str]:
+        """Files in the study's folder that the call names."""
+        return []
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        pinned = f"sources: pinned as {self.pinned!r} by the study; edits of the code are not looked for"
+        return self.sources.notes if self.sources else (pinned,)
+
+    def edited_since(self, fingerprints: Mapping[str, str], store: Path) -> str:
+        before = fingerprints.get(ROLE, "")
+        if self.sources is None or before in ("", self._fingerprint):
+            return ""
+        names = edited_files(store / ROLE / before, self.sources)
+        return f"the code was edited since ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+    def check_sources(self) -> None:
+        """Raises StudyError where the call's code cannot be read, without running any of it."""
+        sources = self.sources
+        if sources is not None and not sources.files:
+            raise StudyError(
+                f"trainer: no word of {' '.join(self.call)} is a file of {self.root}, so an edit of its code would go "
+                "unnoticed; list its files, as `sources: ['*.sh']`, or vouch for it, as `sources: {pinned: v1}`."
+            )
+
+    @cached_property
+    def sources(self) -> Sources | None:
+        """The code as it is now; None where it is pinned. Read once: what is hashed is what runs."""
+        if self.pinned:
+            return None
+        modules = self._modules() + ([self.model.partition(":")[0]] if self.model else [])
+        return read_sources(self.root, modules=modules, globs=(*self._files(), *self.globs))
+
+    def parse(self, tree: Mapping[str, Any]) -> UserSettings:
+        if self._is_planned:
+            return planned_settings(tree)
+        if not self.model:
+            return parse_values(tree)
+        with importing(self.root, [top_of(self.model)]):
+            return parse_model(tree, settings_model(self.model))
+
+    def fingerprints(self, settings: Settings) -> dict[str, str]:
+        return {ROLE: PINNED + self.pinned if self.sources is None else self._fingerprint}
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.sources.fingerprint if self.sources else PINNED + self.pinned
+
+    def prepare(self, settings: Iterable[Settings], *, store: Path) -> None:
+        """Keeps the snapshot that cells run from."""
+        if self.sources is not None:
+            self.sources.write_snapshot(store / ROLE / self._fingerprint)
+
+    def code_names(self, folder: Path) -> list[str]:
+        """Top-level modules and packages of the user's code in the folder that `code_folder` gave."""
+        if self.pinned:
+            return [top_of(it) for it in (*self._modules(), self.model) if it]
+        return [path.stem for path in folder.iterdir()]
+
+    def code_folder(self, run: Run) -> Path:
+        """From where the run's code is taken: the snapshot, or the study's folder where the code is pinned."""
+        if run.sources is None and not self.pinned:
+            raise StudyError(
+                f"the snapshot of the sources {run.fingerprints.get(ROLE)} of cell {run.key} is not in the store; "
+                "plan the study again: the same command does."
+            )
+        return run.sources or self.root
+
+
+class Reads:
+    """Which settings a cell's training has read, over all its attempts."""
+
+    def __init__(self, folder: Path, known: Iterable[str]) -> None:
+        self._path, self._known = folder / _READS_FILE, list(known)
+        self._seen = set(self._path.read_text().splitlines()) if self._path.is_file() else set()
+
+    def note(self, path: str) -> None:
+        if path not in self._seen:
+            self._seen.add(path)
+            with self._path.open("a") as file:
+                file.write(f"{path}\n")
+
+    @property
+    def unread(self) -> list[str]:
+        return [path for path in self._known if path not in self._seen]
+
+
+@contextmanager
+def importing(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """Imports in the block look in `folder` first, and find no module of these names that came from elsewhere.
+
+    Args:
+        names: of top-level modules and packages: those of the user's code, never one that is installed.
+    """
+    folder, wanted = folder.resolve(), frozenset(names)
+    with _importing:
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] in wanted and not _is_from(module, folder):
+                del sys.modules[name]
+        sys.path.insert(0, str(folder))
+        importlib.invalidate_caches()
+        try:
+            yield
+        finally:
+            sys.path.remove(str(folder))
+
+
+def _is_from(module: Any, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    places = [file] if file else list(getattr(module, "__path__", []))
+    return any(folder in Path(it).resolve().parents or Path(it).resolve() == folder for it in places)
+
+
+def import_target(target: str) -> Any:
+    """What `module:name` names.
+
+    Raises:
+        StudyError: it cannot be imported, or there is no such name.
+    """
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except HarnessError:
+        raise
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise StudyError(f"{target}: the module cannot be imported ({type(error).__name__}: {error}).") from error
+    if not hasattr(found, name):
+        hint = suggestion(name, vars(found))
+        raise StudyError(f"{target}: {module} ({getattr(found, '__file__', '?')}) has no {name!r}.{hint}")
+    return getattr(found, name)
+
+
+def settings_model(target: str) -> type:
+    model = import_target(target)
+    if not is_model(model):
+        raise StudyError(f"settings: {target} is no pydantic model or dataclass, but {model!r}.")
+    assert isinstance(model, type)
+    return model
+
+
+def _declared_sources(declared: object) -> tuple[tuple[str, ...], str]:
+    """Globs and pinned version, of `sources:` in a study."""
+    if isinstance(declared, str) and declared.split(" ", 1)[0] == "pinned":
+        declared = {"pinned": declared.removeprefix("pinned").strip().strip("\"'")}
+    if isinstance(declared, Mapping) and set(declared) == {"pinned"} and str(declared["pinned"]).strip():
+        return (), str(declared["pinned"]).strip()
+    if isinstance(declared, list | tuple) and all(isinstance(it, str) and it for it in declared):
+        return tuple(declared), ""
+    raise StudyError(f"trainer.sources: expected a list of globs, or {{pinned: v1}}, not {declared!r}.")
+
+
+def _is_target(text: object) -> bool:
+    if not isinstance(text, str):
+        return False
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in module.split(".")) and name.isidentifier()
+
+
+def top_of(target: str) -> str:
+    """The top-level module or package of `package.module:name`."""
+    return target.partition(":")[0].partition(".")[0]
+
+
+def thread_environment(count: int) -> dict[str, str]:
+    """Variables by which numeric libraries learn how many threads to use: cells share the machine."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    return dict.fromkeys(names, str(count))
+
+
+def leaves(settings: Any) -> list[str]:
+    """Dotted paths of every setting."""
+    return list(flatten(settings.tree()))

@@ -1,0 +1,71 @@
+"""The Python surface: it does what the commands do, and tells whoever watches."""
+
+import pytest
+from own import write_study
+
+import harness
+from harness import api
+from harness.errors import ResultsError, StudyError
+
+pytestmark = pytest.mark.slow
+
+
+def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
+    path, store = write_study(tmp_path / "study"), tmp_path / "store"
+    seen = []
+    watch = api.Watch(on_progress=lambda it: seen.append(it.kind))
+    request = {"store": store, "device": "cpu", "in_process": True}
+
+    found = harness.ablate(path, skip=["ignored"], watch=watch, **request)
+
+    assert found.results["status"].eq("finished").all()
+    assert list(found.effects["variant"])[:1] == ["flagged"]
+    assert found.headline.variant == "flagged"
+    assert not found.failed
+    assert not found.placebos
+    assert seen.count("ended") == 6
+    again = harness.ablate(path, skip=["ignored"], watch=watch, **request)
+    assert again.results["key"].tolist() == found.results["key"].tolist()
+    assert seen.count("ended") == 6  # nothing was trained again
+
+    answer = api.search(path, trials=4, skip=["ignored"], **request)
+    assert answer.best.changes == ("wide", "flagged")
+    confirmed = api.confirm(path, skip=["ignored"], seeds=2, store=store, device="cpu")
+    assert confirmed.winner in ("flagged", "wide+flagged")
+    assert api.plan(path, store=store).plan.study.name == "own"
+    assert api.try_study(path, store=store, device="cpu").is_sound
+
+
+def test_a_placebo_is_refused_and_the_others_are_kept(tmp_path):
+    path = write_study(tmp_path / "study")
+
+    found = api.ablate(path, store=tmp_path / "store", device="cpu", in_process=True)
+
+    assert list(found.placebos) == ["ignored"]
+    assert "training never reads never, so its effect would be zero by construction" in found.placebos["ignored"]
+    rows = found.results.set_index("variant")["status"]
+    assert (rows["ignored"] == "missing").any()  # its other seeds were not trained
+    assert (rows.drop("ignored") == "finished").all()
+
+
+def test_a_command_whose_settings_it_may_not_see_is_doubted_not_refused(tmp_path):
+    path, said = write_study(tmp_path / "study", "script"), []
+
+    found = api.ablate(
+        path, store=tmp_path / "store", device="cpu", in_process=True, watch=api.Watch(on_problem=said.append)
+    )
+
+    assert not found.placebos
+    assert [it for it in said if "change 'ignored' may be a placebo" in it]
+    assert found.results["status"].eq("finished").all()
+
+
+def test_wrong_requests_are_errors_of_the_package(tmp_path):
+    path = write_study(tmp_path / "study")
+
+    with pytest.raises(StudyError, match=r"--only wid: study 'own' has no such change\. Did you mean 'wide'\?"):
+        api.ablate(path, only=["wid"], store=tmp_path)
+    with pytest.raises(ResultsError):
+        api.confirm(path, store=tmp_path / "empty", device="cpu")
+    with pytest.raises(AttributeError, match="it has Watch, ablate"):
+        _ = api.serach

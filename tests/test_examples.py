@@ -1,0 +1,129 @@
+"""Each example, as a person would use it: its two files in a folder of its own, and nothing but commands."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+# Example -> the resume that `harness try` finds, the change that is the best by far, and how much of the study is run.
+FOUND: dict[str, tuple[str, str, list[str]]] = {
+    "digits": ("identical", "fast", []),
+    "script": ("identical", "longer", ["--only", "slow,longer", "--seeds", "2"]),  # a cell imports PyTorch: seconds
+    "regression": ("starts again", "second-harmonic", []),
+}
+
+
+class Folder:
+    """An example's files outside the repository."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.path = root / name
+        shutil.copytree(EXAMPLES / name, self.path)
+        self.name = name
+
+    def run(self, command: str, *arguments: str, study: bool = True) -> "subprocess.CompletedProcess[str]":
+        named = ["--study", f"{self.name}.yaml"] if study else []
+        environment = {**os.environ, "HARNESS_CACHE": str(self.path / "cache"), "COLUMNS": "200"}
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", command, *named, *arguments],
+            cwd=self.path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+def test_every_example_is_tested():
+    assert set(FOUND) == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_an_example_works_from_a_fresh_folder(tmp_path, name):
+    folder, (resume, best, part) = Folder(tmp_path, name), FOUND[name]
+    assert len(list(folder.path.iterdir())) == 2
+
+    tried = json.loads(folder.run("try", f"{name}.yaml", "--json", study=False).stdout)
+    assert (tried["resume"], tried["repeat_difference"], tried["ignores_seed"]) == (resume, 0.0, False)
+    assert tried["unread"] == tried["unseen"] == []
+
+    quick = ["--profile", "quick", *part]
+    table = folder.run("ablate", *quick).stdout
+    searched = json.loads(folder.run("search", *quick, "--trials", "4", "--json").stdout)
+    confirmed = folder.run("confirm", *quick[:2], "--seeds", "2", "--variant", best).stdout
+    folder.run("export", "--table", "effects", "--output", "effects.csv")
+    folder.run("report", "--output", "report")
+    cells = json.loads(folder.run("results", "--json").stdout)
+    log = folder.run("logs", cells[0]["key"], study=False).stdout
+
+    rows = [line.split()[0] for line in table.split("verdict\n")[1].splitlines() if "/" in line]
+    assert rows[:2] == ["baseline", best]
+    assert searched["biggest"]["over_the_baseline"]["change"] == best
+    assert "onfirm" in confirmed
+    effects = pd.read_csv(folder.path / "effects.csv")
+    assert effects["variant"].iloc[0] == best
+    assert (effects["mean"].iloc[0] > 0) == (name != "regression")  # of an error, less is better
+    assert (folder.path / "report" / "report.html").stat().st_size > 10_000
+    assert "finished" in log
+    if name == "regression":
+        assert "accuracy" not in table + confirmed + log
+
+
+def processes_of(parent: int) -> list[int]:
+    """A process and all that descend from it, as /proc tells: workers and scripts among them."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [parent]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+@pytest.mark.parametrize(("name", "delay"), [("digits", 1.6), ("script", 5.0)])
+def test_an_example_killed_ten_times_ends_with_the_table_of_an_uninterrupted_run(tmp_path, name, delay):
+    """Whichever process is hit, the command, a worker or a script: the same command goes on from what is left."""
+    straight, killed = Folder(tmp_path / "straight", name), Folder(tmp_path / "killed", name)
+    part = ["--profile", "quick", "--set", "epochs=40", *FOUND[name][2]]
+    expected = straight.run("ablate", *part, "--json").stdout
+    chance, num_hits = random.Random(0), 0
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "ablate", "--study", f"{name}.yaml", *part],
+            cwd=killed.path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(delay * chance.uniform(0.5, 1.5))
+        victim = chance.choice(processes_of(process.pid))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+            num_hits += 1
+        process.wait(120)
+    found = killed.run("ablate", *part, "--json").stdout
+
+    assert num_hits == 10
+    assert numbers(found) == numbers(expected)
+
+
+def numbers(answer: str) -> list[dict[str, object]]:
+    """What `ablate --json` says of effects, without what two runs may differ in: the time that they took."""
+    timed = ("seconds", "cost")
+    effects = json.loads(answer)["effects"]
+    return [{name: it for name, it in row.items() if not any(word in name for word in timed)} for row in effects]

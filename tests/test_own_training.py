@@ -1,0 +1,553 @@
+"""Training of the user's own, as a function and as a script: one contract, and what is each one's own."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from own import STUDY, TRAINERS, results_of, train_study, write_study
+
+from harness.api.work import plan_work, prepare
+from harness.errors import HarnessError, StudyError
+from harness.execution.runner import run
+from harness.study.load import load_study
+from harness.trainers.run import CHECKPOINT
+
+KINDS = list(TRAINERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_cell_is_trained_with_its_settings_and_seed(tmp_path, kind):
+    work, results = train_study(write_study(tmp_path / "study", kind), tmp_path / "store")
+
+    assert {result.status for result in results.values()} == {"finished"}
+    baseline, wide, flagged = (results[name, 0] for name in ("baseline", "wide", "flagged"))
+    assert wide.metrics["test/score"] == pytest.approx(2 * baseline.metrics["test/score"])  # twice the width
+    # Each of four steps adds 0.25 and keeps nine tenths: 0.25 * (1 + 0.9 + 0.81 + 0.729), a tenth of it reported.
+    assert flagged.metrics["test/score"] - baseline.metrics["test/score"] == pytest.approx(0.085975)
+    assert baseline.metrics != results["baseline", 1].metrics
+    assert baseline.metrics["val/score"] == pytest.approx(10 * baseline.metrics["test/score"])
+    first = work.plan.variants[0].cells[0].key
+    assert [it.step for it in work.cells.validations(first)] == [1, 2, 3, 4]
+    assert not (work.cells.folder(first) / CHECKPOINT).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_on_any_step_it_goes_on_and_ends_with_the_same_numbers(tmp_path, kind):
+    path = write_study(tmp_path / "study", kind, pause=0.03)
+    _, straight = train_study(path, tmp_path / "straight")
+    work = plan_work(path, store=tmp_path / "killed", device="cpu")
+
+    for delay in (0.35, 0.6, 0.85):
+        process = start(path, work.cells.root)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    finish(path, work.cells.root)
+
+    assert {place: dict(it.metrics) for place, it in results_of(work).items()} == {
+        place: dict(it.metrics) for place, it in straight.items()
+    }
+    starts = [event["event"] for cell in work.plan.cells for event in work.cells.events(cell.key)]
+    assert "resumed" in starts  # it was killed within a cell, after a checkpoint
+    facts = {result.facts.get("settings_unread", result.facts.get("settings_unseen")) for result in straight.values()}
+    assert facts == {"never"}
+
+
+def start(path: Path, store: Path) -> "subprocess.Popen[bytes]":
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]); from own import train_study; "
+        "train_study(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    arguments = [sys.executable, "-c", code, str(path), str(store), str(Path(__file__).parent)]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+
+def finish(path: Path, store: Path) -> None:
+    process = start(path, store)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_that_is_edited_while_a_study_trains_does_not_run_before_it_is_planned(tmp_path, kind):
+    path = write_study(tmp_path / "study", kind)
+    work = plan_work(path, store=tmp_path / "store", device="cpu")
+    prepare(work, work.plan.cells)
+    helper = tmp_path / "study" / "mathematics.py"
+    helper.write_text(helper.read_text().replace("0.9", "0.0"))
+
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, in_process=True)
+    _, straight = train_study(write_study(tmp_path / "copy", kind), tmp_path / "other")
+
+    found = {place: dict(result.metrics) for place, result in results_of(work).items()}
+    assert found == {place: dict(result.metrics) for place, result in straight.items()}
+    edited = plan_work(path, store=tmp_path / "store", device="cpu")
+    assert not {cell.key for cell in edited.plan.cells} & {cell.key for cell in work.plan.cells}
+    _, after = train_study(path, tmp_path / "store")
+    assert after["baseline", 0].metrics != found["baseline", 0]
+
+
+def test_a_comment_costs_nothing_and_a_pinned_version_hides_edits(tmp_path):
+    path = write_study(tmp_path / "study")
+    before = plan_work(path, store=tmp_path, device="cpu").plan.cells
+    helper = tmp_path / "study" / "mathematics.py"
+
+    helper.write_text("# a comment\n\n" + helper.read_text().replace("score * 0.9", "(score*0.9)"))
+    assert plan_work(path, store=tmp_path, device="cpu").plan.cells == before
+    helper.write_text(helper.read_text().replace("0.9", "0.8"))
+    assert plan_work(path, store=tmp_path, device="cpu").plan.cells != before
+
+    pinned = {**TRAINERS["function"], "sources": {"pinned": "v3"}}
+    path = write_study(tmp_path / "study", trainer=pinned)
+    before = plan_work(path, store=tmp_path, device="cpu").plan.cells
+    helper.write_text(helper.read_text().replace("0.9", "0.8"))
+    assert plan_work(path, store=tmp_path, device="cpu").plan.cells == before
+    assert dict(before[0].fingerprints) == {"sources": "pinned:v3"}
+    assert "pinned as 'v3'" in load_study(path).trainer.notes[0]
+
+
+def test_the_same_values_have_one_key_however_they_are_written(tmp_path):
+    one = write_study(tmp_path / "one", baseline=STUDY["baseline"] | {"rate": 1.0})
+    two = write_study(tmp_path / "two", baseline=STUDY["baseline"] | {"rate": {"default": 1, "max": 2.0}})
+
+    keys = [plan_work(path, store=tmp_path, device="cpu").plan.variants[0].cells[0].key for path in (one, two)]
+
+    assert keys[0] == keys[1]
+
+
+BAD_STUDIES = {
+    "select and report are missing": ({"select": None, "report": None}, ["select: required", "report: required"]),
+    "no metrics": ({"metrics": None}, ["metrics: required"]),
+    "unknown metric": ({"select": "val/scor"}, ["select: unknown metric 'val/scor'. Did you mean 'val/score'?"]),
+    "no module": ({"trainer": {"function": "trainin:train"}}, ["no module trainin in", "expected trainin.py there"]),
+    "no function": ({"trainer": {"function": "training"}}, ["trainer.function: expected 'module:function'"]),
+    "unknown key": ({"trainer": {"function": "training:train", "source": []}}, ["Did you mean 'sources'?"]),
+    "glob that matches nothing": (
+        {"trainer": {"function": "training:train", "sources": ["conf/*.yaml"]}},
+        ["trainer.sources: 'conf/*.yaml' matches no file in"],
+    ),
+    "sources outside": (
+        {"trainer": {"function": "training:train", "sources": ["../*.py"]}},
+        ["reaches outside the study's folder"],
+    ),
+    "type changes": (
+        {"changes": [{"name": "a", "overrides": {"rate": "fast"}}]},
+        ["change 'a': rate: expected a number, as the baseline's 0.5 is, not 'fast'."],
+    ),
+    "a truth value is no number": (
+        {"changes": [{"name": "a", "overrides": {"steps": True}}]},
+        ["steps: expected a whole number, as the baseline's 4 is, not True."],
+    ),
+    "unknown setting": (
+        {"changes": [{"name": "a", "overrides": {"model.widht": 3}}]},
+        ["unknown setting 'model.widht'. Did you mean 'model.width'?"],
+    ),
+    "out of bounds": (
+        {"baseline": STUDY["baseline"] | {"steps": {"default": 0, "min": 1}}},
+        ["baseline.steps: expected at least 1, not 0."],
+    ),
+    "no choice": (
+        {
+            "baseline": STUDY["baseline"] | {"opt": {"default": "sgd", "choices": ["sgd", "adam"]}},
+            "changes": [{"name": "a", "overrides": {"opt": "adm"}}],
+        },
+        ["opt: 'adm' is none of 'sgd', 'adam'."],
+    ),
+    "settings that are no model": (
+        {"settings": "training:train"},
+        ["is no pydantic model or dataclass"],
+    ),
+    "command that is no list": ({"trainer": {"command": "python script.py"}}, ["trainer.command: expected a list"]),
+    "unknown placeholder": (
+        {"trainer": {"command": ["python", "script.py", "{rat}"]}},
+        ["the command's placeholder {rat} is no setting. Did you mean 'rate'?"],
+    ),
+    "no program": ({"trainer": {"command": ["./train.sh"], "sources": ["*.py"]}}, ["./train.sh is no program"]),
+    "code that nobody can see": ({"trainer": {"command": ["true"]}}, ["an edit of its code would go unnoticed"]),
+    "two kinds": ({"trainer": {"command": ["true"], "function": "training:train"}}, ["trainer: expected images"]),
+    "seconds that are none": (
+        {"trainer": {"command": ["python", "script.py"], "timeout_seconds": "1h"}},
+        ["trainer.timeout_seconds: expected a number above 0, not '1h'."],
+    ),
+}
+
+
+@pytest.mark.parametrize(("study", "said"), BAD_STUDIES.values(), ids=BAD_STUDIES)
+def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path, study, said):
+    path = write_study(tmp_path / "study", **study)
+
+    with pytest.raises(StudyError) as error:
+        plan_work(path, store=tmp_path / "store", device="cpu")
+
+    for sentence in said:
+        assert sentence in str(error.value)
+    assert not (tmp_path / "store").exists()
+
+
+FINISH = "    run.finish(**{'test/score': 1, 'val/score': 1})\n"
+START = "import harness\ndef train(run):\n    s = run.settings\n"
+BAD_FUNCTIONS = {
+    "raises": (
+        "    1 / (run.seed - 1)\n    run.finish(**{'test/score': 1, 'val/score': 1})",
+        "ZeroDivisionError: division by zero",
+    ),
+    "no finish": ("    run.seed or run.finish(**{'test/score': 1, 'val/score': 1})", "without calling run.finish"),
+    "undeclared": (
+        "    run.log(1, loss=run.seed)",
+        "unknown metric 'loss'; this study declares val/score, test/score.",
+    ),
+    "backwards": (
+        "    run.log(2, **{'val/score': 1}); run.log(2, **{'val/score': 1})",
+        "step 2 after step 2; steps must grow",
+    ),
+    "no number": ("    run.log(1, **{'val/score': 'good'})", "run.log: val/score must be a number, not 'good'."),
+    "report forgotten": (
+        "    run.finish(**{'val/score': 1})",
+        "without test/score, which the study reports",
+    ),
+    "select forgotten": ("    run.finish(**{'test/score': 1})", "training never reported val/score"),
+    "finished twice": (FINISH * 2, "run.finish was called twice"),
+    "unknown setting": ("    s.raet", "there is no setting raet. Did you mean 'rate'?"),
+    "settings are frozen": ("    s.rate = 3", "settings are frozen; rate cannot be set in training."),
+    "nothing saved": ("    with run.saving(): pass", "nothing was written to the path that it gave"),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), BAD_FUNCTIONS.values(), ids=BAD_FUNCTIONS)
+def test_a_function_that_goes_wrong_is_one_failed_cell_with_a_sentence(tmp_path, code, said):
+    path = write_study(tmp_path / "study", function=START + code, changes=[], designs=["add-one"])
+    path.write_text(
+        path.read_text().replace('"changes": []', '"changes": [{"name": "a", "overrides": {"flag": true}}]')
+    )
+
+    _, results = train_study(path, tmp_path / "store")
+
+    assert len(results) == 4  # the others ran
+    assert {result.status for result in results.values()} <= {"failed", "finished"}
+    failed = [result for result in results.values() if result.status == "failed"]
+    assert failed
+    assert all(said in result.reason for result in failed)
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
+def test_a_reported_metric_that_is_not_finite_is_a_diverged_cell(tmp_path, value):
+    path = write_study(
+        tmp_path / "study", function=START + f"    run.finish(**{{'val/score': 1, 'test/score': {value}}})"
+    )
+
+    _, results = train_study(path, tmp_path / "store")
+
+    assert {result.status for result in results.values()} == {"diverged"}
+    assert "test/score not finite" in results["baseline", 0].reason
+
+
+BAD_MODULES = {
+    "does not import": ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
+    "no such function": ("def trian(run): ...\n", "has no 'train'. Did you mean 'trian'?"),
+    "no function at all": ("train = 3\n", "training:train is no function, but 3."),
+    "wrong signature": (
+        "def train(settings, seed): ...\n",
+        "the run: def train(run), not train(settings, seed)",
+    ),
+    "ends Python": ("import os\nos._exit(4)\n", "ends Python with exit code 4"),
+}
+
+
+@pytest.mark.parametrize(("code", "said"), BAD_MODULES.values(), ids=BAD_MODULES)
+def test_a_function_that_cannot_be_called_is_found_before_any_cell_starts(tmp_path, code, said):
+    path = write_study(tmp_path / "study", function=code)
+    work = plan_work(path, store=tmp_path / "store", device="cpu")
+
+    with pytest.raises(StudyError) as error:
+        prepare(work, work.plan.cells)
+
+    assert said in str(error.value)
+    assert not (tmp_path / "store" / "cells").exists()
+
+
+def test_settings_by_a_model_of_the_user_arrive_as_that_model_and_its_reads_are_noted(tmp_path):
+    code = """
+from dataclasses import dataclass, field
+
+@dataclass(frozen=True)
+class Model:
+    width: int = 8
+
+@dataclass(frozen=True)
+class Settings:
+    rate: float = 0.5
+    model: Model = field(default_factory=Model)
+    never: int = 1
+
+def train(run):
+    assert isinstance(run.settings, Settings) and isinstance(run.settings.model, Model)
+    run.finish(**{"val/score": run.settings.model.width, "test/score": run.settings.rate * run.settings.model.width})
+"""
+    changes = [{"name": "wide", "overrides": {"model.width": 16}}, {"name": "ignored", "overrides": {"never": 2}}]
+    path = write_study(
+        tmp_path / "study", function=code, settings="training:Settings", baseline={"rate": 1}, changes=changes
+    )
+
+    work, results = train_study(path, tmp_path / "store")
+
+    assert results["baseline", 0].metrics == {"val/score": 8.0, "test/score": 8.0}
+    assert results["wide", 0].metrics == {"val/score": 16.0, "test/score": 16.0}
+    assert results["wide", 0].facts["settings_unread"] == "never"
+    assert work.plan.variants[0].settings.tree() == {"rate": 1.0, "model": {"width": 8}, "never": 1}
+    wrong = write_study(
+        tmp_path / "wrong", function=code, settings="training:Settings", baseline={"rate": "x", "mdl": 1}
+    )
+    with pytest.raises(StudyError, match=r"baseline.rate: input should be a valid number"):
+        load_study(wrong)
+
+
+def test_modules_of_one_name_in_two_studies_are_two_modules(tmp_path):
+    results = []
+    for number in (1, 2):
+        code = START + f"    run.finish(**{{'val/score': {number}, 'test/score': {number}}})"
+        path = write_study(tmp_path / f"study{number}", function=code)
+        results.append(train_study(path, tmp_path / "store")[1]["baseline", 0].metrics["test/score"])
+
+    assert results == [1.0, 2.0]
+
+
+# -- scripts ----------------------------------------------------------------------------------------------------------
+
+TELL = """
+import json, os, sys, time, signal, subprocess
+from pathlib import Path
+folder = Path(os.environ["HARNESS_FOLDER"])
+def tell(line):
+    with open(os.environ["HARNESS_METRICS"], "a") as file:
+        file.write((line if isinstance(line, str) else json.dumps(line)) + "\\n")
+"""
+GOOD = "tell({'step': 1, 'val/score': 1}); tell({'final': True, 'test/score': 0.5})\n"
+
+
+def script_study(folder, code, *words, **limits):
+    trainer = {"command": ["python", "script.py", *words], **limits}
+    return write_study(folder, script=TELL + code, trainer=trainer, changes=STUDY["changes"][1:2])
+
+
+BAD_SCRIPTS = {
+    "no final line": ("tell({'step': 1, 'val/score': 1})", "failed", "the command ended well, but told no result"),
+    "exit code": ("sys.exit('out of beans')", "failed", "the command ended with exit code 1: out of beans"),
+    "signal": ("os.kill(os.getpid(), signal.SIGABRT)", "failed", "the command was ended by SIGABRT"),
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "out-of-memory", "the machine may be out of memory"),
+    "no JSON": ("tell('val/score = 0.7')", "failed", "metrics.jsonl: a line is no JSON: val/score = 0.7"),
+    "no object": ("tell('[1, 2]')", "failed", "expected an object a line"),
+    "nothing known": ("tell({'score': 1})", "failed", "expected a key step, checkpoint, final or note in each line"),
+    "undeclared": ("tell({'step': 1, 'val/scor': 1})", "failed", "unknown metric 'val/scor'"),
+    "backwards": ("tell({'step': 2, 'val/score': 1}); tell({'step': 1, 'val/score': 1})", "failed", "steps must grow"),
+    "no such checkpoint": ("tell({'checkpoint': 'x.pt'})", "failed", "'x.pt' is not in $HARNESS_FOLDER"),
+    "not finite": (
+        "tell({'step': 1, 'val/score': 1}); tell('{\"final\": true, \"test/score\": NaN}')",
+        "diverged",
+        "test/score",
+    ),
+    "always put back": ("sys.exit(75)", "failed", "asked 3 times to be started again (exit code 75)"),
+}
+
+
+@pytest.mark.parametrize(("code", "status", "said"), BAD_SCRIPTS.values(), ids=BAD_SCRIPTS)
+def test_how_a_script_ends_is_the_cells_outcome_in_a_sentence(tmp_path, code, status, said):
+    _, results = train_study(script_study(tmp_path / "study", code + "\n"), tmp_path / "store", seeds=1)
+
+    assert {result.status for result in results.values()} == {status}
+    assert said in results["baseline", 0].reason
+
+
+def test_a_script_that_asks_to_be_put_back_goes_on_from_its_checkpoint(tmp_path):
+    code = """
+if not (folder / "state").exists():
+    tell({"step": 1, "val/score": 1})
+    (folder / "state").write_text("1")
+    tell({"checkpoint": "state"})
+    sys.exit(75)
+tell({"step": 2, "val/score": 2}); tell({"final": True, "test/score": 0.5})
+"""
+    work, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
+
+    assert results["baseline", 0].metrics == {"val/score": 2.0, "test/score": 0.5}
+    assert [it.step for it in work.cells.validations(work.plan.cells[0].key)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "said"),
+    [
+        ("time.sleep(30)\n", {"silence_seconds": 0.3}, "told nothing for 0.3 s (silence_seconds)"),
+        (
+            "for step in range(1000):\n    tell({'step': step, 'val/score': 1}); time.sleep(0.02)\n",
+            {"timeout_seconds": 0.5, "silence_seconds": 30},
+            "did not end within 0.5 s (timeout_seconds)",
+        ),
+    ],
+)
+def test_a_script_that_hangs_is_ended(tmp_path, code, limits, said):
+    _, results = train_study(
+        script_study(tmp_path / "study", code, **limits), tmp_path / "store", seeds=1, only=["flagged"]
+    )
+
+    assert said in results["baseline", 0].reason
+
+
+def test_a_script_and_its_children_are_asked_to_end_before_they_are_killed(tmp_path):
+    code = """
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+(folder / "child").write_text(str(child.pid))
+def save(number, frame):
+    (folder / "asked").write_text("yes")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+tell({'step': 1, 'val/score': 1})
+time.sleep(60)
+"""
+    path = script_study(tmp_path / "study", code, silence_seconds=0.5)
+    work, results = train_study(path, tmp_path / "store", seeds=1)
+
+    folder = work.cells.folder(work.plan.cells[0].key)
+    assert (folder / "asked").read_text() == "yes"
+    assert not is_alive(int((folder / "child").read_text()))
+    assert results["baseline", 0].status == "failed"
+
+
+def is_alive(pid: int) -> bool:
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_no_script_outlives_a_killed_worker(tmp_path):
+    path = script_study(tmp_path / "study", "(folder / 'pid').write_text(str(os.getpid()))\ntime.sleep(60)\n")
+    process = start(path, tmp_path / "store")
+    pids: list[Path] = []
+    for _ in range(400):
+        pids = [it for it in (tmp_path / "store").glob("cells/*/pid") if it.read_text()]
+        if pids:
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+    assert not is_alive(int(pids[0].read_text()))
+
+
+def test_placeholders_keep_their_types_and_the_file_holds_all_settings(tmp_path):
+    code = "tell({'note': {'said': json.dumps([sys.argv[1:], json.load(open(os.environ['HARNESS_SETTINGS']))])}})\n"
+    words = ["--rate={rate}", "{flag}", "{{braces}}", "{seed}", "{model.width}x{steps}"]
+    _, results = train_study(script_study(tmp_path / "study", code + GOOD, *words), tmp_path / "store", seeds="7,")
+
+    baseline, flagged = (results[name, 7].facts for name in ("baseline", "flagged"))
+    settings = {"rate": 0.5, "steps": 4, "model": {"width": 8}, "flag": False, "never": 1}
+    assert baseline["said"] == json.dumps([["--rate=0.5", "false", "{braces}", "7", "8x4"], settings])
+    assert '"true"' in flagged["said"]
+    assert "settings_unseen" not in baseline  # the file was opened, so all may have been seen
+
+
+def test_output_is_kept_and_the_scripts_memory_is_its_own(tmp_path):
+    code = "print('hello'); print('careful', file=sys.stderr); block = b'x' * 200_000_000; time.sleep(0.2)\n" + GOOD
+    work, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
+
+    folder = work.cells.folder(work.plan.cells[0].key)
+    assert (folder / "stdout.log").read_text() == "hello\n"
+    assert (folder / "stderr.log").read_text() == "careful\n"
+    assert 200e6 < results["baseline", 0].peak_memory_bytes < 400e6
+
+
+def test_a_module_that_is_started_by_name_runs_from_the_snapshot(tmp_path):
+    path = write_study(
+        tmp_path / "study",
+        script=TELL + GOOD,
+        trainer={"command": ["python", "-m", "script"]},
+        changes=STUDY["changes"][1:2],
+    )
+    work = plan_work(path, store=tmp_path / "store", device="cpu", seeds=1)
+    prepare(work, work.plan.cells)
+    (tmp_path / "study" / "script.py").write_text("raise SystemExit('edited')")
+
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, in_process=True)
+
+    assert results_of(work)["baseline", 0].status == "finished", results_of(work)["baseline", 0].reason
+
+
+def test_a_worker_asked_to_stop_lets_training_that_looks_save_and_return(tmp_path):
+    code = """
+import time
+def train(run):
+    done = int(run.saved().read_text()) if run.saved() else 0
+    for step in range(done + 1, 200):
+        run.log(step, **{"val/score": step})
+        time.sleep(0.02)
+        if run.should_stop:
+            with run.saving() as path:
+                path.write_text(str(step))
+            return
+    run.finish(**{"test/score": 1})
+"""
+    path = write_study(tmp_path / "study", function=code)
+    work = plan_work(path, store=tmp_path / "store", device="cpu", seeds=1)
+    prepare(work, work.plan.cells)
+    seen = []
+
+    def should_stop(cell):
+        return len(seen) > 5
+
+    run(
+        work.plan.cells[:1],
+        work.cells,
+        devices=["cpu"],
+        provenance={},
+        on_progress=lambda it: seen.append(it) if it.kind == "event" else None,
+        should_stop=should_stop,
+    )
+
+    folder = work.cells.folder(work.plan.cells[0].key)
+    assert int((folder / CHECKPOINT).read_text()) == work.cells.validations(work.plan.cells[0].key)[-1].step
+    assert [it["event"] for it in work.cells.events(work.plan.cells[0].key)].count("interrupted") == 1
+
+
+def test_there_is_no_current_run_where_nothing_is_trained():
+    import harness
+
+    with pytest.raises(HarnessError, match="nothing is being trained here"):
+        harness.current_run()
+
+
+@pytest.mark.slow
+def test_a_worker_asked_to_stop_as_its_cell_ends_goes_at_once(tmp_path):
+    """Training looked before it was asked, and not again: the cell ends, and nobody waits for a worker that idles."""
+    code = """
+import time
+def train(run):
+    run.should_stop
+    run.log(1, **{"val/score": 1})
+    time.sleep(3)
+    run.finish(**{"test/score": 1})
+"""
+    path = write_study(tmp_path / "study", function=code)
+    work = plan_work(path, store=tmp_path / "store", device="cpu", seeds=1)
+    prepare(work, work.plan.cells)
+    seen = []
+    started = time.monotonic()
+
+    run(
+        work.plan.cells[:1],
+        work.cells,
+        devices=["cpu"],
+        provenance={},
+        on_progress=lambda it: seen.append(it.event["event"]) if it.event else None,
+        should_stop=lambda cell: "validation" in seen,
+    )
+
+    assert time.monotonic() - started < 20  # the grace that a worker is given is 40 s
+    assert results_of(work)["baseline", 0].status == "finished"
