@@ -1,6 +1,6 @@
 import json
-import os
 import re
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -238,13 +238,18 @@ def test_5000_cells_take_under_15_seconds_and_a_gigabyte(tmp_path):
     assert (tmp_path / "report" / "report.html").stat().st_size < 12e6
 
 
+# The kernel's own account of a child begins with the peak of the process that forked it; the process itself knows better.
+MEASURED = """
+import atexit, sys, time
+from harness.hardware import peak_memory_bytes
+atexit.register(lambda: print(time.process_time(), peak_memory_bytes(), file=sys.stderr))
+from harness.cli import main
+main()
+"""
+
+
 def run_measured(arguments):
     """Processor time and peak memory of `harness` with these arguments: other processes must not count."""
-    process = os.fork()
-    if process == 0:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.execv(sys.executable, [sys.executable, "-c", "from harness.cli import main; main()", *arguments])
-    _, status, usage = os.wait4(process, 0)
-    assert status == 0, arguments
-    return usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss
+    done = subprocess.run([sys.executable, "-c", MEASURED, *arguments], capture_output=True, text=True, check=True)
+    seconds, peak_bytes = done.stderr.split()[-2:]
+    return float(seconds), int(peak_bytes)
