@@ -238,7 +238,7 @@ def test_5000_cells_take_under_15_seconds_and_a_gigabyte(tmp_path):
     assert (tmp_path / "report" / "report.html").stat().st_size < 12e6
 
 
-# The kernel's own account of a child begins with the peak of the process that forked it; the process itself knows better.
+# The kernel's account of a child begins with the peak of the process that forked it; the process itself knows better.
 MEASURED = """
 import atexit, sys, time
 from harness.hardware import peak_memory_bytes
