@@ -30,7 +30,7 @@ def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
 
     answer = api.search(path, trials=4, skip=["ignored"], **request)
     assert answer.best.changes == ("wide", "flagged")
-    confirmed = api.confirm(path, skip=["ignored"], seeds=2, store=store, device="cpu")
+    confirmed = api.confirm(path, skip=["ignored"], seeds=7, store=store, device="cpu")
     assert confirmed.winner in ("flagged", "wide+flagged")
     assert api.plan(path, store=store).plan.study.name == "own"
     assert api.try_study(path, store=store, device="cpu").is_sound

@@ -10,10 +10,12 @@ from fakes import cells_for, result_of
 from own import write_study
 
 from harness.api.ablation import ablate
-from harness.api.confirmation import confirm, fresh_seeds
+from harness.api.confirmation import confirm, fresh_seeds, pick_winner
 from harness.cli import cli
+from harness.errors import StudyError
 from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
+from harness.store.load import results_table
 from harness.trainers.images.train import BEST_WEIGHTS_FILE
 from harness.trainers.images.trainer import METRICS, ImageTrainer
 
@@ -76,14 +78,14 @@ def test_fresh_seeds_lie_above_every_seed_of_every_study_run(tmp_path):
 
 def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(run, tmp_path):
     run("ablate", "--study", "small.yaml", "--in-process")
-    first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "6")
+    first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "7")
     again = run("confirm", "--study", "small.yaml", "--variant", "batch-norm")
-    more = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "8", exit_code=2)
+    more = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "9", exit_code=2)
 
-    assert "on seeds 2, 3, 4, 5, 6, 7" in first
-    assert "12 to train" in first
+    assert "on seeds 2, 3, 4, 5, 6, 7, 8" in first
+    assert "14 to train" in first
     assert "12 done, 0 to train" in again
-    headline = next(line for line in first.splitlines() if "6 fresh seeds" in line)
+    headline = next(line for line in first.splitlines() if "7 fresh seeds" in line)
     assert headline in again
     assert "would be no confirmation" in more
     manifests = Cells(tmp_path / "mlruns").manifests().values()
@@ -171,9 +173,9 @@ def test_of_a_metric_to_be_minimized_the_lowest_is_confirmed_and_a_trainer_witho
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
     ablate(path, in_process=True, **where)
-    found = confirm(path, seeds=6, **where)
+    found = confirm(path, seeds=7, **where)
     assert found.winner == "narrow"
-    assert found.effect.seeds == (2, 3, 4, 5, 6, 7)
+    assert found.effect.seeds == (2, 3, 4, 5, 6, 7, 8)
     assert found.effect.high < 0
     assert "narrow" in found.sentence
     assert found.registered == ""
@@ -184,9 +186,9 @@ def test_what_is_worse_is_not_registered_though_its_numbers_are_higher(tmp_path,
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
     ablate(path, in_process=True, only=("wide",), **where)
-    found = confirm(path, variant="wide", seeds=6, **where)
+    found = confirm(path, variant="wide", seeds=7, **where)
     assert found.effect.low > 0
-    assert found.unregistered == "Nothing was registered: the interval of the improvement reaches zero."
+    assert found.unregistered == "Nothing was registered: the winner is refuted."
 
 
 def test_of_several_cells_the_model_of_the_best_by_the_selecting_metric_is_registered(tmp_path):
@@ -200,3 +202,71 @@ def test_of_several_cells_the_model_of_the_best_by_the_selecting_metric_is_regis
     less = replace(more, metrics=replace(METRICS, select="val/loss"))
     assert _best_result(cells, more, "batch-norm").seed == 2
     assert _best_result(cells, less, "batch-norm").seed == 1
+
+
+def study_of(tmp_path, effect, seeds=8):
+    """A study with one change, trained; its winner is `wide`."""
+    code = f"""
+import random
+def train(run):
+    noise = random.Random(run.seed_for("noise")).gauss(0, 0.01)
+    luck = random.Random(run.seed_for("luck")).choice([0.2, 1.8])
+    score = 1 + {effect} * (run.settings.model.width > 8) * luck + noise
+    run.finish(**{{"val/score": score, "test/score": score}})
+"""
+    changes = [{"name": "wide", "overrides": {"model.width": 16}}]
+    path = write_study(tmp_path / "study", function=code, changes=changes, profiles={"standard": {"seeds": seeds}})
+    where = {"store": tmp_path / "store", "device": "cpu"}
+    ablate(path, in_process=True, **where)
+    return path, where
+
+
+def test_a_confirmation_that_cannot_decide_is_refused_before_anything_is_trained(tmp_path):
+    path, where = study_of(tmp_path, 0.3)
+    num_cells = len(list((tmp_path / "store" / "cells").iterdir()))
+
+    with pytest.raises(StudyError, match=r"--seeds 5: this confirmation is tested at 0\.0304 .* at least 7 seeds"):
+        confirm(path, seeds=5, **where)
+
+    assert len(list((tmp_path / "store" / "cells").iterdir())) == num_cells
+
+
+def test_without_a_number_there_are_as_many_seeds_as_can_decide(tmp_path):
+    path, where = study_of(tmp_path, 0.3, seeds=3)
+
+    found = confirm(path, **where)
+
+    assert (found.outcome, found.effect.n) == ("confirmed", 7)
+    assert found.sentence.startswith("Confirmed.")
+    assert "exports no model" in found.unregistered
+
+
+def test_what_the_sentence_says_is_what_is_registered(tmp_path):
+    """The interval of this effect excludes zero while its test at .0304 does not: one decision, not two."""
+    path, where = study_of(tmp_path, 0.0)
+
+    found = confirm(path, seeds=7, **where)
+
+    assert found.outcome == "not confirmed"
+    assert found.sentence.startswith("Not confirmed.")
+    assert found.unregistered == "Nothing was registered: the winner is not confirmed."
+    (manifest,) = [it for it in Cells(tmp_path / "store").manifests().values() if it.confirms]
+    assert (manifest.outcome, manifest.alpha) == ("not confirmed", pytest.approx(0.0303964, abs=1e-6))
+
+
+def test_a_variant_with_fewer_seeds_than_others_is_not_the_winner(tmp_path):
+    path, where = study_of(tmp_path, 0.3)
+    text = json.loads(path.read_text())
+    text["changes"].append({"name": "lucky", "overrides": {"rate": 9.0}})
+    path.write_text(json.dumps(text))
+    (tmp_path / "study" / "training.py").write_text(
+        (tmp_path / "study" / "training.py")
+        .read_text()
+        .replace("noise\n    run", "noise + (run.settings.rate > 1)\n    run")
+    )
+    ablate(path, in_process=True, only=["wide"], **where)
+    found = ablate(path, in_process=True, only=["lucky"], seeds=[0], **where)
+    whole = results_table(found.work.cells, found.work.cells.manifests()[found.work.plan.id])
+
+    assert whole.groupby("variant")["seed"].count().to_dict() == {"baseline": 8, "lucky": 1, "wide": 8}
+    assert pick_winner(whole) == "wide"

@@ -64,7 +64,7 @@ def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     quick = ["--profile", "quick", *part]
     table = folder.run("ablate", *quick).stdout
     searched = json.loads(folder.run("search", *quick, "--trials", "4", "--json").stdout)
-    confirmed = folder.run("confirm", *quick[:2], "--seeds", "2", "--variant", best).stdout
+    confirmed = folder.run("confirm", *quick[:2], "--seeds", "7", "--variant", best).stdout
     folder.run("export", "--table", "effects", "--output", "effects.csv")
     folder.run("report", "--output", "report")
     cells = json.loads(folder.run("results", "--json").stdout)

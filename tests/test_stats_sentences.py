@@ -9,10 +9,12 @@ from stats_tables import make_table, noisy
 
 from harness.errors import ResultsError
 from harness.stats import (
+    Decision,
     aa_noise_floor,
     biggest_improvement,
     compare_published,
     confirmation_line,
+    decide,
     describe_seeds,
     effects,
     format_p,
@@ -306,7 +308,7 @@ def halves(by: float, fresh: float, n: int = 10) -> tuple[pd.DataFrame, pd.DataF
 def test_a_confirmation_stands_beside_the_estimate_that_led_to_it(fresh: float, n: int, words: str) -> None:
     found, again = halves(0.03, fresh, n)
     confirmed, searched = paired_effect(again, "a"), paired_effect(found, "a", metric="val/accuracy")
-    line = confirmation_line(confirmed, searched)
+    line = confirmation_line(confirmed, searched, decide(confirmed, 0.05))
     assert line.startswith(words)
     assert f"a against baseline on {n} fresh seeds: {100 * confirmed.mean:+.2f} points" in line
     assert f"The estimate that led to it: {100 * searched.mean:+.2f} points" in line
@@ -317,6 +319,8 @@ def test_used_seeds_confirm_nothing() -> None:
     found, again = halves(0.03, 0.03)
     again["seed"] -= 98
     with pytest.raises(ResultsError, match=r"seeds 2, 3, 4, 5, 6, 7 and 2 more were used to find a"):
-        confirmation_line(paired_effect(again, "a"), paired_effect(found, "a"))
+        confirmation_line(paired_effect(again, "a"), paired_effect(found, "a"), Decision("confirmed", 0.05))
     with pytest.raises(ResultsError, match="cannot confirm baseline against a"):
-        confirmation_line(paired_effect(again, "a"), paired_effect(found, "baseline", reference="a"))
+        confirmation_line(
+            paired_effect(again, "a"), paired_effect(found, "baseline", reference="a"), Decision("confirmed", 0.05)
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.training import Watch, train_work
-from harness.api.work import Work, failed_cells, plan_work, unfinished
+from harness.api.work import Work, plan_work, unfinished
 from harness.errors import ResultsError, StudyError
 from harness.execution.provenance import command_line
 from harness.plan.manifest import Manifest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.stats import Effect
+    from harness.stats.decision import Outcome
 
 DESIGN = "confirm"
 
@@ -40,7 +41,8 @@ def pick_winner(table: "pd.DataFrame") -> str:
     measured = ranked[ranked["n"] > 0]
     if measured.empty:
         raise ResultsError("no variant has a finished seed in common with the baseline, so there is none to confirm.")
-    return str(measured["variant"].iloc[0])
+    full = measured[measured["n"] == measured["n"].max()]  # of fewer seeds, the luckiest would look best
+    return str(full["variant"].iloc[0])
 
 
 def fresh_seeds(cells: Cells, count: int) -> tuple[int, ...]:
@@ -61,7 +63,7 @@ def confirmation_plan(plan: Plan, changes: Sequence[str]) -> Plan:
     return replace(plan, variants=variants, comparisons=(Comparison(DESIGN, variants[1].name, winner, ()),), notes=())
 
 
-def confirmation_manifest(plan: Plan, source: Manifest, command: str) -> Manifest:
+def confirmation_manifest(plan: Plan, source: Manifest, command: str, alpha: float) -> Manifest:
     """The manifest of a confirmation: a study run of its own, so that fresh seeds never mix with those of the search.
 
     Args:
@@ -69,7 +71,7 @@ def confirmation_manifest(plan: Plan, source: Manifest, command: str) -> Manifes
     """
     winner = plan.variants[1]
     name = f"{source.id}-confirm-{winner.cells[0].key[:8]}"
-    return replace(plan.manifest(command), id=name, confirms=source.id, winner=winner.name)
+    return replace(plan.manifest(command), id=name, confirms=source.id, winner=winner.name, alpha=alpha)
 
 
 def known_confirmation(cells: Cells, source: str, winner: str) -> Manifest | None:
@@ -89,6 +91,7 @@ class Confirmation:
     """What fresh seeds say about a winner.
 
     Attributes:
+        outcome: confirmed, refuted, not confirmed or not decided.
         sentence: the headline, with the estimate that led to it beside it.
         registered: MLflow's name of the registered model; empty where nothing was registered.
         unregistered: why nothing was registered, a sentence; empty where a model was.
@@ -98,6 +101,7 @@ class Confirmation:
     winner: str
     effect: "Effect"
     sentence: str
+    outcome: "Outcome"
     registered: str = ""
     unregistered: str = ""
 
@@ -110,6 +114,7 @@ def begin_confirmation(
     Raises:
         ResultsError, StudyError: no such study run or variant, or other seeds than it was begun with.
     """
+    from harness.stats import confirmation_alpha
     from harness.store.load import find_manifest, results_table
 
     work = plan_work(study, **request)
@@ -120,36 +125,57 @@ def begin_confirmation(
         names = ", ".join(it.name for it in source.variants if it.changes)
         raise StudyError(f"--variant {winner}: study run {source.id} has no such variant; it has: {names}.")
     known, wanted = known_confirmation(work.cells, source.id, winner), len(work.plan.seeds)
-    if known and request.get("seeds") and wanted != len(seeds_of(known)):
+    is_other = bool(known and request.get("seeds") and wanted != len(seeds_of(known)))
+    if known and is_other and known.outcome == "not decided":
+        known = None  # on too few seeds: another declared set may decide it, as the next confirmation
+    elif known and is_other:
         raise StudyError(
             f"--seeds {request['seeds']}: the confirmation of {winner} was begun on {len(seeds_of(known))} seeds. It "
             "is made once: adding seeds until it succeeds would be no confirmation. Leave --seeds out to continue."
         )
-    seeds = seeds_of(known) if known else fresh_seeds(work.cells, wanted)
+    alpha = confirmation_alpha(1 + sum(it.confirms == source.id for it in work.cells.manifests().values()))
+    seeds = seeds_of(known) if known else fresh_seeds(work.cells, _enough(wanted, alpha, request.get("seeds")))
     again = plan_work(study, **{**request, "seeds": seeds, "mde": None})
     plan = confirmation_plan(again.plan, found.changes)
-    return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line()), winner
+    return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line(), alpha), winner
+
+
+def _enough(wanted: int, alpha: float, asked: Any) -> int:
+    """How many fresh seeds: at least as many as can decide at this level.
+
+    Raises:
+        StudyError: fewer were asked for.
+    """
+    from harness.plan.power import seeds_to_reach
+
+    needed = seeds_to_reach(alpha)
+    if asked and wanted < needed:
+        raise StudyError(
+            f"--seeds {asked}: this confirmation is tested at {alpha:.3g} (those of one study run share 0.05), which "
+            f"takes at least {needed} seeds, whatever they show. Nothing was trained."
+        )
+    return max(wanted, needed)
 
 
 def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
     """The headline of a confirmation whose cells have ended; a supported improvement is registered as champion, where
     the study's trainer exports a model."""
-    from harness.stats import confirmation_line, paired_effect
+    from harness.stats import confirmation_line, decide, paired_effect
     from harness.store.load import find_manifest, results_table
 
     searched = results_table(work.cells, find_manifest(work.cells, manifest.confirms))
     effect = paired_effect(results_table(work.cells, manifest), winner)
-    line = confirmation_line(effect, paired_effect(searched, winner))
-    work.cells.write_manifest(replace(manifest, headline=line))
-    is_better = effect.low > 0 if effect.metric.is_maximized else effect.high < 0
-    if not is_better:
-        why = "Nothing was registered: the interval of the improvement reaches zero."
-        return Confirmation(work, winner, effect, line, unregistered=why)
+    decision = decide(effect, manifest.alpha or 0.05)
+    line = confirmation_line(effect, paired_effect(searched, winner), decision)
+    work.cells.write_manifest(replace(manifest, headline=line, outcome=decision.outcome))
+    if decision.outcome != "confirmed":
+        why = f"Nothing was registered: the winner is {decision.outcome}."
+        return Confirmation(work, winner, effect, line, decision.outcome, unregistered=why)
     from harness.tracking.registry import register_champion
 
     registered = register_champion(work.cells, manifest, winner, line)
     why = f"Nothing was registered: the trainer of this study ({work.plan.study.trainer.kind}) exports no model."
-    return Confirmation(work, winner, effect, line, registered, "" if registered else why)
+    return Confirmation(work, winner, effect, line, decision.outcome, registered, "" if registered else why)
 
 
 def confirm(
@@ -166,13 +192,10 @@ def confirm(
         request: as `harness.api.work.plan_work`; `seeds` is the number of fresh seeds.
 
     Raises:
-        ResultsError: there is nothing to confirm, or a cell of the confirmation failed.
+        ResultsError: there is nothing to confirm. StudyError: too few seeds to decide anything; nothing was trained.
     """
     work, manifest, winner = begin_confirmation(study, variant=variant, **request)
     work.cells.write_manifest(manifest)
     todo, expected = unfinished(work)
     train_work(work, todo, manifest, expected, watch=watch)
-    failed = failed_cells(work)
-    if failed:
-        raise ResultsError(f"{len(failed)} of {len(work.plan.cells)} cells of the confirmation failed; see the store.")
     return conclude(work, manifest, winner)

@@ -28,11 +28,12 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     console.print(f"To confirm: {winner}, on seeds {', '.join(map(str, work.plan.seeds))}.", style="bold")
     announce(console, work, todo, expected)
     train_plan(console, work, todo, manifest, expected)
-    if explain_failures(console, work):
-        ctx.exit(1)
+    num_failed = explain_failures(console, work)
     found = conclude(work, manifest, winner)
     console.print(f"\n{found.sentence}", style="bold", soft_wrap=True, markup=False)
     if found.registered:
         console.print(f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=True)
     else:
         console.print(found.unregistered, style="yellow", soft_wrap=True, markup=False)
+    if num_failed:
+        ctx.exit(1)

@@ -13,7 +13,8 @@ from harness.metrics import Metrics
 from harness.trainers.registry import DEFAULT, trainer_class
 
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
-_OPTIONAL = ("checkpoint_rule", "varied", "confirms", "winner", "headline")  # left out where they are empty
+# Left out where they are empty.
+_OPTIONAL = ("checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,8 @@ class Manifest:
         baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
             profile and the command line.
         published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
-        confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` and, once it has ended,
-            `headline`.
+        confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` `alpha`, at which it
+            is tested (0 where 0.1 began it: .05); once it has ended, `headline` and `outcome`.
     """
 
     id: str
@@ -92,6 +93,8 @@ class Manifest:
     confirms: str = ""
     winner: str = ""
     headline: str = ""
+    outcome: str = ""
+    alpha: float = 0.0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
         """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""

@@ -37,6 +37,8 @@ The rules it keeps, and where:
     10 A/A                                                       noise.aa_noise_floor
     11 published numbers                                         published.compare_published
     12 the report line                                           sentences.report_line
+    17 confirmation is one decision, with an error budget        decision.decide, decision.confirmation_alpha
+    18 missing pairs move the verdict (of a confirmation)        decision.worst_case_p
 """
 
 from harness.plan.power import (
@@ -48,6 +50,7 @@ from harness.plan.power import (
     t_power,
 )
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
+from harness.stats.decision import Decision, confirmation_alpha, confirmation_line, decide
 from harness.stats.effect import Contrast, Effect, MissingCell, metric_of_row
 from harness.stats.family import (
     EFFECT_COLUMNS,
@@ -63,7 +66,7 @@ from harness.stats.noise import NoiseFloor, aa_noise_floor
 from harness.stats.overview import comparability_problems, summary
 from harness.stats.paired import measure, paired_effect
 from harness.stats.published import PublishedComparison, compare_published
-from harness.stats.sentences import confirmation_line, noise_floor_line, published_line, report_line
+from harness.stats.sentences import noise_floor_line, published_line, report_line
 from harness.stats.significance import expected_luck, holm, sign_flip_p, smallest_sign_flip_p
 from harness.stats.values import metric_values
 from harness.stats.wording import describe_seeds, format_p
@@ -73,6 +76,7 @@ __all__ = [
     "MARGINAL_COLUMNS",
     "VERDICTS",
     "Contrast",
+    "Decision",
     "Effect",
     "Headline",
     "MissingCell",
@@ -84,7 +88,9 @@ __all__ = [
     "biggest_improvement",
     "comparability_problems",
     "compare_published",
+    "confirmation_alpha",
     "confirmation_line",
+    "decide",
     "describe_seeds",
     "effects",
     "expected_luck",

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import ResultsError
-from harness.stats.effect import MEANINGFUL_P_IMPROVE, Effect, metric_of_row
+from harness.stats.effect import MEANINGFUL_P_IMPROVE, metric_of_row
 from harness.stats.headline import refusal
 from harness.stats.noise import NoiseFloor
 from harness.stats.published import PublishedComparison
-from harness.stats.wording import describe_cells, format_p
+from harness.stats.wording import format_p
 
 CHECKPOINT_RULE = "as training reports it"
 VARIED = "all random draws of training"
@@ -99,49 +99,9 @@ def published_line(comparison: PublishedComparison) -> str:
     )
 
 
-def confirmation_line(confirmed: Effect, searched: Effect) -> str:
-    """The headline of a confirmation, with the estimate that led to it beside it (STATS rule 8).
-
-    One change, one test, on seeds that nothing used before: no correction is due.
-
-    Raises:
-        ResultsError: a seed of the confirmation was used to find the winner, or the two are different comparisons.
-    """
-    if (confirmed.variant, confirmed.reference) != (searched.variant, searched.reference):
-        raise ResultsError(
-            f"{confirmed.variant} against {confirmed.reference} cannot confirm {searched.variant} against"
-            f" {searched.reference}."
-        )
-    reused = sorted(set(confirmed.seeds) & set(searched.seeds))
-    if reused:
-        raise ResultsError(
-            f"seeds {describe_cells(reused)} were used to find {searched.variant}, so they cannot confirm it; use"
-            " fresh ones."
-        )
-    alpha = 1 - confirmed.confidence
-    if not confirmed.smallest_p <= alpha:
-        outcome = f"Not decided. {refusal(confirmed.n, alpha)}"
-    elif confirmed.p <= alpha:
-        outcome = "Confirmed." if confirmed.improvement > 0 else "Refuted: it is worse."
-    else:
-        outcome = "Not confirmed."
-    missing = f" Missing: {describe_cells(confirmed.missing)}." if confirmed.missing else ""
-    return (
-        f"{outcome} {confirmed.variant} against {confirmed.reference} on {confirmed.n} fresh seeds:"
-        f" {_estimate(confirmed)}, p {format_p(confirmed.p)}.{missing} The estimate that led to it:"
-        f" {_estimate(searched)} on {searched.n} seeds."
-    )
-
-
 def _capitalized(words: str) -> str:
     """The first letter alone: a metric's name may hold capitals of its own."""
     return words[:1].upper() + words[1:]
-
-
-def _estimate(effect: Effect) -> str:
-    metric = effect.metric
-    interval = f"{100 * effect.confidence:g}% {metric.say_interval(effect.low, effect.high)}"
-    return f"{metric.say_difference(effect.mean)} [{interval}] in {metric.words}"
 
 
 def _pairing(row: Any) -> str:
