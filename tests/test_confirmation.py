@@ -84,7 +84,7 @@ def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(
 
     assert "on seeds 2, 3, 4, 5, 6, 7, 8" in first
     assert "14 to train" in first
-    assert "12 done, 0 to train" in again
+    assert "14 done, 0 to train" in again
     headline = next(line for line in first.splitlines() if "7 fresh seeds" in line)
     assert headline in again
     assert "would be no confirmation" in more

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from harness.api.greedy import walk_greedy_path
 from harness.api.training import Watch, train_work
 from harness.api.work import Work, check_device, failed_cells, forget_failed, plan_work, save_manifest, unfinished
-from harness.execution.provenance import command_line
 from harness.plan.cell import Cell
 from harness.store.result import Result
 from harness.study.study import Study
@@ -32,10 +31,11 @@ class Ablation:
 
     @cached_property
     def results(self) -> "pd.DataFrame":
-        """A row per cell that was asked for, as `harness.load_results`."""
+        """A row per cell that the study run holds, as `harness.load_results`: what is tested together is corrected
+        together, whoever asked for it when."""
         from harness.store.load import results_table
 
-        return results_table(self.work.cells, self.work.plan.manifest(command_line()))
+        return results_table(self.work.cells, self.work.cells.manifests()[self.work.plan.id])
 
     @cached_property
     def effects(self) -> "pd.DataFrame":

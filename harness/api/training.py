@@ -173,15 +173,22 @@ def followed(cells: Cells, manifest: Manifest, watch: Watch) -> Iterator[tuple["
 
 def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> None:
     """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
-    from harness.stats import effects, summary
+    from harness.report.tables import families
+    from harness.stats import summary
     from harness.store.load import results_table
 
+    manifest = cells.manifests().get(manifest.id, manifest)  # all that is tested together, as tables and reports do
     table = results_table(cells, manifest)
     if not (table["status"] == "finished").any():
         return
     means = summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")
     rows: dict[str, dict[str, Any]] = {row["variant"]: {str(key): it for key, it in row.items()} for row in means}
-    for row in effects(table).itertuples():
-        numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
-        rows[str(row.variant)] |= numbers
+    told: set[str] = set()
+    for family in families(table).values():
+        for row in family.effects.itertuples():
+            variant = family.sides[str(row.variant)][0]
+            if variant not in told and not family.full:  # the first design that compares it, single changes before all
+                told.add(variant)
+                numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
+                rows[variant] |= numbers
     tracking.log_summary(manifest, rows.values(), {})

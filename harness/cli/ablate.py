@@ -13,7 +13,6 @@ from harness.api.work import check_device, forget_failed, plan_work, save_manife
 from harness.cli.options import json_option, plan_options
 from harness.cli.training import announce, explain_failures, train_plan
 from harness.errors import StudyError
-from harness.execution.provenance import command_line
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 
@@ -55,8 +54,8 @@ def ablate(
         watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
         only, skip = request["only"], request["skip"]
         work = walk_greedy_path(work, only=only, skip=skip, watch=watch, on_step=console.print)
-    # The table shows what was asked for, not all that the study run holds.
-    show_table(console, work.cells, work.plan.manifest(command_line()), as_json=as_json)
+    held = work.cells.manifests()[work.plan.id]  # of everything that was tested together, whoever asked for it when
+    show_table(console, work.cells, held, asked={it.name for it in work.plan.variants}, as_json=as_json)
     num_failed = explain_failures(console, work)
     if found.problems:
         raise StudyError(*dict.fromkeys(found.problems.values()))
@@ -64,8 +63,8 @@ def ablate(
         ctx.exit(1)
 
 
-def show_table(console: Console, cells: Cells, manifest: Manifest, *, as_json: bool) -> None:
-    """The effects of each design, as a table for people or as JSON on standard output."""
+def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set[str], as_json: bool) -> None:
+    """The effects of each design, as a table for people (of the variants asked for) or as JSON on standard output."""
     from harness.store.load import results_table
 
     table = results_table(cells, manifest)
@@ -76,4 +75,4 @@ def show_table(console: Console, cells: Cells, manifest: Manifest, *, as_json: b
     else:
         from harness.cli.table import print_effects
 
-        print_effects(console, table)
+        print_effects(console, table, asked=asked)

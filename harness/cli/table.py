@@ -1,6 +1,6 @@
 """The table of effects in the terminal, with the sentence below it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
@@ -31,12 +31,20 @@ class Column(NamedTuple):
 OPTIONAL = ("cost", "p_improve", "p", "p_holm", "value")
 
 
-def print_effects(console: Console, results: "pd.DataFrame", *, metric: str | None = None) -> None:
+def print_effects(
+    console: Console,
+    results: "pd.DataFrame",
+    *,
+    metric: str | None = None,
+    asked: Collection[str] | None = None,
+) -> None:
     """Prints a table for each design of these results, then the biggest single improvement, or why there is none.
 
     Args:
         results: as `load_results` gives them, with the manifest in `.attrs`.
         metric: by default the one that the study reports.
+        asked: variants whose rows are shown; all by default. The correction is over whatever the study run holds of a
+            design, whoever asked for it when: else asking for the best alone would make it look better.
 
     Raises:
         ResultsError: the metric is unknown, or no finished cell has it.
@@ -47,7 +55,7 @@ def print_effects(console: Console, results: "pd.DataFrame", *, metric: str | No
 
     tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
     for family in tables.families.values():
-        _print_family(console, tables, family)
+        _print_family(console, tables, family, asked)
     if not tables.families:
         _print_reference(console, tables)
     console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
@@ -77,10 +85,14 @@ def _print_reference(console: Console, tables: "Tables") -> None:
         console.print(Text("".join([f"{split:12}", *(f"{cell:>18}" for cell in cells)])))
 
 
-def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
+def _print_family(console: Console, tables: "Tables", family: "Family", asked: Collection[str] | None) -> None:
     from harness.report.rows import effect_rows
 
-    metric, rows = tables.subject, effect_rows(family, tables.variants)
+    metric, every = tables.subject, effect_rows(family, tables.variants)
+    places = {label: variant for label, (variant, _) in family.sides.items()}
+    rows = [it for it in every if it.is_reference or asked is None or places[it.change] in asked]
+    if len(rows) < 2:
+        return
     shown, left_out = rows[: MOST_ROWS + 1], len(rows) - MOST_ROWS - 1
     headings = [
         Column("change", _HEADINGS.get(family.kind, "change"), is_number=False),
@@ -107,8 +119,13 @@ def _print_family(console: Console, tables: "Tables", family: "Family") -> None:
     if missing:
         console.print(f"A wider window also shows: {', '.join(missing)}.", style="dim")
     console.print(
-        f"Effect with its 95% t interval, paired by seed; p by sign-flip, Holm over {len(rows) - 1}.", style="dim"
+        f"Effect with its 95% t interval, paired by seed; p by sign-flip, Holm over {len(every) - 1}.", style="dim"
     )
+    if len(rows) < len(every):
+        console.print(
+            f"Shown: {len(rows) - 1} of the {len(every) - 1} that this study run holds; corrected over all of them.",
+            style="dim",
+        )
     for row in shown:
         if row.remark:
             console.print(Text(f"{row.change}: {row.remark}.", style="yellow"), soft_wrap=not console.is_terminal)
