@@ -1,4 +1,4 @@
-"""Published numbers: scipy's one-sample and Welch tests to 1e-9, and what one seed or a percentage gets told."""
+"""Published numbers: a closed form and scipy's Welch test to 1e-9, and what one seed or a percentage gets told."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,26 @@ from harness.stats import compare_published
 OURS = noisy(0.74, 10, 0)
 
 
-def test_a_value_without_spread_is_compared_by_a_one_sample_t_test() -> None:
+def test_a_value_without_spread_is_compared_as_one_more_run() -> None:
     comparison = compare_published(make_table({"baseline": OURS}), "baseline", 0.7422, confidence=0.9)
-    theirs = stats.ttest_1samp(OURS, 0.7422)
-    interval = theirs.confidence_interval(0.9)
-    assert comparison.method == "one-sample t"
-    assert comparison.p == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert (comparison.low, comparison.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert comparison.difference_low == pytest.approx(interval.low - 0.7422, rel=1e-9)
-    assert comparison.difference_high == pytest.approx(interval.high - 0.7422, rel=1e-9)
+    interval = stats.ttest_1samp(OURS, 0.7422).confidence_interval(0.9)
+    t = (np.mean(OURS) - 0.7422) / (np.std(OURS, ddof=1) * np.sqrt(1 + 1 / 10))
+    assert comparison.method == "prediction t"
+    assert comparison.p == pytest.approx(2 * stats.t.sf(abs(t), 9), rel=1e-9)
+    assert (comparison.low, comparison.high) == pytest.approx((interval.low, interval.high), rel=1e-9)  # of our mean
     assert comparison.difference == pytest.approx(np.mean(OURS) - 0.7422)
+    # The published value lies in the prediction interval exactly where the difference's interval holds zero.
+    for value in np.linspace(0.70, 0.78, 41):
+        one = compare_published(make_table({"baseline": OURS}), "baseline", value)
+        assert (one.run_low <= value <= one.run_high) == (one.difference_low <= 0 <= one.difference_high)
+        assert (one.p > 0.05) == (one.run_low <= value <= one.run_high)
+
+
+def test_one_run_of_ours_is_called_different_from_the_others_as_often_as_the_level_says() -> None:
+    generator = np.random.default_rng(0)
+    cells = generator.normal(0.74, 0.004, (400, 11))
+    p = [compare_published(make_table({"baseline": list(row[1:])}), "baseline", float(row[0])).p for row in cells]
+    assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 400))
 
 
 @pytest.mark.parametrize("m", [2, 7])

@@ -274,7 +274,7 @@ def test_a_published_number_in_words() -> None:
     table = make_table({"baseline": BASELINE})
     inside, outside = (published_line(compare_published(table, "baseline", x)) for x in (0.7422, 0.79))
     assert "published 74.22% (no spread published)" in inside
-    assert "one-sample t p " in inside
+    assert "prediction t p " in inside
     assert inside.endswith("the published value lies inside.")
     assert outside.endswith("the published value lies outside.")
     raw = published_line(compare_published(table, "baseline", [0.74, 0.75]))

@@ -39,6 +39,7 @@ The rules it keeps, and where:
     12 the report line                                           sentences.report_line
     17 confirmation is one decision, with an error budget        decision.decide, decision.confirmation_alpha
     18 missing pairs move the verdict (of a confirmation)        decision.worst_case_p
+    25 a published number without a spread is one more run       published.compare_published
 """
 
 from harness.plan.power import (

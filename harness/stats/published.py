@@ -28,7 +28,7 @@ class PublishedComparison:
 
     variant: str
     metric: Metric
-    method: Literal["one-sample t", "Welch t"]
+    method: Literal["prediction t", "Welch t"]
     confidence: float
     n: int
     mean: float
@@ -55,7 +55,8 @@ def compare_published(
 ) -> PublishedComparison:
     """Our mean over seeds against a published value, or against published raw values.
 
-    A single value has no spread to compare with: one-sample t interval of ours around it. Two or more raw values:
+    A single value is taken for one more run, with the spread of ours: t = difference / (sd sqrt(1 + 1/n)), which agrees
+    with the prediction interval (to test our mean alone against it would call most such runs different). Raw values:
     Welch's t test (unequal variances, Welch-Satterthwaite degrees of freedom). The published runs are not paired with
     ours.
 
@@ -83,7 +84,7 @@ def compare_published(
     return PublishedComparison(
         variant=variant,
         metric=values.metric,
-        method="one-sample t" if theirs.size == 1 else "Welch t",
+        method="prediction t" if theirs.size == 1 else "Welch t",
         confidence=confidence,
         n=n,
         mean=mean,
@@ -123,6 +124,6 @@ def _standard_error(ours: FloatArray, theirs: FloatArray) -> tuple[float, float]
     if mine + other == 0:
         return np.nan, 1.0
     if theirs.size == 1:
-        return float(np.sqrt(mine)), ours.size - 1
+        return float(np.sqrt(mine * (ours.size + 1))), ours.size - 1
     degrees = (mine + other) ** 2 / (mine**2 / (ours.size - 1) + other**2 / (theirs.size - 1))
     return float(np.sqrt(mine + other)), degrees
