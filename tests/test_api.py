@@ -1,5 +1,7 @@
 """The Python surface: it does what the commands do, and tells whoever watches."""
 
+import re
+
 import pytest
 from own import write_study
 
@@ -69,3 +71,12 @@ def test_wrong_requests_are_errors_of_the_package(tmp_path):
         api.confirm(path, store=tmp_path / "empty", device="cpu")
     with pytest.raises(AttributeError, match="it has Watch, ablate"):
         _ = api.serach
+
+
+def test_advice_names_the_study_as_it_was_asked_for(tmp_path):
+    path = write_study(tmp_path / "study")
+
+    found = api.ablate(path, only=["wide"], store=tmp_path / "store", device="cpu", in_process=True)
+
+    with pytest.raises(ResultsError, match=f"harness ablate --study {re.escape(str(path))} --design path"):
+        harness.figures.waterfall(found.results)

@@ -21,12 +21,18 @@ SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 @dataclass(frozen=True)
 class Work:
-    """A plan with the place and the workers that will run it. `devices` has one entry a worker."""
+    """A plan with the place and the workers that will run it.
+
+    Attributes:
+        devices: one entry a worker.
+        asked: how a command names the study: a built-in one's name, or the path that was given.
+    """
 
     plan: Plan
     cells: Cells
     device: str
     devices: tuple[str, ...]
+    asked: str = ""
 
     @property
     def names(self) -> dict[str, str]:
@@ -96,7 +102,8 @@ def plan_work(
         effect = mde / trainer.metrics.reporting.factor
         plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
-    return Work(plan, cells, device, worker_devices(device, jobs, threads))
+    asked = "" if isinstance(study, Study) else str(study)
+    return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
 
 
 def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
@@ -173,7 +180,7 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}) -> Man
     """
     manifest = work.plan.manifest(command_line())
     variants = tuple(replace(it, tags=dict(tags.get(it.name, {}))) for it in manifest.variants)
-    manifest = replace(manifest, variants=variants)
+    manifest = replace(manifest, variants=variants, asked=work.asked)
     with work.cells.updating_manifest(work.plan.id):
         known = work.cells.manifests().get(work.plan.id)
         manifest = known.extended(manifest) if known else manifest

@@ -128,7 +128,8 @@ def find_cell(cells: Cells, manifest: Manifest, variant: str, seed: int | None) 
     finished = [it for it, result in results.items() if result and result.is_finished]
     if not finished:
         ends = "; ".join(f"seed {it}: {result.status if result else 'not ended'}" for it, result in results.items())
-        again = f"`harness ablate --study {manifest.study} --profile {manifest.profile}` trains what is missing"
+        study = manifest.asked or manifest.study
+        again = f"`harness ablate --study {study} --profile {manifest.profile}` trains what is missing"
         raise ResultsError(f"{run}: no finished cell of {variant} to show ({ends}). {again}.")
     return by_seed[finished[0]]
 

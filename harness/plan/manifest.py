@@ -14,7 +14,7 @@ from harness.trainers.registry import DEFAULT, trainer_class
 
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
-_OPTIONAL = ("checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha")
+_OPTIONAL = ("asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Manifest:
         baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
             profile and the command line.
         published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
+        asked: how a command names the study; empty where 0.1 wrote it: by its name.
         confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` `alpha`, at which it
             is tested (0 where 0.1 began it: .05); once it has ended, `headline` and `outcome`.
     """
@@ -88,6 +89,7 @@ class Manifest:
     published: tuple[Mapping[str, Any], ...] = ()
     declared: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    asked: str = ""
     checkpoint_rule: str = ""
     varied: str = ""
     confirms: str = ""

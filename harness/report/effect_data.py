@@ -193,7 +193,7 @@ def find_family(tables: Tables, design: str) -> Family:
     for name, family in tables.families.items():
         if design in ("", name, family.kind):
             return family
-    study = tables.manifest.study
+    study = tables.manifest.asked or tables.manifest.study
     wanted = design or "add-one"
     raise ResultsError(
         f"these results hold no design {wanted}; `harness ablate --study {study} --design {wanted}` trains it."
