@@ -2,12 +2,14 @@
 
 import json
 
+import fakes
 import pytest
 
 from harness.errors import StoreError
 from harness.plan.cell import KEY_LENGTH, Cell, make_cells
 from harness.trainers.images.settings import Settings, with_overrides
 from harness.trainers.images.trainer import ImageTrainer
+from harness.trainers.trainer import Trainer
 from harness.trees import flatten
 
 SETTINGS = with_overrides(Settings(), {"training.precision": "float32"})
@@ -125,3 +127,16 @@ def test_an_edited_specification_is_noticed():
     (cell,) = make_cells(TRAINER, SETTINGS, [7], DATA)
     with pytest.raises(StoreError, match=cell.key):
         Cell.from_json(cell.to_json() | {"seed": 8})
+
+
+def test_two_trainers_of_somebodys_own_never_share_a_cell():
+    class One(fakes.FakeTrainer):
+        identity = Trainer.identity
+
+    class Two(One):
+        pass
+
+    (one,), (two,) = (fakes.cells_for(1, trainer()) for trainer in (One, Two))
+    (images,) = make_cells(ImageTrainer(), fakes.FLOAT32, [0], {"data": "abc"})
+
+    assert len({one.key, two.key, images.key}) == 3

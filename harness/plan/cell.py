@@ -40,7 +40,7 @@ class Cell:
             "format": FORMAT,
             "key": self.key,
             "trainer": self.trainer.to_json(),
-            "recipe": self.trainer.recipe,
+            "recipe": self.trainer.identity,
             "seed": self.seed,
             "fingerprints": dict(self.fingerprints),
             "settings": self.settings.tree(),
@@ -65,7 +65,7 @@ class Cell:
             ) from None
         (cell,) = make_cells(trainer, settings, [data["seed"]], data["fingerprints"])
         if cell.key != data["key"]:
-            recipes = f"recipe {data.get('recipe')!r} there, {trainer.recipe!r} here"
+            recipes = f"recipe {data.get('recipe')!r} there, {trainer.identity!r} here"
             raise StoreError(
                 f"cell {data['key']}: this version would train something else from its specification ({recipes}), as "
                 f"cell {cell.key}. The old cell's result stays as it is; plan the study again for new ones."
@@ -83,7 +83,7 @@ def make_cells(
         fingerprints: what the settings name but do not hold, by role, to a hash.
     """
     named = tuple(sorted(fingerprints.items()))
-    content = [trainer.recipe, settings.identity(), named]
+    content = [trainer.identity, settings.identity(), named]
     identity = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     head = hashlib.sha256(identity.encode())
     return [Cell(_key(head, seed), settings, seed, named, trainer) for seed in seeds]

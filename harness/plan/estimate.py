@@ -95,4 +95,4 @@ def makespan(seconds: Iterable[float], workers: int) -> float:
 
 
 def _identity(cell: Cell) -> str:
-    return json.dumps([cell.trainer.recipe, cell.settings.identity()], sort_keys=True)
+    return json.dumps([cell.trainer.identity, cell.settings.identity()], sort_keys=True)

@@ -64,7 +64,7 @@ class Plan:
         or more variants extend what is there."""
         baseline = self.variants[0]
         assert baseline.changes == (), "a plan starts with the baseline"
-        recipe = self.study.trainer.recipe
+        recipe = self.study.trainer.identity
         content = [baseline.settings.identity(), sorted(self.fingerprints.items())]
         what = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)  # as `Variant.settings_hash`
         return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"

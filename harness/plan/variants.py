@@ -36,7 +36,7 @@ class Variant:
         """Tells whether two variants of one name train the same thing, whatever their seeds."""
         cell = self.cells[0]
         content = [self.settings.identity(), cell.fingerprints]
-        recipe = cell.trainer.recipe
+        recipe = cell.trainer.identity
         # Cells of 0.1 had recipe 1 and a hash without it, so that a study run that it began is continued.
         identity = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -114,7 +114,7 @@ def study_name(space: Space, prune: Prune) -> str:
     plan = space.plan
     alone = [plan.make_variant((name,)) for name in space.changes]
     meaning: dict[str, Any] = {
-        "recipe": plan.study.trainer.recipe,
+        "recipe": plan.study.trainer.identity,
         "choices": {name: space.choices(name) for name in space.factors},
         "settings": [variant.settings_hash for variant in alone],
         "seeds": plan.seeds,

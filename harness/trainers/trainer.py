@@ -90,6 +90,12 @@ class Trainer:
     notes_reads: bool = True
 
     @property
+    def identity(self) -> Any:
+        """What of this trainer is in every cell's key: its recipe, and the class's name where it is somebody's own (two
+        classes may well count their recipes alike)."""
+        return [self.kind, self.recipe] if ":" in self.kind else self.recipe
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results should know about this training's identity, a sentence each."""
         return ()
