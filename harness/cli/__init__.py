@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
+    "show": ("harness.cli.studies:show", "Print a study as one YAML file: extended, written out, with all settings."),
     "validate": ("harness.cli.studies:validate", "Check a study file; everything wrong at once."),
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
     "logs": ("harness.cli.logs:logs", "Print what a cell said while it trained, and why it failed."),

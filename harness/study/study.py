@@ -69,6 +69,7 @@ class Study(_Part):
         trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
         name, title: by default those of the file.
         changes: declarations only: names were looked up.
+        built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -84,9 +85,20 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    built_on: str = ""
 
     def change(self, name: str) -> Change:
         return next(change for change in self.changes if change.name == name)
+
+    def needed(self, name: str) -> tuple[Change, ...]:
+        """What a change stands on: what it needs, what that one needs, and so on, the lowest first."""
+        known = {change.name: change for change in self.changes}
+        chain: list[Change] = []
+        below = known[name].needs
+        while below in known and known[below] not in chain and below != name:
+            chain.append(known[below])
+            below = known[below].needs
+        return tuple(reversed(chain))
 
     def profile(self, name: str) -> Profile:
         """Raises StudyError for a profile that the study does not have."""
