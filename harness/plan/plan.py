@@ -161,8 +161,9 @@ def make_plan(
         needed |= dict.fromkeys(changes for it in design.comparisons for changes in (it.reference, it.variant))
         needed |= dict.fromkeys(design.further)
     used = {name for changes in needed for name in changes}
+    needs = here.needs()
     for change in here.changes:
-        problems += check_change(baseline, change, here.needed(change.name)) if change.name in used else []
+        problems += check_change(baseline, change, needs.get(change.name, ())) if change.name in used else []
     if problems:
         raise StudyError(*problems)
     seeds = tuple(seeds) or tuple(range(chosen.seeds))
@@ -230,8 +231,11 @@ def _select(
     left_out = study.profile(profile).skip
     problems += [f"--only {name}: profile {profile!r} leaves it out." for name in only if name in left_out]
     skipped = {*skip, *left_out}
-    lost = {change.name: change.needs for change in study.changes if skipped & {*with_needed(study, [change.name])}}
-    lost = {name: needed for name, needed in lost.items() if name not in skipped and (name in only or not only)}
+    lost = {
+        name: below[-1].name
+        for name, below in study.needs().items()
+        if skipped & {it.name for it in below} and name not in skipped and (name in only or not only)
+    }
     problems += [f"--only {name}: needs {needed!r}, which is skipped." for name, needed in lost.items() if only]
     forgone = [f"{name} is left out, too: it needs {needed}." for name, needed in lost.items()]
     return with_needed(study, only or known) - {*skipped, *lost}, problems, forgone

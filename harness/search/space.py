@@ -55,8 +55,7 @@ class Space:
             factors[parameter] = (*factors.get(parameter, ()), name)
             if group:
                 groups.add(parameter)
-        needs = {name: tuple(it.name for it in plan.study.needed(name)) for name in alone}
-        needs = {name: below for name, below in needs.items() if below}
+        needs = {name: tuple(it.name for it in below) for name, below in plan.study.needs().items() if name in alone}
         return cls(plan, factors, frozenset(groups), _clashes(plan, factors), needs)
 
     @property
@@ -160,10 +159,10 @@ def _trained_alone(plan: Plan) -> list[str]:
     """Changes that are a variant by themselves; those that need others, where they are compared with these."""
     found = [it.changes[0] for it in plan.variants if len(it.changes) == 1]
     compared = {(it.variant, it.reference) for it in plan.comparisons}
-    for change in plan.study.changes if any(it.needs for it in plan.study.changes) else ():
-        below = in_order(plan.study, [it.name for it in plan.study.needed(change.name)])
-        if below and (in_order(plan.study, [*below, change.name]), below) in compared:
-            found.append(change.name)
+    for name, needed in plan.study.needs().items():
+        below = in_order(plan.study, [it.name for it in needed])
+        if (in_order(plan.study, [*below, name]), below) in compared:
+            found.append(name)
     return found
 
 

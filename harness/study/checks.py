@@ -41,8 +41,9 @@ def _needs_problems(study: Study, known: Collection[str]) -> Iterator[str]:
     """Needs that nothing can meet, a sentence each."""
     declared = {change.name: change for change in study.changes}
     combined = {combination.name for combination in study.combinations}
+    needs = study.needs()
     for change in declared.values():
-        chain = [it.name for it in study.needed(change.name)]
+        chain = [it.name for it in needs.get(change.name, ())]
         lowest = declared[chain[0]] if chain else change
         if change.needs == change.name:
             yield f"change {change.name!r} needs itself; name the change without which it makes no sense."
@@ -54,7 +55,7 @@ def _needs_problems(study: Study, known: Collection[str]) -> Iterator[str]:
         elif lowest.needs in (change.name, *chain):
             yield f"change {change.name!r} stands on a circle of needs ({' > '.join([change.name, *reversed(chain)])})."
         elif chain:
-            standing = [*study.needed(change.name), change]
+            standing = [*needs[change.name], change]
             yield from (f"{why} Yet {change.name!r} needs {change.needs!r}." for why in conflicts(standing))
 
 
@@ -116,8 +117,9 @@ def _name_problems(study: Study) -> Iterator[str]:
 
 def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]:
     """Changes and profiles that do not fit the baseline, but for changes in branches that are wrong themselves."""
+    needs = study.needs()
     for change in study.changes:
-        needed = study.needed(change.name)
+        needed = needs.get(change.name, ())
         touched = {path.partition(".")[0] for it in (change, *needed) for path in it.overrides}
         if not touched & set(doubtful) and not conflicts([*needed, change]):
             yield from (f"changes: {problem}" for problem in check_change(study.baseline, change, needed))

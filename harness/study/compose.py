@@ -3,7 +3,7 @@
 Trees of plain values in, a tree of plain values out; whether they make a study is checked afterwards (`load.py`).
 
 A study that `extends` another has its own name, title, source and published numbers. From the other one it takes the
-baseline and the metrics, over which its own are laid; changes, combinations, paths and profiles, of which its own
+baseline, over which its own is laid; changes, combinations, paths, profiles and metrics, of which its own
 replace those of the same name in their place, and `drop` takes some out; and the rest as it stands, unless it says
 something else (trainer, select, report, settings, designs).
 """
@@ -171,32 +171,23 @@ def _text(value: Any) -> str:
 
 
 def _laid_over(base: Composed, own: Composed, extends: str) -> Composed:
-    problems = list(own.problems)
-    dropped, more = _dropped(base, own)
-    problems += more
-    values = {name: made for name, made in base.values.items() if name not in own.values} | own.values
-    root = own.root if "trainer" in own.tree else base.root
-    made = Composed({}, own.path, root, values=values, problems=problems, base=base)
+    dropped, problems = _dropped(base, own)
+    made = Composed(
+        {},
+        own.path,
+        own.root if "trainer" in own.tree else base.root,
+        values={name: made for name, made in base.values.items() if name not in own.values} | own.values,
+        problems=[*own.problems, *problems],
+        base=base,
+    )
+    kept = {key: value for key, value in base.tree.items() if key not in OWN}
+    made.tree = kept | {key: value for key, value in own.tree.items() if key not in ("extends", "drop")}
     said: list[str] = []
-    for key, value in {**{it: base.tree[it] for it in base.tree if it not in OWN}, **own.tree}.items():
-        if key in ("extends", "drop"):
-            continue
-        below, above = base.tree.get(key), own.tree.get(key)
-        made.tree[key] = value
-        if key in OWN:
-            continue
-        if key in NAMED and isinstance(below, list) and (key not in own.tree or isinstance(above, list)):
+    for key in NAMED:
+        if isinstance(kept.get(key), list) and isinstance(own.tree.get(key, []), list):
             made.tree[key], words = _entries(base, own, key, dropped, made.places)
             said += words
-        elif key in ("baseline", "metrics") and isinstance(below, Mapping) and isinstance(above, Mapping):
-            made.tree[key] = overlaid(below, above)
-        elif (
-            key in ("paths", "profiles")
-            and isinstance(below, Mapping)
-            and (key not in own.tree or isinstance(above, Mapping))
-        ):
-            kept = {name: it for name, it in below.items() if key != "paths" or name not in dropped}
-            made.tree[key] = _without_skips(kept, dropped) | dict(above or {})
+    made.tree |= _mappings(kept, own.tree, dropped)
     if isinstance(own.tree.get("baseline"), Mapping):
         said.append("sets " + ", ".join(flatten(own.tree["baseline"])))
     said += [f"drops {', '.join(dropped)}"] if dropped else []
@@ -208,6 +199,22 @@ def _laid_over(base: Composed, own: Composed, extends: str) -> Composed:
     made.lost = frozenset(name for _, name in uses)
     made.built_on = f"{own.path.stem} extends {extends}: {'; '.join(said) or 'as it is'}. {base.built_on}".strip()
     return made
+
+
+def _mappings(below: Mapping[str, Any], above: Mapping[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
+    """What is a mapping in both: settings leaf by leaf, the others by name."""
+    merged: dict[str, Any] = {}
+    if "profiles" in above:
+        below = {"profiles": {"standard": {}}, **below}  # which a study has that declares none
+    for key in ("baseline", "metrics", "paths", "profiles"):
+        lower, upper = below.get(key), above.get(key, {})
+        if isinstance(lower, Mapping) and isinstance(upper, Mapping):
+            merged[key] = overlaid(lower, upper) if key == "baseline" else {**lower, **upper}
+            if key == "paths":
+                merged[key] = {name: it for name, it in merged[key].items() if name in upper or name not in dropped}
+            if key == "profiles":
+                merged[key] = _without_skips(lower, dropped) | dict(upper)
+    return merged
 
 
 def _entries(

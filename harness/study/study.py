@@ -90,15 +90,19 @@ class Study(_Part):
     def change(self, name: str) -> Change:
         return next(change for change in self.changes if change.name == name)
 
-    def needed(self, name: str) -> tuple[Change, ...]:
-        """What a change stands on: what it needs, what that one needs, and so on, the lowest first."""
+    def needs(self) -> dict[str, tuple[Change, ...]]:
+        """For each change that needs another: what it stands on, the lowest first (what that one needs, and so on)."""
         known = {change.name: change for change in self.changes}
-        chain: list[Change] = []
-        below = known[name].needs
-        while below in known and known[below] not in chain and below != name:
-            chain.append(known[below])
-            below = known[below].needs
-        return tuple(reversed(chain))
+        found: dict[str, tuple[Change, ...]] = {}
+        for change in self.changes:
+            chain: list[Change] = []
+            below = change.needs
+            while below in known and known[below] not in chain and below != change.name:
+                chain.append(known[below])
+                below = known[below].needs
+            if chain:
+                found[change.name] = tuple(reversed(chain))
+        return found
 
     def profile(self, name: str) -> Profile:
         """Raises StudyError for a profile that the study does not have."""

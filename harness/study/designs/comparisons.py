@@ -48,8 +48,8 @@ def in_order(study: Study, names: Collection[str]) -> Changes:
 
 def with_needed(study: Study, names: Iterable[str]) -> frozenset[str]:
     """These names, with what each change among them needs."""
-    known, names = {change.name for change in study.changes}, frozenset(names)
-    return names | {it.name for name in names & known for it in study.needed(name)}
+    needs, names = study.needs(), frozenset(names)
+    return names | {it.name for name in names & needs.keys() for it in needs[name]}
 
 
 def standing(study: Study, name: str) -> Changes:

@@ -23,12 +23,13 @@ def pairs(study: Study, selected: Collection[str]) -> Design:
     names = in_order(study, selected)
     clashes = _clashes(study, names)
     possible = [pair for pair in combinations(names, 2) if frozenset(pair) not in clashes]
-    together = [pair for pair in possible if _is_whole(study, pair)]
+    needs = _needs(study)
+    together = [pair for pair in possible if _is_whole(pair, needs)]
     notes = [f"pairs: {len(clashes)} pairs are left out. {' '.join(clashes.values())}"] if clashes else []
     if len(together) < len(possible):
         left_out = f"{len(possible) - len(together)} pairs lack a change that one of them needs, and are left out."
-        notes.append(f"pairs: {left_out} {_needs_of(study, names)}")
-    alone = [(name,) for name in names if not study.change(name).needs]
+        notes.append(f"pairs: {left_out} {_said(needs, names)}")
+    alone = [(name,) for name in names if name not in needs]
     return against_baseline(study, "pairs", together, further=alone, notes=notes)
 
 
@@ -49,12 +50,13 @@ def factorial(study: Study, selected: Collection[str]) -> Design:
     within = {frozenset(pair) for factor in factors for pair in combinations(factor, 2)}
     clashes = {pair: why for pair, why in _clashes(study, names).items() if pair not in within}
     every = [tuple(filter(None, levels)) for levels in product(*(("", *factor) for factor in factors))]
-    whole = [it for it in every if _is_whole(study, it)]
+    needs = _needs(study)
+    whole = [it for it in every if _is_whole(it, needs)]
     possible = [it for it in whole if not any(pair.issubset(it) for pair in clashes)]
     notes = []
     if len(whole) < count:
         left_out = f"{count - len(whole):,} of {count:,} combinations lack a change that another needs"
-        notes.append(f"factorial: {left_out}, so it is not complete. {_needs_of(study, names)}")
+        notes.append(f"factorial: {left_out}, so it is not complete. {_said(needs, names)}")
     if within:
         groups = "; ".join(f"none or one of {', '.join(factor)}" for factor in factors if len(factor) > 1)
         notes.append(f"factorial: {len(factors)} factors, {count:,} combinations. Exclusive changes are one: {groups}.")
@@ -81,7 +83,8 @@ def fractional(study: Study, selected: Collection[str], num_runs: int | None = N
     names = in_order(study, selected)
     clashes = _clashes(study, names)
     free = [it for it in names if not any(it in pair for pair in clashes)]
-    factors = [it for it in free if not study.change(it).needs]
+    needs = _needs(study)
+    factors = [it for it in free if it not in needs]
     notes = []
     if len(factors) < len(free):
         left_out = ", ".join(it for it in free if it not in factors)
@@ -122,7 +125,8 @@ def greedy_candidates(study: Study, selected: Collection[str], steps: Sequence[s
     names = in_order(study, {*selected, *steps})
     clashes = _clashes(study, names)
     left = [it for it in names if it not in steps and not any(frozenset((it, step)) in clashes for step in steps)]
-    return tuple(in_order(study, [*steps, name]) for name in left if _is_whole(study, [*steps, name]))
+    needs = _needs(study)
+    return tuple(in_order(study, [*steps, name]) for name in left if _is_whole([*steps, name], needs))
 
 
 def _factors(study: Study, names: Changes) -> list[Changes]:
@@ -148,14 +152,18 @@ def _clashes(study: Study, names: Changes) -> Clashes:
     return found
 
 
-def _is_whole(study: Study, names: Sequence[str]) -> bool:
+def _needs(study: Study) -> dict[str, frozenset[str]]:
+    """For each change that needs others: all that it stands on."""
+    return {name: frozenset(it.name for it in below) for name, below in study.needs().items()}
+
+
+def _is_whole(names: Collection[str], needs: Mapping[str, frozenset[str]]) -> bool:
     """Whether each of these changes has what it needs among them."""
-    return not missing_needs([study.change(name) for name in names])
+    return all(needs[name].issubset(names) for name in names if name in needs)
 
 
-def _needs_of(study: Study, names: Sequence[str]) -> str:
-    needs = {name: study.change(name).needs for name in names}
-    return " ".join(f"{name} needs {needed}." for name, needed in needs.items() if needed)
+def _said(needs: Mapping[str, frozenset[str]], names: Sequence[str]) -> str:
+    return " ".join(f"{name} needs {', '.join(sorted(needs[name]))}." for name in names if name in needs)
 
 
 def _fraction_notes(name: str, factors: Sequence[str], fraction: Fraction) -> list[str]:

@@ -49,8 +49,9 @@ def add_one(study: Study, selected: Collection[str]) -> list[Design]:
     """
     designs: dict[Changes, list[Comparison]] = {(): []}
     named = combination_names(study)
+    needs = study.needs()
     for name in in_order(study, selected):
-        variant = standing(study, name)
+        variant = standing(study, name) if name in needs else (name,)
         reference = tuple(it for it in variant if it != name)
         design = f"on-top:{variant_name(reference, named)}" if reference else "add-one"
         designs.setdefault(reference, []).append(Comparison(design, name, variant, reference))
@@ -78,7 +79,8 @@ def leave_one_out(study: Study, combination: str, selected: Collection[str]) -> 
     name = f"leave-one-out:{combination}"
     full = in_order(study, next(it.changes for it in study.combinations if it.name == combination))
     chosen = [it for it in full if it in selected] or full
-    holding = {it: [other for other in full if study.change(other).needs == it] for it in chosen}
+    needs = {it.name: it.needs for it in study.changes}
+    holding = {it: [other for other in full if needs[other] == it] for it in chosen}
     rests = {it: tuple(other for other in full if other != it) for it in chosen if not holding[it]}
     notes = [f"{name}: {it} stays, for {', '.join(held)} needs it." for it, held in holding.items() if held]
     return Design(name, tuple(Comparison(name, it, full, rest) for it, rest in rests.items()), notes=tuple(notes))
