@@ -444,3 +444,35 @@ changes:
 def test_a_text_that_looks_like_a_number_is_shown_in_quotes(tmp_path):
     path = _written(tmp_path / "x.yaml", write_yaml({"text": "1e-3", "number": 1e-3, "no": "no"}))
     assert read_yaml(path) == {"text": "1e-3", "number": 0.001, "no": "no"}
+
+
+def blocks(path, heading):
+    """The YAML of one section of a document."""
+    section = (EXAMPLES.parent / path).read_text().partition(f"{heading}\n")[2]
+    return re.findall(r"```yaml\n(.*?)```", re.split(r"\n##+ ", section)[0], re.DOTALL)
+
+
+def test_the_study_of_the_readme_works(write):
+    (text,) = blocks("README.md", "### Studies built on others")
+    study = load_study(write(text))
+    assert {"momentum-0.5", "momentum-0.9", "batch-norm-all"} <= set(names(study))
+    assert ("on-top:batch-norm", "batch-norm-all") in sides(make_plan(study, profile="quick"))
+
+
+def test_the_studies_of_the_document_work(tmp_path):
+    shutil.copy(EXAMPLES / "script" / "train.py", tmp_path)
+    (changes,) = blocks("docs/training.md", "## Changes with several values, and with conditions")
+    (extending,) = blocks("docs/training.md", "## A study built on another")
+    head = """
+trainer: {command: [python, train.py, --lr, "{lr}"]}
+metrics: {val/accuracy: {goal: maximize}, test/accuracy: {goal: maximize}}
+select: val/accuracy
+report: test/accuracy
+baseline: {lr: 0.1, optimizer: sgd, amsgrad: false, epochs: {default: 20, min: 1}, hidden: 8}
+"""
+    wide = "  - {name: wide, overrides: {hidden: 16}}\n"
+    below = load_study(_written(tmp_path / "study.yaml", head + changes + wide))
+    above = load_study(_written(tmp_path / "above.yaml", extending))
+    assert names(below) == ["lr-0.001", "lr-0.003", "lr-0.01", "adam", "amsgrad", "wide"]
+    assert names(above) == ["adam", "amsgrad", "slow"]
+    assert (above.baseline.values["epochs"], set(above.profiles)) == (50, {"standard", "long"})
