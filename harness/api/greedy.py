@@ -9,6 +9,7 @@ from harness.api.work import Work, save_manifest, unfinished
 from harness.metrics import Metric
 from harness.plan.plan import Variant
 from harness.store.cells import Cells
+from harness.study.designs.comparisons import with_needed
 from harness.study.designs.factorials import greedy_candidates
 from harness.study.designs.registry import path
 
@@ -35,7 +36,8 @@ def walk_greedy_path(
         `work` with the steps of the path among its variants and comparisons; saved in the manifest.
     """
     study = work.plan.study
-    selected = [it.name for it in study.changes if it.name in (only or [it.name]) and it.name not in skip]
+    asked = with_needed(study, only or [it.name for it in study.changes])
+    selected = [it.name for it in study.changes if it.name in asked and it.name not in skip]
     metric = study.trainer.metrics.selecting
     steps: list[str] = []
     current = work.plan.make_variant(())

@@ -42,10 +42,24 @@ def _changes_table(study: Study) -> Table:
     table = _table("change", "group", "what", "sets")
     for change in study.changes:
         sets = ", ".join(f"{path} = {value}" for path, value in change.overrides.items())
-        table.add_row(change.name, change.group, change.summary, sets)
+        on_top = f" (needs {change.needs})" if change.needs else ""
+        table.add_row(change.name, change.group, f"{change.summary}{on_top}", sets)
     for combination in study.combinations:
         table.add_row(combination.name, "", combination.summary, " + ".join(combination.changes))
     return table
+
+
+@click.command()
+@click.argument("study")
+def show(study: str) -> None:
+    """Print a study as one YAML file: what it extends, lists of values and names written out, all settings.
+
+    STUDY is a YAML file or the name of a built-in study. Beside that file, the printed one plans the same cells.
+    """
+    from harness.study.resolved import resolved_study
+    from harness.study.yaml_file import write_yaml
+
+    click.echo(write_yaml(resolved_study(study)), nl=False)
 
 
 @click.command()

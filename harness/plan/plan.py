@@ -17,7 +17,7 @@ from harness.plan.cell import Cell
 from harness.plan.manifest import Manifest, RunComparison, RunVariant
 from harness.plan.variants import Variant, Variants, same_settings
 from harness.study.changes import check_change
-from harness.study.designs.comparisons import BASELINE, Changes, Comparison
+from harness.study.designs.comparisons import BASELINE, Changes, Comparison, with_needed
 from harness.study.designs.registry import make_designs
 from harness.study.study import Profile, Study
 from harness.trainers.trainer import Settings, SettingsError
@@ -139,7 +139,7 @@ def make_plan(
             not allowed; every problem at once.
     """
     chosen = study.profile(profile)
-    selected, problems = _select(study, profile, only, skip)
+    selected, problems, forgone = _select(study, profile, only, skip)
     trainer, fingerprints = study.trainer, fingerprints or study.trainer.fingerprints
     baseline, more = _baseline(study, chosen, overrides or {})
     problems += more
@@ -152,7 +152,8 @@ def make_plan(
         raise StudyError(*problems, *error.problems) from None
     comparisons = tuple(comparison for design in designed for comparison in design.comparisons)
     left_out = (f"profile {profile} leaves out {', '.join(chosen.skip)}.",) if chosen.skip else ()
-    notes = (*left_out, *(note for design in designed for note in design.notes))
+    built_on = (study.built_on,) if study.built_on else ()
+    notes = (*built_on, *left_out, *forgone, *(note for design in designed for note in design.notes))
     if not comparisons and (only or skip) and not problems:
         raise StudyError(*notes)
     needed: dict[Changes, None] = {(): None}
@@ -160,7 +161,9 @@ def make_plan(
         needed |= dict.fromkeys(changes for it in design.comparisons for changes in (it.reference, it.variant))
         needed |= dict.fromkeys(design.further)
     used = {name for changes in needed for name in changes}
-    problems += [it for change in here.changes if change.name in used for it in check_change(baseline, change)]
+    needs = here.needs()
+    for change in here.changes:
+        problems += check_change(baseline, change, needs.get(change.name, ())) if change.name in used else []
     if problems:
         raise StudyError(*problems)
     seeds = tuple(seeds) or tuple(range(chosen.seeds))
@@ -210,8 +213,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]) -> tuple[frozenset[str], list[str]]:
-    """The selected names, and what is wrong with the request."""
+def _select(
+    study: Study, profile: str, only: Sequence[str], skip: Sequence[str]
+) -> tuple[frozenset[str], list[str], list[str]]:
+    """The selected names, what is wrong with the request, and notes on what goes with what was skipped.
+
+    A selected change brings what it needs; what needs a skipped one is skipped, too.
+    """
     known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
     problems = [
         f"{option} {name}: study {study.name!r} has no such change.{suggestion(name, known)} "
@@ -222,7 +230,15 @@ def _select(study: Study, profile: str, only: Sequence[str], skip: Sequence[str]
     ]
     left_out = study.profile(profile).skip
     problems += [f"--only {name}: profile {profile!r} leaves it out." for name in only if name in left_out]
-    return frozenset(only or known) - {*skip, *left_out}, problems
+    skipped = {*skip, *left_out}
+    lost = {
+        name: below[-1].name
+        for name, below in study.needs().items()
+        if skipped & {it.name for it in below} and name not in skipped and (name in only or not only)
+    }
+    problems += [f"--only {name}: needs {needed!r}, which is skipped." for name, needed in lost.items() if only]
+    forgone = [f"{name} is left out, too: it needs {needed}." for name, needed in lost.items()]
+    return with_needed(study, only or known) - {*skipped, *lost}, problems, forgone
 
 
 def _baseline(study: Study, profile: Profile, overrides: Mapping[str, Any]) -> tuple[Settings, list[str]]:

@@ -118,7 +118,11 @@ def exhibit_name(family: Family) -> str:
 def _forest(tables: Tables, family: Family) -> Exhibit:
     data = forest_data(tables, family.design)
     omitted = f" The {data.omitted} smallest effects are left out; the table has them." if data.omitted else ""
-    minus = f"{family.full} minus itself without the change" if family.full else "variant minus baseline"
+    minus = (
+        f"{family.full} minus itself without the change"
+        if family.full
+        else f"variant minus {family.reference or 'baseline'}"
+    )
     titles = {"add-one": "Each change alone", "combinations": "Combinations", "confirm": "On fresh seeds"}
     return Exhibit(
         exhibit_name(family),

@@ -234,6 +234,8 @@ def _notes(trials: Sequence[FrozenTrial], table: pd.DataFrame, tried: Sequence[s
         notes.append("One seed: no interval, and nothing about the next seed.")
     if space.clashes:
         notes.append(f"Impossible combinations are left out. {' '.join(sorted(space.clashes.values()))}")
+    for name, below in space.needs.items():
+        notes.append(f"{name} stands only on {' + '.join(below)}, so it is not compared with the baseline alone.")
     return notes
 
 

@@ -6,7 +6,7 @@ group is a parameter that is true or false. Pure combinatorics: nothing of Optun
 
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, product
 from math import prod
 from typing import TypeVar
@@ -14,7 +14,8 @@ from typing import TypeVar
 from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.plan import Plan
-from harness.study.designs.comparisons import BASELINE, Changes, in_order
+from harness.study.changes import missing_needs
+from harness.study.designs.comparisons import BASELINE, Changes, in_order, with_needed
 
 Choice = bool | str
 Params = dict[str, Choice]
@@ -31,17 +32,19 @@ class Space:
         groups: the parameters that are groups of exclusive changes; the others are switches.
         clashes: two changes of different parameters that cannot stand together, and why, in a sentence. What settings
             refuse, they refuse because of two changes.
+        needs: change to the changes without which it makes no sense.
     """
 
     plan: Plan
     factors: Mapping[str, Changes]
     groups: frozenset[str]
     clashes: Mapping[frozenset[str], str]
+    needs: Mapping[str, Changes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan) -> "Space":
         """Raises StudyError for a plan without changes."""
-        alone = in_order(plan.study, [it.changes[0] for it in plan.variants if len(it.changes) == 1])
+        alone = in_order(plan.study, _trained_alone(plan))
         if not alone:
             raise StudyError(f"study {plan.study.name!r} has no changes to search over.")
         factors: dict[str, Changes] = {}
@@ -52,7 +55,8 @@ class Space:
             factors[parameter] = (*factors.get(parameter, ()), name)
             if group:
                 groups.add(parameter)
-        return cls(plan, factors, frozenset(groups), _clashes(plan, factors))
+        needs = {name: tuple(it.name for it in below) for name, below in plan.study.needs().items() if name in alone}
+        return cls(plan, factors, frozenset(groups), _clashes(plan, factors), needs)
 
     @property
     def metric(self) -> Metric:
@@ -90,14 +94,21 @@ class Space:
 
     def why_not(self, changes: Changes) -> str:
         """Why this combination cannot be trained; empty where it can."""
-        return " ".join(why for pair, why in self.clashes.items() if pair.issubset(changes))
+        clashing = [why for pair, why in self.clashes.items() if pair.issubset(changes)]
+        lacking = missing_needs([self.plan.study.change(name) for name in changes]) if self.needs else []
+        return " ".join([*clashing, *lacking])
+
+    def standing(self, name: str) -> Changes:
+        """The smallest combination that holds this change: itself, and what it needs."""
+        return self._ordered([name, *self.needs.get(name, ())])
 
     def full(self) -> Changes:
         """As many changes at once as can be: of each parameter its first change, in the order of the study, without
-        those that cannot stand beside the ones before."""
+        those that cannot stand beside the ones before. What needs another change comes after it."""
         chosen: Changes = ()
-        for names in self.factors.values():
-            more = self._ordered([*chosen, names[0]])
+        firsts = [names[0] for names in self.factors.values()]
+        for name in sorted(firsts, key=lambda name: len(self.needs.get(name, ()))):
+            more = self._ordered([*chosen, name])
             chosen = chosen if self.why_not(more) else more
         return chosen
 
@@ -105,7 +116,7 @@ class Space:
         """What a search begins with, and why: the baseline, each change alone, the combinations that the plan names,
         and the full one."""
         wanted: dict[Changes, str] = {(): "the baseline"}
-        wanted |= {(name,): "a single change" for name in self.changes}
+        wanted |= {self.standing(name): "a single change" for name in self.changes}
         for variant in self.plan.variants:
             if len(variant.changes) > 1 and set(variant.changes) <= set(self.changes):
                 wanted[variant.changes] = f"the combination {variant.name}"
@@ -144,13 +155,24 @@ class Space:
         return in_order(self.plan.study, set(names))
 
 
+def _trained_alone(plan: Plan) -> list[str]:
+    """Changes that are a variant by themselves; those that need others, where they are compared with these."""
+    found = [it.changes[0] for it in plan.variants if len(it.changes) == 1]
+    compared = {(it.variant, it.reference) for it in plan.comparisons}
+    for name, needed in plan.study.needs().items():
+        below = in_order(plan.study, [it.name for it in needed])
+        if (in_order(plan.study, [*below, name]), below) in compared:
+            found.append(name)
+    return found
+
+
 def _clashes(plan: Plan, factors: Mapping[str, Changes]) -> dict[frozenset[str], str]:
     """Quadratic; a study has tens of changes."""
     found = {}
     for first, second in combinations(factors.values(), 2):
         for pair in product(first, second):
             try:
-                plan.make_variant(in_order(plan.study, pair))
+                plan.make_variant(in_order(plan.study, with_needed(plan.study, pair)))
             except StudyError as error:
                 found[frozenset(pair)] = " ".join(error.problems)
     return found

@@ -112,7 +112,7 @@ def study_name(space: Space, prune: Prune) -> str:
     """Another space, other settings of a change or other seeds make another study: Optuna allows no choice to change,
     and the values of one study must mean the same; so must what a pruner compares."""
     plan = space.plan
-    alone = [plan.make_variant((name,)) for name in space.changes]
+    alone = [plan.make_variant(space.standing(name)) for name in space.changes]
     meaning: dict[str, Any] = {
         "recipe": plan.study.trainer.identity,
         "choices": {name: space.choices(name) for name in space.factors},

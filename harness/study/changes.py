@@ -33,6 +33,8 @@ class Change(BaseModel):
         summary: one line for people; what the overrides say by default.
         source: where the idea comes from (a section, a paper).
         group: changes of one group exclude each other; a combination holds at most one of them.
+        needs: the change without which this one makes no sense: it is compared with that one, and no variant holds it
+            alone. Empty for most.
         overrides: dotted path of a setting to its new value.
     """
 
@@ -42,6 +44,7 @@ class Change(BaseModel):
     summary: Annotated[str, Field(min_length=1)]
     source: str = ""
     group: str = ""
+    needs: Annotated[str, AfterValidator(lambda name: name and _kebab_case(name))] = ""
     overrides: Annotated[dict[str, Any], Field(min_length=1)]
 
     @model_validator(mode="before")
@@ -75,17 +78,36 @@ def conflicts(changes: Sequence[Change]) -> list[str]:
     return found
 
 
-def check_change(baseline: Settings, change: Change) -> list[str]:
+def missing_needs(changes: Sequence[Change]) -> list[str]:
+    """Which of these changes lack the one that they need, a sentence each; empty if none does."""
+    names = {change.name for change in changes}
+    return [
+        f"change {change.name!r} makes sense only with {change.needs!r}, which is not there (needs)."
+        for change in changes
+        if change.needs and change.needs not in names
+    ]
+
+
+def check_change(baseline: Settings, change: Change, needed: Sequence[Change] = ()) -> list[str]:
     """What is wrong with one change of this baseline, a sentence each: a path or value that does not exist, or a
-    change that leaves the baseline as it is (its effect would be zero by construction)."""
+    change that leaves the baseline as it is (its effect would be zero by construction).
+
+    Args:
+        needed: the changes on top of which it stands, those that these need included.
+    """
     try:
-        changed = baseline.override(change.overrides)
+        before = baseline.override({path: value for it in needed for path, value in it.overrides.items()})
+    except SettingsError:
+        return []  # said of the needed change itself
+    try:
+        changed = baseline.override({path: value for it in (*needed, change) for path, value in it.overrides.items()})
     except SettingsError as error:
         return [f"change {change.name!r}: {problem}" for problem in error.problems]
-    if changed == baseline:
-        values = flatten(baseline.tree())
+    if changed == before:
+        values = flatten(before.tree())
         already = ", ".join(f"{path} is already {values.get(path)!r}" for path in change.overrides)
-        unchanged = f"change {change.name!r} leaves the baseline as it is ({already})"
+        below = f"{needed[-1].name!r}" if needed else "the baseline"
+        unchanged = f"change {change.name!r} leaves {below} as it is ({already})"
         return [f"{unchanged}, so its effect would be zero by construction."]
     return []
 
@@ -109,9 +131,10 @@ def combine(baseline: Settings, changes: Sequence[Change]) -> Settings:
     """The settings of a variant: the baseline with the overrides of each change. The order does not matter.
 
     Raises:
-        StudyError: the changes exclude each other, or together they make settings that are not allowed.
+        StudyError: the changes exclude each other, one lacks what it needs, or together they make settings that are
+            not allowed.
     """
-    problems = conflicts(changes)
+    problems = [*conflicts(changes), *missing_needs(changes)]
     if problems:
         raise StudyError(*problems)
     merged = {path: value for change in changes for path, value in change.overrides.items()}

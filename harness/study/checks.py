@@ -3,11 +3,11 @@
 Also the way to see that at once with what is wrong in single parts: the sound rest of a study is checked, too.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.names import suggestion
-from harness.study.changes import check_change, conflicts
+from harness.study.changes import Change, check_change, conflicts, missing_needs
 from harness.study.designs.comparisons import BASELINE, combination_names, in_order
 from harness.study.designs.registry import design_problems
 from harness.study.study import Profile, Study
@@ -27,6 +27,36 @@ def study_problems(study: Study, *, declared: Collection[str], left_out: Sequenc
     if not left_out:
         problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
     return problems
+
+
+def _too_early(steps: Sequence[str], changes: Mapping[str, Change]) -> Iterator[str]:
+    """Steps of a path before the one that they need, a sentence each."""
+    for index, name in enumerate(steps):
+        needed = changes[name].needs if name in changes else ""
+        if needed in steps[index + 1 :]:
+            yield f"change {name!r} comes before {needed!r}, which it needs; put it after."
+
+
+def _needs_problems(study: Study, known: Collection[str]) -> Iterator[str]:
+    """Needs that nothing can meet, a sentence each."""
+    declared = {change.name: change for change in study.changes}
+    combined = {combination.name for combination in study.combinations}
+    needs = study.needs()
+    for change in declared.values():
+        chain = [it.name for it in needs.get(change.name, ())]
+        lowest = declared[chain[0]] if chain else change
+        if change.needs == change.name:
+            yield f"change {change.name!r} needs itself; name the change without which it makes no sense."
+        elif change.needs in combined:
+            yield f"change {change.name!r} needs {change.needs!r}, a combination; needs names one change."
+        elif change.needs and change.needs not in known:
+            hint = suggestion(change.needs, [it for it in known if it != change.name])
+            yield f"change {change.name!r} needs {change.needs!r}, which no change of this study is called.{hint}"
+        elif lowest.needs in (change.name, *chain):
+            yield f"change {change.name!r} stands on a circle of needs ({' > '.join([change.name, *reversed(chain)])})."
+        elif chain:
+            standing = [*needs[change.name], change]
+            yield from (f"{why} Yet {change.name!r} needs {change.needs!r}." for why in conflicts(standing))
 
 
 def declared_names(tree: dict[str, Any]) -> set[str]:
@@ -87,10 +117,12 @@ def _name_problems(study: Study) -> Iterator[str]:
 
 def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]:
     """Changes and profiles that do not fit the baseline, but for changes in branches that are wrong themselves."""
+    needs = study.needs()
     for change in study.changes:
-        if {path.partition(".")[0] for path in change.overrides} & set(doubtful):
-            continue
-        yield from (f"changes: {problem}" for problem in check_change(study.baseline, change))
+        needed = needs.get(change.name, ())
+        touched = {path.partition(".")[0] for it in (change, *needed) for path in it.overrides}
+        if not touched & set(doubtful) and not conflicts([*needed, change]):
+            yield from (f"changes: {problem}" for problem in check_change(study.baseline, change, needed))
     for name, profile in study.profiles.items():
         yield from (f"profiles: {name}: {problem}" for problem in _profile_problems(study.baseline, profile))
 
@@ -104,7 +136,7 @@ def _profile_problems(baseline: Settings, profile: Profile) -> list[str]:
 
 
 def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str]:
-    """Names that nothing declares, and combinations and paths of changes that cannot stand together."""
+    """Names that nothing declares, and combinations and paths of changes that cannot stand together, or not alone."""
     found = {change.name: change for change in study.changes}
     combinations = [("combinations", it.name, it.changes) for it in study.combinations]
     paths = [("paths", name, members) for name, members in study.paths.items()]
@@ -114,7 +146,12 @@ def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str
             if member not in changes:
                 yield f"{kind}: {name}: unknown change {member!r}.{suggestion(member, changes)}"
         known = [found[member] for member in members if member in found]
-        yield from (f"{kind}: {name}: {why}" for why in conflicts(known))
+        unknown = {change.needs for change in known} - {"", *changes}  # said of the change itself
+        lacking = [change for change in known if change.needs not in unknown]
+        yield from (f"{kind}: {name}: {why}" for why in (*conflicts(known), *missing_needs(lacking)))
+    for name, members in study.paths.items():
+        yield from (f"paths: {name}: {why}" for why in _too_early(members, found))
+    yield from (f"changes: {problem}" for problem in _needs_problems(study, changes))
     for name, profile in study.profiles.items():
         for member in set(profile.skip) - set(declared):
             yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"

@@ -1,7 +1,7 @@
 """YAML to a `Study`; every error at once, with file and path. Built-in studies come with the package."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from harness.names import suggestion, with_hint
 from harness.problems import problems_of
 from harness.study.changes import Change, setting_paths
 from harness.study.checks import as_list, declared_names, pruned, study_problems
+from harness.study.compose import Composed, compose
 from harness.study.study import Combination, Profile, Published, Study
-from harness.study.yaml_file import read_yaml
 from harness.trainers.registry import trainer_from_study
 from harness.trainers.trainer import Location, Settings, SettingsError, Trainer
 
@@ -33,28 +33,45 @@ def load_study(name_or_path: str | Path) -> Study:
     Raises:
         StudyError: there is no such study, or the file is wrong; holds every problem, each with file and place.
     """
-    path = _study_path(str(name_or_path))
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        raise StudyError(f"{path}: expected a mapping with the keys of a study (name, title, baseline, changes, ...).")
+    return study_of(read_composed(name_or_path))
+
+
+def read_composed(name_or_path: str | Path) -> Composed:
+    """A study's file with what it extends, not yet checked; see `load_study`."""
+    return compose(_study_path(str(name_or_path)), _extended_path)
+
+
+def study_of(composed: Composed) -> Study:
+    """Raises StudyError with every problem of the first file that has any, what is extended first."""
+    if composed.base:
+        study_of(composed.base)
+    tree, path = dict(composed.tree), composed.path
     tree.setdefault("name", re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-"))
     tree.setdefault("title", tree["name"])
+    problems = composed.problems
     try:
-        return make_study(tree, root=path.parent)
+        study = make_study(tree, root=composed.root, used=composed.lost)
     except StudyError as error:
-        raise StudyError(*(f"{path}: {problem}" for problem in error.problems)) from None
+        problems = [*problems, *map(composed.as_written, error.problems)]
+    if problems:
+        raise StudyError(*(f"{path}: {problem}" for problem in dict.fromkeys(problems)))
+    return study.model_copy(update={"built_on": composed.built_on})
 
 
-def make_study(tree: Mapping[str, Any], *, root: Path = Path()) -> Study:
-    """A study from what stands in its file.
+def make_study(tree: Mapping[str, Any], *, root: Path = Path(), used: Collection[str] = ()) -> Study:
+    """A study from what stands in its file, extended and written out.
 
     Args:
-        root: folder of the file, against which the trainer resolves paths and modules.
+        root: folder of the file that names the trainer, which resolves paths and modules against it.
+        used: names that are no changes, which somebody else complains of.
 
     Raises:
         StudyError: every problem, each with its place in the file.
     """
     tree, problems = _look_up_changes(dict(tree))
+    problems += (
+        ["built_on: unknown key 'built_on'; `extends:` names the study to build on."] if "built_on" in tree else []
+    )
     try:
         trainer = trainer_from_study(tree, root)
     except StudyError as error:
@@ -65,7 +82,7 @@ def make_study(tree: Mapping[str, Any], *, root: Path = Path()) -> Study:
     study, wrong_parts, left_out = _without_wrong_parts(rest)
     problems += wrong_settings + wrong_parts
     if study:
-        problems += study_problems(study, declared=declared_names(tree), left_out=[*doubtful, *left_out])
+        problems += study_problems(study, declared={*declared_names(tree), *used}, left_out=[*doubtful, *left_out])
     if study is None or problems:
         raise StudyError(*problems)
     return study
@@ -99,7 +116,7 @@ def registry() -> dict[str, Change]:
     """Every change that a built-in study declares, by name; a study of one's own may use them by name."""
     found: dict[str, Change] = {}
     for path in studies().values():
-        for declared in read_yaml(path).get("changes", []):
+        for declared in compose(path, _extended_path).tree.get("changes", []):
             if isinstance(declared, dict):
                 change = Change.model_validate(declared)
                 found.setdefault(change.name, change)
@@ -117,6 +134,21 @@ def _study_path(name: str) -> Path:
     hint = suggestion(name, studies())
     raise StudyError(
         f"unknown study {name!r}.{hint} `harness studies` lists all {len(studies())}; or give a .yaml file."
+    )
+
+
+def _extended_path(name: str, folder: Path) -> Path:
+    """The file of a study that another one extends: a built-in one, or a path relative to the folder of the other."""
+    if name in studies():
+        return studies()[name]
+    path = folder / name
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise StudyError(f"{path}: no such file; expected a path relative to {folder}, or a built-in study.")
+    near = [*studies(), *(it.name for it in sorted(folder.glob("*.y*ml")))]
+    raise StudyError(
+        f"unknown study {name!r}.{suggestion(name, near)} Expected a file, or one of {', '.join(studies())}."
     )
 
 

@@ -69,6 +69,7 @@ class Study(_Part):
         trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
         name, title: by default those of the file.
         changes: declarations only: names were looked up.
+        built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -84,9 +85,24 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    built_on: str = ""
 
     def change(self, name: str) -> Change:
         return next(change for change in self.changes if change.name == name)
+
+    def needs(self) -> dict[str, tuple[Change, ...]]:
+        """For each change that needs another: what it stands on, the lowest first (what that one needs, and so on)."""
+        known = {change.name: change for change in self.changes}
+        found: dict[str, tuple[Change, ...]] = {}
+        for change in self.changes:
+            chain: list[Change] = []
+            below = change.needs
+            while below in known and known[below] not in chain and below != change.name:
+                chain.append(known[below])
+                below = known[below].needs
+            if chain:
+                found[change.name] = tuple(reversed(chain))
+        return found
 
     def profile(self, name: str) -> Profile:
         """Raises StudyError for a profile that the study does not have."""

@@ -46,6 +46,17 @@ def in_order(study: Study, names: Collection[str]) -> Changes:
     return tuple(change.name for change in study.changes if change.name in names)
 
 
+def with_needed(study: Study, names: Iterable[str]) -> frozenset[str]:
+    """These names, with what each change among them needs."""
+    needs, names = study.needs(), frozenset(names)
+    return names | {it.name for name in names & needs.keys() for it in needs[name]}
+
+
+def standing(study: Study, name: str) -> Changes:
+    """The smallest set of changes that holds this one: itself, and what it needs."""
+    return in_order(study, with_needed(study, [name]))
+
+
 def combination_names(study: Study) -> dict[Changes, str]:
     """The sets of changes that the study has given a name."""
     return {in_order(study, combination.changes): combination.name for combination in study.combinations}

@@ -9,8 +9,8 @@ from itertools import combinations, product
 from math import prod
 
 from harness.errors import StudyError
-from harness.study.changes import combine, conflicts
-from harness.study.designs.comparisons import Changes, Design, against_baseline, in_order
+from harness.study.changes import combine, conflicts, missing_needs
+from harness.study.designs.comparisons import Changes, Design, against_baseline, in_order, standing
 from harness.study.designs.fractional import MOST_RUNS, Fraction, best_fraction, fewest_runs
 from harness.study.study import Study
 
@@ -22,9 +22,15 @@ def pairs(study: Study, selected: Collection[str]) -> Design:
     """Every two selected changes that may stand together, against the baseline; the single changes are trained too."""
     names = in_order(study, selected)
     clashes = _clashes(study, names)
-    together = [pair for pair in combinations(names, 2) if frozenset(pair) not in clashes]
+    possible = [pair for pair in combinations(names, 2) if frozenset(pair) not in clashes]
+    needs = _needs(study)
+    together = [pair for pair in possible if _is_whole(pair, needs)]
     notes = [f"pairs: {len(clashes)} pairs are left out. {' '.join(clashes.values())}"] if clashes else []
-    return against_baseline(study, "pairs", together, further=[(name,) for name in names], notes=notes)
+    if len(together) < len(possible):
+        left_out = f"{len(possible) - len(together)} pairs lack a change that one of them needs, and are left out."
+        notes.append(f"pairs: {left_out} {_said(needs, names)}")
+    alone = [(name,) for name in names if name not in needs]
+    return against_baseline(study, "pairs", together, further=alone, notes=notes)
 
 
 def factorial(study: Study, selected: Collection[str]) -> Design:
@@ -44,13 +50,18 @@ def factorial(study: Study, selected: Collection[str]) -> Design:
     within = {frozenset(pair) for factor in factors for pair in combinations(factor, 2)}
     clashes = {pair: why for pair, why in _clashes(study, names).items() if pair not in within}
     every = [tuple(filter(None, levels)) for levels in product(*(("", *factor) for factor in factors))]
-    possible = [it for it in every if not any(pair.issubset(it) for pair in clashes)]
+    needs = _needs(study)
+    whole = [it for it in every if _is_whole(it, needs)]
+    possible = [it for it in whole if not any(pair.issubset(it) for pair in clashes)]
     notes = []
+    if len(whole) < count:
+        left_out = f"{count - len(whole):,} of {count:,} combinations lack a change that another needs"
+        notes.append(f"factorial: {left_out}, so it is not complete. {_said(needs, names)}")
     if within:
         groups = "; ".join(f"none or one of {', '.join(factor)}" for factor in factors if len(factor) > 1)
         notes.append(f"factorial: {len(factors)} factors, {count:,} combinations. Exclusive changes are one: {groups}.")
     if clashes:
-        left_out = f"{count - len(possible):,} of {count:,} combinations are left out, so it is not complete."
+        left_out = f"{len(whole) - len(possible):,} of {count:,} combinations are left out, so it is not complete."
         notes.append(f"factorial: {left_out} {' '.join(clashes.values())}")
     sets = sorted((in_order(study, it) for it in possible if it), key=len)
     return against_baseline(study, "factorial", sets, notes=notes)
@@ -71,10 +82,15 @@ def fractional(study: Study, selected: Collection[str], num_runs: int | None = N
     name = f"fractional:{num_runs}" if num_runs else "fractional"
     names = in_order(study, selected)
     clashes = _clashes(study, names)
-    factors = [it for it in names if not any(it in pair for pair in clashes)]
+    free = [it for it in names if not any(it in pair for pair in clashes)]
+    needs = _needs(study)
+    factors = [it for it in free if it not in needs]
     notes = []
+    if len(factors) < len(free):
+        left_out = ", ".join(it for it in free if it not in factors)
+        notes.append(f"{name}: without {left_out}: what needs another change is no two-level factor.")
     if clashes:
-        left_out = ", ".join(it for it in names if it not in factors)
+        left_out = ", ".join(it for it in names if it not in free)
         why = "each excludes another selected change; select (--only) one of them"
         notes.append(f"{name}: without {left_out}: {why}. {' '.join(clashes.values())}")
     if not factors:
@@ -103,13 +119,14 @@ def greedy_candidates(study: Study, selected: Collection[str], steps: Sequence[s
     Raises:
         StudyError: the steps so far cannot stand together.
     """
-    problems = conflicts([study.change(name) for name in steps])
+    problems = [why for find in (conflicts, missing_needs) for why in find([study.change(name) for name in steps])]
     if problems:
         raise StudyError(*problems)
     names = in_order(study, {*selected, *steps})
     clashes = _clashes(study, names)
     left = [it for it in names if it not in steps and not any(frozenset((it, step)) in clashes for step in steps)]
-    return tuple(in_order(study, [*steps, name]) for name in left)
+    needs = _needs(study)
+    return tuple(in_order(study, [*steps, name]) for name in left if _is_whole([*steps, name], needs))
 
 
 def _factors(study: Study, names: Changes) -> list[Changes]:
@@ -122,14 +139,31 @@ def _factors(study: Study, names: Changes) -> list[Changes]:
 
 
 def _clashes(study: Study, names: Changes) -> Clashes:
-    """Every two of these changes that cannot stand together. Quadratic: 100 changes take a tenth of a second."""
+    """Every two of these changes that cannot stand together, what they need beside them. Quadratic: 100 changes take a
+    tenth of a second."""
     found: dict[frozenset[str], str] = {}
-    for pair in combinations([study.change(name) for name in names], 2):
+    held = {name: standing(study, name) for name in names}
+    declared = {change.name: change for change in study.changes}
+    for first, second in combinations(names, 2):
         try:
-            combine(study.baseline, pair)
+            combine(study.baseline, [declared[name] for name in dict.fromkeys((*held[first], *held[second]))])
         except StudyError as error:
-            found[frozenset(change.name for change in pair)] = " ".join(error.problems)
+            found[frozenset((first, second))] = " ".join(error.problems)
     return found
+
+
+def _needs(study: Study) -> dict[str, frozenset[str]]:
+    """For each change that needs others: all that it stands on."""
+    return {name: frozenset(it.name for it in below) for name, below in study.needs().items()}
+
+
+def _is_whole(names: Collection[str], needs: Mapping[str, frozenset[str]]) -> bool:
+    """Whether each of these changes has what it needs among them."""
+    return all(needs[name].issubset(names) for name in names if name in needs)
+
+
+def _said(needs: Mapping[str, frozenset[str]], names: Sequence[str]) -> str:
+    return " ".join(f"{name} needs {', '.join(sorted(needs[name]))}." for name in names if name in needs)
 
 
 def _fraction_notes(name: str, factors: Sequence[str], fraction: Fraction) -> list[str]:

@@ -2,7 +2,7 @@
 
 The syntax, in a study's `designs` and in `--design`, is NAME or NAME:ARGUMENT:
 
-    add-one                        each selected change against the baseline
+    add-one                        each selected change against the baseline; one that needs another, against that one
     combinations                   each selected combination against the baseline
     leave-one-out[:COMBINATION]    the combination against itself without a change, for each change: what that one adds
     path[:PATH]                    each step of a named path against the step before
@@ -14,7 +14,7 @@ The syntax, in a study's `designs` and in `--design`, is NAME or NAME:ARGUMENT:
 
 Without an argument, `leave-one-out` stands for every selected combination and `path` for every path. A design gets the
 study and the selected names, and gives the comparisons to make and the sets of changes to train for them. What cannot
-be combined is named in `notes`, never skipped in silence.
+be combined is named in `notes`, never skipped in silence. Whoever selects a change selects what it needs.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,7 +23,17 @@ from typing import NamedTuple
 
 from harness.errors import StudyError
 from harness.names import suggestion
-from harness.study.designs.comparisons import BASELINE, Changes, Comparison, Design, against_baseline, in_order
+from harness.study.designs.comparisons import (
+    BASELINE,
+    Changes,
+    Comparison,
+    Design,
+    against_baseline,
+    combination_names,
+    in_order,
+    standing,
+    variant_name,
+)
 from harness.study.designs.factorials import factorial, fractional, pairs
 from harness.study.designs.fractional import MOST_RUNS
 from harness.study.study import Study
@@ -31,10 +41,27 @@ from harness.study.study import Study
 __all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "make_designs"]
 
 
-def add_one(study: Study, selected: Collection[str]) -> Design:
-    """The baseline against the baseline with one change, for each change."""
-    names = in_order(study, selected)
-    return Design("add-one", tuple(Comparison("add-one", name, (name,), ()) for name in names))
+def add_one(study: Study, selected: Collection[str]) -> list[Design]:
+    """The baseline against the baseline with one change, for each change that needs no other.
+
+    A change that needs another is compared with what it stands on, in a design of its own for each such reference:
+    `on-top:REFERENCE`. So one family has one reference, and a step from a variant is no step from the baseline.
+    """
+    designs: dict[Changes, list[Comparison]] = {(): []}
+    named = combination_names(study)
+    needs = study.needs()
+    for name in in_order(study, selected):
+        variant = standing(study, name) if name in needs else (name,)
+        reference = tuple(it for it in variant if it != name)
+        design = f"on-top:{variant_name(reference, named)}" if reference else "add-one"
+        designs.setdefault(reference, []).append(Comparison(design, name, variant, reference))
+    return [_on_top(study, found) if below else Design("add-one", tuple(found)) for below, found in designs.items()]
+
+
+def _on_top(study: Study, found: Sequence[Comparison]) -> Design:
+    needs = ", ".join(f"{it.label} needs {study.change(it.label).needs}" for it in found)
+    name = found[0].design
+    return Design(name, tuple(found), notes=(f"{name}: {needs}, and is compared with {name.partition(':')[2]}.",))
 
 
 def combinations(study: Study, selected: Collection[str]) -> Design:
@@ -47,12 +74,16 @@ def leave_one_out(study: Study, combination: str, selected: Collection[str]) -> 
     """A combination against itself without one change, for each of its changes: what the change adds there.
 
     The selected ones of its changes are left out, one at a time; all of them where none is selected by its own name.
+    One that another of them needs stays: without it, the other one would make no sense.
     """
     name = f"leave-one-out:{combination}"
     full = in_order(study, next(it.changes for it in study.combinations if it.name == combination))
     chosen = [it for it in full if it in selected] or full
-    rests = {it: tuple(other for other in full if other != it) for it in chosen}
-    return Design(name, tuple(Comparison(name, it, full, rest) for it, rest in rests.items()))
+    needs = {it.name: it.needs for it in study.changes}
+    holding = {it: [other for other in full if needs[other] == it] for it in chosen}
+    rests = {it: tuple(other for other in full if other != it) for it in chosen if not holding[it]}
+    notes = [f"{name}: {it} stays, for {', '.join(held)} needs it." for it, held in holding.items() if held]
+    return Design(name, tuple(Comparison(name, it, full, rest) for it, rest in rests.items()), notes=tuple(notes))
 
 
 def path(study: Study, label: str, steps: Sequence[str]) -> Design:
@@ -96,7 +127,7 @@ def _paths(study: Study, selected: Collection[str], argument: str) -> list[Desig
 
 
 DESIGNS: Mapping[str, DesignKind] = {
-    "add-one": DesignKind(lambda study, selected, _: [add_one(study, selected)]),
+    "add-one": DesignKind(lambda study, selected, _: add_one(study, selected)),
     "combinations": DesignKind(lambda study, selected, _: [combinations(study, selected)]),
     "leave-one-out": DesignKind(_leave_one_outs, lambda study: [it.name for it in study.combinations]),
     "path": DesignKind(_paths, lambda study: study.paths),
