@@ -122,7 +122,17 @@ def _factors(study: Study, names: Changes) -> list[Changes]:
 
 
 def _clashes(study: Study, names: Changes) -> Clashes:
-    """Every two of these changes that cannot stand together. Quadratic: 100 changes take a tenth of a second."""
+    """Every two of these changes that cannot stand together. Quadratic: 100 changes take a tenth of a second.
+
+    Raises:
+        StudyError: more than `MOST_VARIANTS` pairs.
+    """
+    count = len(names) * (len(names) - 1) // 2
+    if count > MOST_VARIANTS:
+        raise StudyError(
+            f"{len(names):,} changes make {count:,} pairs, more than {MOST_VARIANTS:,}. Take fewer changes (--only, "
+            "--skip), or the design add-one."
+        )
     found: dict[frozenset[str], str] = {}
     for pair in combinations([study.change(name) for name in names], 2):
         try:
