@@ -2,17 +2,33 @@
 
 import re
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+
+NEAR = 0.66  # `base` for `baseline` is just that near
+LONGEST = 100  # characters of a name that anybody could have meant; comparing is quadratic
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`" Did you mean 'batch-norm'?"` for the closest known name, or nothing.
+    """`" Did you mean 'batch-norm'?"` for the closest known name, or nothing where none is near.
 
     >>> suggestion("batchnorm", ["batch-norm", "kernel-3"])
     " Did you mean 'batch-norm'?"
+    >>> suggestion("gradient_clip", ["horizontal_flip"])
+    ''
     """
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    if len(name) > LONGEST:
+        return ""
+    near = [(_nearness(name, it), it) for it in dict.fromkeys(known) if len(it) <= LONGEST]
+    best, closest = max(near, key=lambda pair: pair[0], default=(0.0, ""))
+    return f" Did you mean {closest!r}?" if best >= NEAR else ""
+
+
+def _nearness(name: str, known: str) -> float:
+    """0 to 1 by the characters in common; of two settings in one branch, what comes after it counts."""
+    branch = re.split(r"[^./]*$", known)[0]
+    if branch and name.startswith(branch):
+        name, known = name.removeprefix(branch), known.removeprefix(branch)
+    return SequenceMatcher(None, known, name).ratio()
 
 
 def with_hint(problem: str, known: Collection[str]) -> str:

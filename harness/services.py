@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import urllib.request
@@ -70,14 +69,13 @@ def mlflow_server(uri: str, root: Path, port: int) -> Service:
 
 
 def optuna_dashboard(url: str, port: int) -> Service:
-    """The Optuna dashboard, over a database that has Optuna's tables: it does not make them.
+    """The Optuna dashboard behind `harness.search.serve`, over a database that has Optuna's tables: it makes none.
 
     Args:
         url: of the database; a password goes into the environment, for the dashboard takes the URL as an argument only.
     """
-    program = Path(sysconfig.get_path("scripts")) / "optuna-dashboard"
     url, environment = without_password(url)
-    command = (str(program), url, "--host", HOST, "--port", str(port), "--quiet")
+    command = (sys.executable, "-m", "harness.search.serve", url, "--host", HOST, "--port", str(port))
     address = f"http://{HOST}:{port}"
     return Service("Optuna dashboard", command, f"{address}/dashboard/", f"{address}/api/studies", environment)
 

@@ -135,6 +135,26 @@ def test_the_nearest_name_is_suggested_or_none():
     assert suggestion("zzz", ["dropout", "batch-norm"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "nearest"),
+    [
+        ("gradient_clip", "augmentation.horizontal_flip", ""),
+        ("gradient_clip", "horizontal_flip", ""),
+        ("augmentation.gradient_clip", "augmentation.horizontal_flip", ""),  # the branch that they share is no nearness
+        ("optimizer.nesterov", "optimizer.name", ""),
+        ("standard", "std", ""),
+        ("x" * 30_000, "x" * 90, ""),
+        ("optimizer.lerning_rate", "optimizer.learning_rate", "optimizer.learning_rate"),
+        ("learning_rate", "optimizer.learning_rate", "optimizer.learning_rate"),
+        ("model.kernel", "model.kernel_size", "model.kernel_size"),
+        ("nrom", "norm", "norm"),
+        ("accuracy", "test/accuracy", "test/accuracy"),
+    ],
+)
+def test_a_suggestion_is_near_or_there_is_none(name, known, nearest):
+    assert suggestion(name, [known, "something else"]) == (f" Did you mean {nearest!r}?" if nearest else "")
+
+
 def test_the_registry_holds_the_changes_of_every_built_in_study():
     declared = {it.name for name in studies() for it in load_study(name).changes}
     assert set(registry()) == declared

@@ -144,6 +144,7 @@ def test_mlflow_and_optuna_have_a_database_each_with_the_driver_written_out():
     server = "postgresql+psycopg://harness@postgres:5432"
     assert f"--backend-store-uri={server}/mlflow" in service("mlflow")["command"]
     assert service("dashboard")["command"][-1] == f"{server}/optuna"
+    assert service("dashboard")["command"][:3] == ["python", "-m", "harness.search.serve"]  # checks Host and Origin
     for name in ("init", "harness"):
         assert service(name)["environment"]["HARNESS_OPTUNA_STORAGE"] == f"{server}/optuna"
         assert service(name)["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"

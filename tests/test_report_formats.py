@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -216,3 +217,33 @@ def test_p_values_factors_times_and_counts_keep_the_digits_that_matter():
     ]  # fmt: skip
     assert format_count(1_212_500.0) == "1,212,500"
     assert [f(float("nan")) for f in (format_p, format_factor, format_seconds, format_count)] == ["–"] * 4
+
+
+FREE_TEXTS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "'=1", "''=1", "'tis", "plain", "-", "", 'a,"b"']
+
+
+def test_a_text_that_a_spreadsheet_would_compute_is_a_text_in_the_csv_and_is_read_back_as_it_was(tmp_path):
+    numbers = [-1.5, 2.0] * 6
+    frame = pd.DataFrame({"summary": FREE_TEXTS, "estimate": numbers}).astype({"summary": "str"})
+    content = write_frame(frame, "csv")
+    rows = list(csv.reader(content.decode().splitlines()))[1:]
+    assert not [text for text, _ in rows if text[:1] in ("=", "+", "-", "@", "\t")]
+    assert [number for _, number in rows] == ["-1.5", "2.0"] * 6
+    (tmp_path / "table.csv").write_bytes(content)
+    back = read_csv(tmp_path / "table.csv")
+    assert list(back["summary"]) == FREE_TEXTS
+    assert list(back["estimate"]) == numbers
+
+
+def test_markdown_holds_no_html_no_link_and_no_escape_of_the_studys_texts():
+    columns = (Column("change", is_number=False), Column("p"))
+    texts = ["<img src=x onerror=alert(1)>", r"\<b>", "[x](javascript:alert(1))", r"[x\](javascript:1)", "a\x1b[31m|b"]
+    grid = Grid(texts[0], columns, tuple((text, "<0.001") for text in texts), notes=(texts[1], texts[2]))
+    said = markdown(grid)
+    assert r"| \<img src=x onerror=alert(1)> | <0.001 |" in said
+    assert r"| \\\<b> |" in said
+    assert r"| [x\](javascript:alert(1)) |" in said
+    assert r"| [x\\\](javascript:1) |" in said
+    assert r"| a\\x1b[31m\|b |" in said
+    assert r"**\<img" in said
+    assert r"\[x\](javascript" in said

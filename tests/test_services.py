@@ -231,6 +231,45 @@ def test_ui_listens_on_loopback_only_and_refuses_other_names(shown):
     error.value.close()
 
 
+def status_of(address, method="GET", **headers):
+    request = urllib.request.Request(
+        address, method=method, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_the_dashboard_refuses_other_hosts_and_pages_of_other_origins(shown):
+    _, lines, _ = shown
+    server = addresses(lines)[1]
+    host = server.removeprefix("http://")
+    api = f"{server}/api/studies"
+    for allowed in (host, "localhost:1", "LOCALHOST", "[::1]:8080"):
+        assert status_of(api, Host=allowed) == 200
+    refused = (
+        "evil.example",
+        f"evil.example:{host[-4:]}",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "a:b:c",
+        "",
+    )
+    for other in refused:
+        assert status_of(api, Host=other) in (400, 403), other
+    assert status_of(api, Origin=server) == 200
+    for origin in ("http://evil.example", "null", "http://localhost", "https://[", f"{server}.evil.example", ""):
+        assert status_of(api, Origin=origin) == 403, origin
+        assert status_of(f"{api}/1", "DELETE", Origin=origin) == 403, origin
+    assert status_of(f"{api}/1", "DELETE", Host="evil.example") == 403
+    assert status_of(f"{api}/1", "DELETE", Sec_Fetch_Site="cross-site") == 403
+    assert [it["study_name"] for it in fetch(api)["study_summaries"]] == ["a search"]  # all of them left it alone
+    assert status_of(f"{api}/99", "DELETE", Origin=server, Sec_Fetch_Site="same-origin") == 404  # reached the handler
+
+
 def test_ui_starts_no_job_queue(shown):
     process, _, _ = shown
     commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
@@ -268,7 +307,7 @@ def test_a_second_ui_takes_other_ports_and_notices_when_one_of_its_services_dies
     with harness_ui(root) as (process, others):
         assert not set(addresses(lines)) & set(addresses(others))
         children = psutil.Process(process.pid).children(recursive=True)
-        dashboard = next(it for it in psutil.Process(process.pid).children() if "optuna-dashboard" in str(it.cmdline()))
+        dashboard = next(it for it in psutil.Process(process.pid).children() if "harness.search.serve" in it.cmdline())
         dashboard.kill()
         assert process.wait(timeout=60) == 2
         assert "Optuna dashboard ended with exit code -9" in process.stderr.read()

@@ -16,6 +16,7 @@ from harness.store.cells import Cells
 from harness.study.load import load_study
 from harness.study.study import Study
 
+MOST_JOBS = 1_000  # processes on one machine
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -94,7 +95,7 @@ def plan_work(
             overrides=overrides,
         )
 
-    cells = Cells(Path(store).absolute())
+    cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
@@ -106,16 +107,30 @@ def plan_work(
     return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
 
 
+def store_folder(store: str | Path) -> Path:
+    """The absolute path of a store. Raises StoreError where it cannot be a folder."""
+    folder = Path(store).absolute()
+    try:
+        if not folder.exists() or folder.is_dir():
+            return folder
+        problem = "is no folder"
+    except (OSError, ValueError) as error:  # too long; a NUL
+        problem = getattr(error, "strerror", None) or str(error)
+    raise StoreError(f"--store {folder}: {problem}. Name another folder.")
+
+
 def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
     if seeds is None or seeds == "auto":
         return ()
     if isinstance(seeds, str):
         return parse_seeds(seeds)
-    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    return parse_seeds(str(seeds)) if isinstance(seeds, int) else tuple(seeds)
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
     """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    if jobs is not None and not 0 < jobs <= MOST_JOBS:
+        raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
     count = len(cuda_capabilities())

@@ -10,6 +10,7 @@ import sys
 import click
 
 from harness.errors import HarnessError
+from harness.texts import message_lines
 
 # Command -> (module:attribute, one line for --help). The lines stand here so that --help loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -71,9 +72,19 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except HarnessError as error:
             raise Problem(str(error)) from None
+        except click.ClickException as error:
+            raise _bounded(error) from None
         except BrokenPipeError:  # the reader has gone: `harness results | head`; click would exit with 1
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
+
+
+def _bounded(error: click.ClickException) -> click.ClickException:
+    """click's own errors quote what was typed, however long."""
+    lines = "\n".join(message_lines(error.message))
+    if lines == error.message or isinstance(error, Problem):
+        return error
+    return click.UsageError(lines, getattr(error, "ctx", None))
 
 
 class Problem(click.ClickException):
@@ -82,7 +93,7 @@ class Problem(click.ClickException):
     exit_code = 2
 
     def show(self, file: object = None) -> None:
-        for line in self.message.splitlines():
+        for line in message_lines(self.message):
             click.secho("error: ", fg="red", bold=True, nl=False, err=True)
             click.echo(line, err=True)
 

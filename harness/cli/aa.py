@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import click
-from rich.console import Console
 
 from harness.api.work import plan_work, save_manifest, unfinished
 from harness.cli.options import plan_options
+from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
 
 
@@ -24,7 +24,7 @@ def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
     from harness.stats import aa_noise_floor, noise_floor_line
     from harness.store.load import results_table
 
-    console = Console(highlight=False)
+    console = Screen()
     work = plan_work(**request)
     baseline = work.plan.variants[:1]
     work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))

@@ -11,6 +11,7 @@ from harness.api.greedy import walk_greedy_path
 from harness.api.training import Watch
 from harness.api.work import check_device, forget_failed, plan_work, save_manifest, unfinished
 from harness.cli.options import json_option, plan_options
+from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
 from harness.errors import StudyError
 from harness.plan.manifest import Manifest
@@ -40,7 +41,7 @@ def ablate(
     Cells that have ended are read, never trained again, whichever study trained them. Stop it in any way, at any
     moment: the same command continues.
     """
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json)
     work = plan_work(**request)
     if retry_failed and not dry_run:
         forget_failed(work)

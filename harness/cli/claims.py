@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.claims import STATUSES, Claim, Evidence, Finding, Value, check_claims
 from harness.claims.report import report_claims
 from harness.cli.options import json_option, store_option
+from harness.cli.screen import Screen
 from harness.store.cells import Cells
 
 STYLES = {"confirmed": "green", "corrected": "yellow", "not reproduced": "red", "not run": "dim"}
@@ -30,7 +31,7 @@ def claims(store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_as_json(claim, found) for claim, found in checked], indent=1))
         return
-    console = Console(highlight=False)
+    console = Screen()
     console.print(_table(checked))
     _explain(console, checked)
     counts = Counter(found.status for _, found in checked)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import click
-from rich.console import Console
 
 from harness.api.confirmation import begin_confirmation, conclude
 from harness.api.work import unfinished
 from harness.cli.options import plan_options
+from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
 
 
@@ -21,7 +21,7 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     The winner is the variant of the study run that improves most on the metric by which the study selects. --seeds is
     the number of fresh seeds. A supported improvement goes to MLflow's model registry with the alias `champion`.
     """
-    console = Console(highlight=False)
+    console = Screen()
     work, manifest, winner = begin_confirmation(variant=variant, **request)
     work.cells.write_manifest(manifest)
     todo, expected = unfinished(work)

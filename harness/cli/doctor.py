@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness.cli.options import store_option
 from harness.cli.progress import size
+from harness.cli.screen import Screen
 from harness.errors import HarnessError
 from harness.execution.provenance import library_versions
 from harness.hardware import cpu_name, cuda_capabilities, resolve_device, usable_cores
@@ -25,8 +26,8 @@ def doctor(ctx: click.Context, store: Path) -> None:
     checks = [_device(), _precision(), _convolutions(), _versions(), _data(), _tracking(cells.root), _disk(cells)]
     table = Table.grid(padding=(0, 2))
     for is_good, name, said in checks:
-        table.add_row("[green]ok[/green]" if is_good else "[red]no[/red]", name, said)
-    Console(highlight=False).print(table)
+        table.add_row(Text("ok", "green") if is_good else Text("no", "red"), name, said)
+    Screen().print(table)
     if not all(is_good for is_good, _, _ in checks):
         ctx.exit(1)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
+from harness.cli.screen import say
 from harness.errors import ResultsError
 from harness.store.cells import Cells
 
@@ -24,19 +25,19 @@ def logs(cell: str, store: Path) -> None:
     events = cells.events(key)
     result = cells.result(key)
     state = f"{result.status}{f': {result.reason}' if result.reason else ''}" if result else "has not ended"
-    click.echo(f"cell {key}: {state}")
+    say(f"cell {key}: {state}")
     for event in events:
         if event["event"] != "validation":
-            click.echo(f"{event['time']}  {event['event']}{_detail(event)}")
+            say(f"{event['time']}  {event['event']}{_detail(event)}")
     for name in SHOWN:
         path = cells.folder(key) / name
         if path.is_file() and path.stat().st_size:
             click.echo(f"\n== {name}")
-            click.echo(path.read_text(errors="replace").rstrip())
+            say(path.read_text(errors="replace").rstrip())
     traces = [event["traceback"] for event in events if event.get("traceback")]
     if traces:
         click.echo("\n== traceback of the last failure")
-        click.echo(traces[-1].rstrip())
+        say(traces[-1].rstrip())
 
 
 def find_key(cells: Cells, start: str) -> str:

@@ -1,5 +1,7 @@
 """Options that several commands share, and the plan that they describe."""
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,9 +46,33 @@ def _complete_change(ctx: click.Context, param: click.Parameter, incomplete: str
     return [",".join([*before, name]) for name in names if name.startswith(last)]
 
 
+class _FilePath(click.Path):
+    """A path that a system could know."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in str(value):
+            self.fail("a path holds no NUL.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _FolderPath(click.Path):
+    """A folder that is there or could be made; click lets devices, and paths that no system knows, pass or crash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            mode = os.stat(value).st_mode
+        except FileNotFoundError:
+            return super().convert(value, param, ctx)
+        except (OSError, ValueError) as error:  # below a file; too long; a NUL
+            self.fail(f"{value}: {getattr(error, 'strerror', None) or error}.", param, ctx)
+        if not stat.S_ISDIR(mode):
+            self.fail(f"{value}: is no folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 store_option = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_FolderPath(file_okay=False, path_type=Path),
     default=Path("mlruns"),
     show_default=True,
     envvar="HARNESS_STORE",
@@ -85,7 +111,7 @@ _PLAN_OPTIONS = [
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
     click.option(
         "--weights",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=_FilePath(dir_okay=False, path_type=Path),
         help="Pretrained weights: a file with a state dict, instead of the study's own.",
     ),
     device_option,

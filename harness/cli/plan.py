@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from harness.api.work import Work, plan_work, reported, unfinished
 from harness.cli.options import json_option, plan_options
 from harness.cli.progress import duration, size
+from harness.cli.screen import Screen
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
 
@@ -32,7 +32,7 @@ def plan(as_json: bool, **request: Any) -> None:
     if as_json:
         sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
         return
-    console = Console(highlight=False)
+    console = Screen()
     console.print(_variants_table(work, {cell.key for cell in todo}))
     console.print(
         f"{len(work.plan.cells)} distinct cells, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "

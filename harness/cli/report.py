@@ -6,6 +6,7 @@ import click
 
 from harness.cli.attach import attach
 from harness.cli.options import store_option
+from harness.cli.screen import say
 from harness.store.cells import Cells
 
 
@@ -44,5 +45,5 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}
     attach(cells, manifest, names, what="The report")
     for sentence in (*tables.confirmations, tables.headline.sentence):
-        click.echo(sentence)
+        say(sentence)
     click.echo(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import json_option, store_option
+from harness.cli.screen import say
 from harness.store.cells import Cells
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
         return
     click.echo(f"study run {table.attrs['manifest'].id}, {len(table)} cells")
     for line in _aligned(_columns(table)):
-        click.echo(line)
+        say(line)
 
 
 def _columns(table: "pd.DataFrame") -> dict[str, list[str]]:
@@ -79,5 +80,5 @@ def _list_runs(cells: Cells) -> None:
     for name, manifest in manifests.items():
         keys = {key for variant in manifest.variants for key in variant.cells.values()}
         ended = sum(cells.result(key) is not None for key in keys)
-        click.echo(f"{name}: {len(manifest.variants)} variants, {ended} of {len(keys)} cells ended")
-        click.echo(f"    {manifest.command}")
+        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(keys)} cells ended")
+        say(f"    {manifest.command}")

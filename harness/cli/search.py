@@ -18,6 +18,7 @@ from harness.api.training import Watch
 from harness.api.work import Work, plan_work, unfinished
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
+from harness.cli.screen import Screen
 from harness.cli.training import interrupt, say_stopped
 from harness.plan.variants import Variant
 from harness.search.choices import PRUNES, SAMPLERS
@@ -79,7 +80,7 @@ def search(
     """
     from harness.search.storage import resolve_storage
 
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json)
     work = plan_work(**request, designs=("add-one", "combinations"))
     url = resolve_storage(storage, work.cells.root)
     _announce(console, work, url, num_trials)
@@ -173,7 +174,7 @@ def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
     for number, heading in enumerate(headings(answer)):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows(answer):
-        table.add_row(*(it.replace("[", r"\[") for it in row))
+        table.add_row(*row)
     print_whole(table)
     for sentence in sentences(answer):
         console.print(sentence, markup=False, soft_wrap=True)

@@ -1,9 +1,10 @@
 """`harness studies`, `harness changes`, `harness validate`: what there is to run, and whether a study file is right."""
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from harness.cli.screen import Screen
 from harness.study.load import load_study
 from harness.study.load import studies as built_in
 from harness.study.study import Study
@@ -23,18 +24,18 @@ def studies() -> None:
     for name in built_in():
         study = load_study(name)
         table.add_row(name, study.title, str(len(study.changes)), ", ".join(study.profiles))
-    Console(highlight=False).print(table)
+    Screen().print(table)
 
 
 @click.command()
 @click.option("--study", help="Only this study: a name, or the path of a YAML file.")
 def changes(study: str | None) -> None:
     """List the changes and combinations of the built-in studies, or of one study."""
-    console = Console(highlight=False)
+    console = Screen()
     for name in [study] if study else built_in():
         loaded = load_study(name)
         if loaded.changes:
-            console.print(f"\n[bold]{loaded.name}[/bold]: {loaded.title}")
+            console.print(Text.assemble("\n", (loaded.name, "bold"), f": {loaded.title}"))
             console.print(_changes_table(loaded))
 
 
@@ -68,4 +69,4 @@ def validate(file: str) -> None:
     """Check a study file and print everything that is wrong with it; exit code 2 if anything is."""
     study = load_study(file)
     counts = f"{len(study.changes)} changes, {len(study.combinations)} combinations, {len(study.profiles)} profiles"
-    Console(highlight=False).print(f"{file}: study {study.name!r} is valid: {counts}.", soft_wrap=True)
+    Screen().print(f"{file}: study {study.name!r} is valid: {counts}.", soft_wrap=True)

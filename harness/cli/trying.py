@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.api.trying import try_study
 from harness.cli.options import device_option, json_option, settings_option, store_option
+from harness.cli.screen import Screen
 
 
 @click.command(name="try")
@@ -35,7 +36,7 @@ def try_(
     STUDY is a YAML file or the name of a built-in study. Exit code 1 where the study's answers would be wrong: training
     ignores its seed, or a continued one differs.
     """
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json)
     trial = try_study(
         study,
         profile=profile,

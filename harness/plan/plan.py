@@ -19,13 +19,15 @@ from harness.plan.variants import Variant, Variants, same_settings
 from harness.study.changes import check_change
 from harness.study.designs.comparisons import BASELINE, Changes, Comparison, with_needed
 from harness.study.designs.registry import make_designs
-from harness.study.study import Profile, Study
+from harness.study.study import MOST_SEEDS, Profile, Study
+from harness.texts import shortened
 from harness.trainers.trainer import Settings, SettingsError
 from harness.trees import flatten, layered
 
 __all__ = ["Plan", "Variant", "make_plan", "parse_seeds"]
 
-MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
+MOST_DIGITS = 18  # of one seed: what every database and random generator takes
+MOST_CELLS = 200_000  # of one plan: 100 MB and some seconds, and far beyond what anyone trains
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ def make_plan(
     if problems:
         raise StudyError(*problems)
     seeds = tuple(seeds) or tuple(range(chosen.seeds))
+    if len(needed) * len(seeds) > MOST_CELLS:
+        raise StudyError(
+            f"{len(needed):,} variants with {len(seeds):,} seeds are {len(needed) * len(seeds):,} cells, more than "
+            f"{MOST_CELLS:,}. Take fewer seeds (--seeds) or fewer changes (--only, --skip)."
+        )
     resolve = partial(trainer.resolve, device=device, options=chosen.trainer)
     make = Variants(here, seeds, resolve=resolve, fingerprints=fingerprints)
     variants = tuple(_made(make, needed))
@@ -201,6 +208,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     listed = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
     if not all(part.isascii() and part.isdecimal() for part in listed):
         raise StudyError(f"--seeds {text}: expected a count such as 10, or a list such as 0,1,2.")
+    if any(len(part) > MOST_DIGITS for part in listed):
+        raise StudyError(f"--seeds {shortened(text, 60)}: a number of more than {MOST_DIGITS} digits.")
     numbers = [int(part) for part in listed]
     if len(parts) == 1:
         if numbers[0] == 0:

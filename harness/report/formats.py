@@ -1,7 +1,8 @@
 """Tables as files: csv, parquet and json hold numbers for machines; markdown, latex and html hold text for people.
 
-csv: `read_csv` here (or pandas with `keep_default_na=False` for the text columns) gives the frame back; plain
-`pandas.read_csv` would read a change named `null` as missing.
+csv: a text that a spreadsheet would take for a formula has an apostrophe before it. `read_csv` here gives the frame
+back; plain `pandas.read_csv` keeps the apostrophes, and would read a change named `null` as missing (but for
+`keep_default_na=False` on the text columns).
 """
 
 import html
@@ -19,6 +20,7 @@ from harness.report.tables import TABLES, Tables, records
 from harness.stats.values import PARAMETERS
 from harness.store.load import RESULT_DTYPES
 from harness.store.result import RESULT_COLUMNS
+from harness.texts import printable
 
 SUFFIXES: Mapping[str, str] = {
     "csv": ".csv", "parquet": ".parquet", "json": ".json", "markdown": ".md", "latex": ".tex", "html": ".html",
@@ -76,7 +78,7 @@ def write_frame(frame: pd.DataFrame, form: str) -> bytes:
     """
     match form:
         case "csv":
-            return frame.to_csv(index=False, lineterminator="\n").encode()
+            return _without_formulas(frame).to_csv(index=False, lineterminator="\n").encode()
         case "json":
             return (json.dumps(records(frame), indent=1, allow_nan=False) + "\n").encode()
         case "parquet":
@@ -86,6 +88,24 @@ def write_frame(frame: pd.DataFrame, form: str) -> bytes:
             bare.to_parquet(buffer, index=False)
             return buffer.getvalue()
     raise AssertionError(form)
+
+
+# A spreadsheet takes a cell that begins so for a formula; an apostrophe before it says that it is a text.
+_FORMULA = r"^('*[=+\-@\t\r])"
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with an apostrophe before every text that a spreadsheet would compute; numbers stay as they are."""
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
+    return frame.assign(**{name: frame[name].map(_as_text) for name in texts}) if texts else frame
+
+
+def _as_text(value: Any) -> Any:
+    return re.sub(_FORMULA, r"'\1", value) if isinstance(value, str) else value
+
+
+def _as_written(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and re.match("'" + _FORMULA[1:], value) else value
 
 
 def read_csv(path: str | Path) -> pd.DataFrame:
@@ -102,6 +122,8 @@ def read_csv(path: str | Path) -> pd.DataFrame:
         na_values={name: [""] for name in columns if dtypes.get(name) != "str"},
         dtype=dtypes,
     )
+    texts = [name for name in columns if dtypes.get(name) == "str"]
+    table = table.assign(**{name: table[name].map(_as_written) for name in texts})
     return table.assign(**{name: _typed(table[name]) for name in facts})
 
 
@@ -141,12 +163,16 @@ def markdown(grid: Grid) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    # Only the bar would break the table; stars of bold cells are ours.
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(_markdown_cell, cells)) + " |"
+
+
+def _markdown_cell(text: str) -> str:
+    """The bar would break the table, `<a` begins raw HTML, `](` a link; stars of bold cells and intervals are ours."""
+    return re.sub(r"([\\|]|<(?=[A-Za-z/!?])|\](?=[(\[]))", r"\\\1", printable(text).replace("\n", " "))
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([*_`<\[\]])", r"\\\1", text)
+    return re.sub(r"([\\*_`<\[\]])", r"\\\1", printable(text).replace("\n", " "))
 
 
 def html_table(grid: Grid) -> str:

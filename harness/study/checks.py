@@ -3,6 +3,7 @@
 Also the way to see that at once with what is wrong in single parts: the sound rest of a study is checked, too.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ def as_list(value: Any) -> list[Any]:
 
 def _name_problems(study: Study) -> Iterator[str]:
     names = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
-    for repeated in sorted({name for name in names if names.count(name) > 1}):
+    for repeated in sorted(name for name, count in Counter(names).items() if count > 1):
         yield f"changes: the name {repeated!r} stands more than once; each change and combination needs its own."
     named = combination_names(study)
     for combination in study.combinations:

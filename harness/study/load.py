@@ -1,5 +1,6 @@
 """YAML to a `Study`; every error at once, with file and path. Built-in studies come with the package."""
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
@@ -128,7 +129,7 @@ def _study_path(name: str) -> Path:
         return studies()[name]
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
+        if os.path.isfile(path):  # unlike a Path's, it also answers for a path that is too long
             return path
         raise StudyError(f"{path}: no such file. `harness studies` lists the built-in studies.")
     hint = suggestion(name, studies())

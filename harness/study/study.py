@@ -14,6 +14,8 @@ from harness.study.changes import Change, Name
 from harness.trainers.trainer import Settings, Trainer
 
 AsTuple = Field(strict=False)  # YAML knows lists only
+MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
+MOST_PARTS = 1_000  # changes, or combinations, of one study
 
 
 class _Part(BaseModel):
@@ -41,7 +43,7 @@ class Profile(_Part):
     """
 
     summary: str = ""
-    seeds: PositiveInt = 10
+    seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 10
     exploratory: bool = False
     trainer: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
@@ -79,8 +81,8 @@ class Study(_Part):
     source: str = ""
     trainer: SkipValidation[Trainer]
     baseline: SkipValidation[Settings]
-    changes: Annotated[tuple[Change, ...], AsTuple] = ()
-    combinations: Annotated[tuple[Combination, ...], AsTuple] = ()
+    changes: Annotated[tuple[Change, ...], AsTuple, Field(max_length=MOST_PARTS)] = ()
+    combinations: Annotated[tuple[Combination, ...], AsTuple, Field(max_length=MOST_PARTS)] = ()
     paths: dict[Name, Annotated[tuple[str, ...], AsTuple, Field(min_length=1)]] = {}
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}

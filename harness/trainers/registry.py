@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, StudyError
+from harness.errors import StudyError
 from harness.trainers.trainer import Trainer
 
 # Kind -> module:class. A class has `from_study(tree, root)`, which takes a study's keys `trainer`, `metrics`, `select`,
@@ -62,12 +62,12 @@ def _from_text(text: str) -> Trainer:
 def trainer_class(kind: str) -> type[Trainer]:
     """The class of a kind. Raises StudyError where there is none."""
     module, colon, name = KINDS.get(kind, kind).partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
         raise StudyError(f"trainer: unknown {kind!r}; there are {', '.join(KINDS)}, or 'module:Class' of one's own.")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, HarnessError) as error:
-        raise StudyError(f"trainer: {kind} cannot be imported ({error}).") from None
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        raise StudyError(f"trainer: {kind} cannot be imported ({type(error).__name__}: {error}).") from error
     if not (isinstance(found, type) and issubclass(found, Trainer)):
         raise StudyError(f"trainer: {kind} is no harness.trainers.trainer.Trainer.")
     return found

@@ -175,7 +175,7 @@ def _module_files(root: Path, module: str) -> Iterator[Path]:
     for depth in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:depth])
         for path in (place / "__init__.py", place.with_suffix(".py")):
-            if path.is_file():
+            if os.path.isfile(path):  # unlike a Path's, it also answers for a path that is too long
                 yield path
 
 
@@ -191,8 +191,9 @@ def _glob(root: Path, pattern: str) -> list[Path]:
         )
     try:
         found = sorted(path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts)
-    except (ValueError, NotImplementedError) as error:
-        raise StudyError(f"trainer.sources: {pattern!r} is no glob ({error}).") from None
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"trainer.sources: {pattern!r} is no glob ({reason}).") from None
     if not found:
         raise StudyError(f"trainer.sources: {pattern!r} matches no file in {root}.")
     outside = [path for path in found if root not in path.resolve().parents]

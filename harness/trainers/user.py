@@ -4,6 +4,7 @@ How each is called is in `function.py` and `command.py`.
 """
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,8 +124,10 @@ class UserTrainer(Trainer):
             for key, value in limits.items()
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0
         ]
-        root = (root / str(asked.get("root", "."))).resolve()
-        if not root.is_dir():
+        root = root / str(asked.get("root", "."))
+        if os.path.isdir(root):  # unlike a Path's, it also answers for a path that is too long
+            root = root.resolve()
+        else:
             problems.append(f"trainer.root: {asked.get('root')!r}: no such folder ({root}).")
         if metrics is None or problems:
             raise StudyError(*problems)
@@ -265,7 +268,7 @@ def import_target(target: str) -> Any:
         found = importlib.import_module(module)
     except HarnessError:
         raise
-    except Exception as error:  # whatever the user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
         raise StudyError(f"{target}: the module cannot be imported ({type(error).__name__}: {error}).") from error
     if not hasattr(found, name):
         hint = suggestion(name, vars(found))

@@ -140,7 +140,17 @@ def _factors(study: Study, names: Changes) -> list[Changes]:
 
 def _clashes(study: Study, names: Changes) -> Clashes:
     """Every two of these changes that cannot stand together, what they need beside them. Quadratic: 100 changes take a
-    tenth of a second."""
+    tenth of a second.
+
+    Raises:
+        StudyError: more than `MOST_VARIANTS` pairs.
+    """
+    count = len(names) * (len(names) - 1) // 2
+    if count > MOST_VARIANTS:
+        raise StudyError(
+            f"{len(names):,} changes make {count:,} pairs, more than {MOST_VARIANTS:,}. Take fewer changes (--only, "
+            "--skip), or the design add-one."
+        )
     found: dict[frozenset[str], str] = {}
     held = {name: standing(study, name) for name in names}
     declared = {change.name: change for change in study.changes}

@@ -54,7 +54,7 @@ def list_folder(root: Path) -> Listing:
     Raises:
         DataError: the folder is not laid out as it should be; every problem is in the message.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # unlike a Path's, it also answers for a path that is too long
         raise DataError(f"{root}: no such folder. Expected {root}/train/<class>/ and {root}/test/<class>/ with images.")
     problems: list[str] = []
     found = {split: _list_split(root / split, problems) for split in SPLITS}

@@ -58,7 +58,7 @@ def parse_data(text: str) -> dict[str, Any]:
         raise StudyError("--data image-folder: the folder is missing. Say image-folder:PATH.")
     if kind in kinds:
         raise StudyError(f"--data {text}: {kind} takes no {path!r}. Say --data {kind}.")
-    if text and Path(text).expanduser().is_dir():
+    if text and os.path.isdir(os.path.expanduser(text)):
         raise StudyError(f"--data {text}: to read images from this folder, say --data image-folder:{text}.")
     hint = suggestion(kind, [*kinds, "image-folder"])
     raise StudyError(f"--data {text}: no such source.{hint} Known: {', '.join(kinds)}, image-folder:PATH.")

@@ -1,0 +1,29 @@
+"""The console that commands print on: texts are shown as they are, whatever they spell.
+
+Brackets in a title are no styles, and no text of a study or of a failed cell drives the terminal.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from harness.texts import UNPRINTABLE, printable
+
+
+def say(text: str) -> None:
+    """Prints a text as it is on standard output, with what would drive a terminal written as codes."""
+    click.echo(printable(text.replace("\r", "\n")))
+
+
+class Screen(Console):
+    """rich's console, without markup and highlighting unless asked for."""
+
+    def __init__(self, *, highlight: bool = False, markup: bool = False, **settings: Any) -> None:
+        super().__init__(highlight=highlight, markup=markup, **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=UNPRINTABLE.sub("?", segment.text))

@@ -1,0 +1,49 @@
+"""What a terminal is sent: texts as they are, and nothing that drives it."""
+
+from rich.table import Table
+
+from harness.cli import Problem
+from harness.cli.screen import Screen, say
+from harness.texts import MOST_CHARACTERS, message_lines, printable, shortened
+
+RED = "a\x1b[31mred\x1b[0m"
+
+
+def test_a_table_and_a_line_hold_no_escape_of_a_text(capsys):
+    table = Table()
+    table.add_column(RED)
+    table.add_row("[/bold] [red] " + RED + "\x9b31m")
+    Screen(force_terminal=False).print(table, RED)
+    say(f"{RED}\rover")
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\x9b" not in said
+    assert "[/bold] [red] a?[31mred" in said
+    assert "a\\x1b[31mred\\x1b[0m\nover" in said
+
+
+def test_styles_of_our_own_stay(capsys):
+    Screen(force_terminal=True, color_system="standard").print("done", style="bold")
+    assert "\x1b[1mdone" in capsys.readouterr().out
+
+
+def test_a_message_holds_no_escape_and_is_cut(capsys):
+    Problem(f"{RED}: {'x' * 90_000} Do this.").show()
+    said = capsys.readouterr().err
+    assert "a\\x1b[31mred" in said
+    assert "Do this." in said
+    assert len(said) < 2_000
+
+
+def test_lines_of_a_message_are_counted_where_they_are_left_out():
+    lines = message_lines("\n".join(f"problem {number}" for number in range(300)))
+    assert lines[0] == "problem 0"
+    assert lines[-1] == "... and 250 more lines."
+    assert sum(map(len, message_lines("x" * 900 + "\n" + "y\n" * 3))) < 1_000
+    assert sum(map(len, message_lines("\n".join(["z" * 2_000] * 49)))) < MOST_CHARACTERS + 2_000
+
+
+def test_texts_that_people_write_stay_as_they_are():
+    text = "naïve – 中文 ± é\t|\n"
+    assert printable(text) == text
+    assert shortened(text) == text
