@@ -70,12 +70,70 @@ def test_a_result_reads_back_equal_and_drops_the_checkpoint(tmp_path):
     assert cells.events(cell.key)[-1]["metrics"]["test/accuracy"] == 0.71
 
 
-def test_a_damaged_result_says_which_file_to_delete(tmp_path):
-    cells, (cell, *_) = Cells(tmp_path), cells_for()
-    (cells.open(cell) / "result.json").write_text('{"key": "x"')
+def edited(**fields):
+    """What stands in the file is replaced in part, its checksum left as it was."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    with pytest.raises(StoreError, match=r"result\.json: damaged.*Delete it"):
-        cells.result(cell.key)
+
+def of_an_older_format(**fields):
+    """The same without a checksum."""
+
+    def edit(path):
+        data = json.loads(path.read_text()) | fields
+        path.write_text(json.dumps({name: it for name, it in data.items() if name != "checksum"}))
+
+    return edit
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+WRONG_RESULTS = [
+    (lambda path: path.write_text('{"key": "x"'), "Expecting"),
+    (lambda path: path.write_bytes(b"\xff\xfe\x00"), "decode"),
+    (lambda path: path.write_text("[" * 100_000), "recursion"),
+    (lambda path: path.write_text("[]"), "missing"),
+    (a_folder, "Is a directory"),
+    (edited(seed=7), "checksum does not fit"),
+    (edited(metrics={"test/accuracy": 99.5}), "checksum does not fit"),
+    (edited(reason="better than it was"), "checksum does not fit"),
+    (of_an_older_format(key="0" * 16), "result of cell 0000000000000000"),
+    (of_an_older_format(seed=7), "its seed is 7, that of the cell is 0"),
+    (of_an_older_format(seed=True), "seed is True"),
+    (of_an_older_format(status="weird"), "status is 'weird', not one of finished"),
+    (of_an_older_format(metrics={"test/accuracy": float("nan")}), "test/accuracy is nan, no finite"),
+    (of_an_older_format(metrics={"test/accuracy": "0.5"}), "test/accuracy is '0.5', no finite"),
+    (of_an_older_format(metrics=[]), r"metrics is \[\]"),
+    (of_an_older_format(seconds=-1.0), "seconds is -1.0"),
+    (of_an_older_format(dirty="no"), "dirty is 'no'"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), WRONG_RESULTS)
+def test_a_result_that_the_harness_did_not_write_for_this_cell_is_refused(tmp_path, spoil, said):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.write_result(result_of(cell))
+
+    spoil(cells.folder(cell.key) / "result.json")
+
+    with pytest.raises(StoreError, match=rf"(?s){cell.key}/result\.json: .*{said}.*move it out of the store"):
+        cells.result(cell.key, seed=cell.seed)
+
+
+def test_a_result_of_before_checksums_and_one_with_other_spaces_are_read(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.write_result(result_of(cell))
+    path = cells.folder(cell.key) / "result.json"
+    assert len(json.loads(path.read_text())["checksum"]) == 64
+
+    edited()(path)
+    assert cells.result(cell.key) == result_of(cell)
+    of_an_older_format()(path)
+    assert cells.result(cell.key) == result_of(cell)
 
 
 def test_a_claim_excludes_other_processes_and_ends_with_its_process(tmp_path):

@@ -132,7 +132,7 @@ def unfinished(work: Work) -> tuple[list[Cell], Estimate]:
     todo: list[Cell] = []
     ended: list[Cell] = []
     for cell in work.plan.cells:
-        (todo if work.cells.result(cell.key) is None else ended).append(cell)
+        (todo if work.cells.result(cell.key, seed=cell.seed) is None else ended).append(cell)
     return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=len(work.devices))
 
 

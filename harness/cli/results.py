@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import json_option, store_option
+from harness.errors import StoreError
 from harness.store.cells import Cells
 
 if TYPE_CHECKING:
@@ -77,7 +78,14 @@ def _list_runs(cells: Cells) -> None:
     if not manifests:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
-        keys = {key for variant in manifest.variants for key in variant.cells.values()}
-        ended = sum(cells.result(key) is not None for key in keys)
-        click.echo(f"{name}: {len(manifest.variants)} variants, {ended} of {len(keys)} cells ended")
+        seeds = {key: seed for variant in manifest.variants for seed, key in variant.cells.items()}
+        ended, refused = 0, []
+        for key, seed in seeds.items():
+            try:
+                ended += cells.result(key, seed=seed) is not None
+            except StoreError as error:
+                refused.append(str(error))
+        click.echo(f"{name}: {len(manifest.variants)} variants, {ended} of {len(seeds)} cells ended")
         click.echo(f"    {manifest.command}")
+        for problem in refused:
+            click.echo(f"    {problem}")

@@ -26,7 +26,7 @@ from harness.errors import StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
 from harness.plan.cell import Cell
 from harness.plan.manifest import Manifest
-from harness.store.result import Result, Validation
+from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
 
 # What a cell's folder holds that is the harness's own; everything else was kept by the trainer.
@@ -77,25 +77,40 @@ class Cells:
     def spec(self, key: str) -> Cell:
         return Cell.from_json(json.loads((self.folder(key) / "spec.json").read_text()))
 
-    def result(self, key: str) -> Result | None:
-        """The result of an ended cell, or None."""
+    def result(self, key: str, *, seed: int | None = None) -> Result | None:
+        """The result of an ended cell, or None.
+
+        Args:
+            seed: of the cell, where the caller knows it.
+
+        Raises:
+            StoreError: what stands there is not what the harness wrote for this cell: damaged, edited, or another
+                cell's. No number of it is used.
+        """
         path = f"{self.root}/cells/{key}/result.json"  # a plan asks for 100,000: a Path takes longer than the file
         try:
-            with open(path) as file:
-                text = file.read()
+            with open(path, "rb") as file:
+                content = file.read()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _refused(path, error.strerror) from None
         try:
-            return Result.from_json(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise StoreError(f"{path}: damaged ({error}). Delete it to train this cell again.") from None
+            result = Result.from_json(json.loads(content))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _refused(path, error) from None
+        if result.key != key:
+            raise _refused(path, f"it is the result of cell {result.key}")
+        if seed is not None and result.seed != seed:
+            raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
+        return result
 
     def write_result(self, result: Result) -> None:
         """Ends a cell: journals the result, writes it, and only then drops the checkpoint."""
         folder = self.folder(result.key)
         self.append(result.key, {"event": "ended", **result.to_json()})
         with _writing(folder):
-            write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
+            write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
             remove(folder / _FIRST_CHECKPOINT)
 
@@ -200,6 +215,13 @@ def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _refused(path: str, problem: object) -> StoreError:
+    return StoreError(
+        f"{path}: is no result that can be believed ({problem}). Put the file back from a backup, or move it out of "
+        "the store: the same command then trains this cell again. The other cells are not concerned."
+    )
 
 
 def _read_manifest(path: Path) -> Manifest:

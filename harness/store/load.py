@@ -115,7 +115,7 @@ def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     for variant in manifest.variants:
         identity = (manifest.study, variant.name, "+".join(variant.changes))
         for seed, key in variant.cells.items():
-            result = cells.result(key)
+            result = cells.result(key, seed=seed)
             rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed), strict=True)))
             if result is not None:
                 rows[-1] |= {name: result.metrics.get(name) for name in metrics} | dict(result.facts)

@@ -1,0 +1,88 @@
+"""What stands in a store is believed where the harness wrote it, and a store of which a part is wrong still works."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from tracked import a_manifest, a_result, a_store, cells_of, start, validate
+
+from harness.cli import cli
+from harness.errors import StoreError
+from harness.store.cells import Cells
+from harness.store.load import load_results
+from harness.tracking.tracking import sync
+
+BASELINE, OTHER = cells_of(), cells_of({"model.batch_norm": True})
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, [str(it) for it in arguments])
+
+
+def end(cells, several):
+    for cell in several:
+        start(cells, cell)
+        validate(cells, cell, 100)
+        cells.write_result(a_result(cell))
+
+
+def spoil(cells, cell, **fields):
+    path = cells.folder(cell.key) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two study runs of two cells each, all of which have ended; those of `second` are not those of `first`."""
+    uri, cells = a_store(tmp_path / "mlruns")
+    for name, several in {"first": BASELINE, "second": OTHER}.items():
+        end(cells, several)
+        cells.write_manifest(a_manifest({"baseline": several}, study=name))
+    return uri, cells
+
+
+def test_an_edited_number_is_in_no_table_and_the_list_names_it(store):
+    _, cells = store
+    spoil(cells, BASELINE[1], metrics={"test/accuracy": 99.5})
+
+    with pytest.raises(StoreError, match=f"{BASELINE[1].key}/result.json"):
+        load_results("first", store=cells.root)
+    answer = call("results", "--study", "first", "--store", cells.root)
+    assert (answer.exit_code, "99.5" in answer.output) == (2, False)
+    assert "checksum" in answer.output
+
+    listed = call("results", "--list", "--store", cells.root)
+    assert listed.exit_code == 0, listed.output
+    assert "first-quick-1a2b3c4d: 1 variants, 1 of 2 cells ended" in listed.output
+    assert f"{BASELINE[1].key}/result.json: is no result that can be believed" in listed.output
+
+
+def test_the_result_of_another_cell_is_refused_by_its_name(store):
+    _, cells = store
+    copied = (cells.folder(BASELINE[0].key) / "result.json").read_text()
+    (cells.folder(BASELINE[1].key) / "result.json").write_text(copied)
+
+    with pytest.raises(StoreError, match=f"{BASELINE[1].key}/result.json.*result of cell {BASELINE[0].key}"):
+        load_results("first", store=cells.root)
+
+
+def test_one_bad_cell_concerns_no_other_study_run(store):
+    uri, cells = store
+    spoil(cells, BASELINE[1], seed=7)
+
+    assert set(load_results("second", store=cells.root)["status"]) == {"finished"}
+    with pytest.raises(StoreError, match=BASELINE[1].key):
+        sync(uri, cells.root)
+    (cells.folder(BASELINE[1].key) / "result.json").unlink()
+    (cells.folder(BASELINE[1].key) / "journal.jsonl").unlink()
+    waiting = sync(uri, cells.root).delivered
+    assert waiting <= 1, "the second study run was delivered while the first one was refused"
+
+
+def test_a_result_that_was_moved_away_is_trained_again(store):
+    _, cells = store
+    spoil(cells, BASELINE[1], seed=7)
+    (cells.folder(BASELINE[1].key) / "result.json").unlink()
+
+    assert list(load_results("first", store=cells.root)["status"]) == ["finished", "missing"]
+    assert Cells(cells.root).result(BASELINE[1].key) is None
