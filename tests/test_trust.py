@@ -1,11 +1,16 @@
 """What stands in a store is believed where the harness wrote it, and a store of which a part is wrong still works."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fakes import result_of
+from test_cli import TINY
 from tracked import a_manifest, a_result, a_store, cells_of, start, validate
 
+from harness.api.work import Work, plan_work, save_manifest
 from harness.cli import cli
 from harness.errors import StoreError
 from harness.store.cells import Cells
@@ -86,3 +91,74 @@ def test_a_result_that_was_moved_away_is_trained_again(store):
 
     assert list(load_results("first", store=cells.root)["status"]) == ["finished", "missing"]
     assert Cells(cells.root).result(BASELINE[1].key) is None
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch) -> Work:
+    """A study in the working folder, one study run of which has ended, its numbers made up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("tiny.yaml").write_text(TINY)
+    work = plan_work("tiny.yaml", only=["batch-norm"], seeds=4)
+    for cell in work.plan.cells:
+        work.cells.open(cell)
+        work.cells.write_result(result_of(cell, 0.5 + cell.seed / 100 + 0.1 * cell.settings.model.batch_norm))
+    save_manifest(work)
+    return work
+
+
+def no_room(monkeypatch):
+    monkeypatch.setattr(Cells, "free_bytes", lambda cells: 0)
+
+
+def no_database(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///tiny.yaml")
+
+
+@pytest.mark.parametrize("obstacle", [no_room, no_database])
+@pytest.mark.parametrize("command", [["ablate"], ["aa"], ["search", "--trials", "3"], ["confirm"]])
+def test_a_refused_request_leaves_no_study_run_behind(ended, monkeypatch, obstacle, command):
+    before = ended.cells.manifests()
+    obstacle(monkeypatch)
+
+    elsewhere = [] if command == ["confirm"] else ["--epochs", "2"]  # which would be another study run
+    answer = call(*command, "--study", "tiny.yaml", *elsewhere)
+
+    assert answer.exit_code == 2, answer.output
+    assert ended.cells.manifests() == before
+
+
+def test_the_study_run_that_has_results_is_shown_and_said(ended):
+    empty = plan_work("tiny.yaml", epochs=2)
+    save_manifest(empty)
+    said = f"note: shown is {ended.plan.id}, the latest that has results. There are also: {empty.plan.id}"
+
+    assert set(load_results("tiny")["status"]) == {"finished"}
+    for command in (["results"], ["export", "--table", "cells"], ["report", "--output", "page"]):
+        answer = call(*command, "--study", "tiny")
+        assert answer.exit_code == 0, answer.output
+        assert said in answer.stderr
+        assert said not in answer.stdout
+    asked = call("results", "--study", empty.plan.id)
+    assert "missing" in asked.output
+    assert "note:" not in asked.output
+
+
+def test_where_no_study_run_has_results_the_latest_is_shown(ended):
+    for cell in ended.plan.cells:
+        ended.cells.forget_result(cell.key)
+    save_manifest(empty := plan_work("tiny.yaml", epochs=2))
+
+    answer = call("results", "--study", "tiny")
+    assert f"shown is {empty.plan.id}, the latest; none of them has results" in answer.stderr
+
+
+def test_aa_leaves_the_command_of_the_study_run_as_it_is(ended):
+    with ended.cells.updating_manifest(ended.plan.id):
+        ended.cells.write_manifest(replace(ended.cells.manifests()[ended.plan.id], command="harness ablate --mine"))
+
+    answer = call("aa", "--study", "tiny.yaml", "--seeds", "4")
+
+    assert "A/A of baseline" in answer.output, answer.output
+    assert ended.cells.manifests()[ended.plan.id].command == "harness ablate --mine"

@@ -131,6 +131,12 @@ def begin_confirmation(
     return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line()), winner
 
 
+def save_confirmation(work: Work, manifest: Manifest) -> Manifest:
+    """Writes the manifest of a confirmation; returns it."""
+    work.cells.write_manifest(manifest)
+    return manifest
+
+
 def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
     """The headline of a confirmation whose cells have ended; a supported improvement is registered as champion, where
     the study's trainer exports a model."""
@@ -169,9 +175,8 @@ def confirm(
         ResultsError: there is nothing to confirm, or a cell of the confirmation failed.
     """
     work, manifest, winner = begin_confirmation(study, variant=variant, **request)
-    work.cells.write_manifest(manifest)
     todo, expected = unfinished(work)
-    train_work(work, todo, manifest, expected, watch=watch)
+    train_work(work, todo, lambda: save_confirmation(work, manifest), expected, watch=watch)
     failed = failed_cells(work)
     if failed:
         raise ResultsError(f"{len(failed)} of {len(work.plan.cells)} cells of the confirmation failed; see the store.")

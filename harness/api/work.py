@@ -165,18 +165,21 @@ def forget_failed(work: Work) -> None:
         work.cells.forget_result(cell.key)
 
 
-def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}) -> Manifest:
+def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, keeps_command: bool = False) -> Manifest:
     """Writes the study run's manifest, extended by what this plan adds; returns it.
 
     Args:
         tags: what the MLflow runs of a variant carry besides, by the variant's name.
+        keeps_command: the command that made a known study run stays recorded, for this one makes no other.
     """
     manifest = work.plan.manifest(command_line())
     variants = tuple(replace(it, tags=dict(tags.get(it.name, {}))) for it in manifest.variants)
     manifest = replace(manifest, variants=variants)
     with work.cells.updating_manifest(work.plan.id):
         known = work.cells.manifests().get(work.plan.id)
-        manifest = known.extended(manifest) if known else manifest
+        if known:
+            command = known.command if keeps_command else manifest.command
+            manifest = replace(known.extended(manifest), command=command)
         work.cells.write_manifest(manifest)
     return manifest
 

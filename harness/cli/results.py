@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import json_option, store_option
+from harness.cli.which_run import say_which_run
 from harness.errors import StoreError
 from harness.store.cells import Cells
 
@@ -33,6 +34,7 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     from harness.store.load import load_results
 
     table = load_results(study, store=cells.root, profile=profile)
+    say_which_run(cells, table.attrs["manifest"], study)
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
         return
