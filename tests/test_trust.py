@@ -10,6 +10,7 @@ from fakes import result_of
 from test_cli import TINY
 from tracked import a_manifest, a_result, a_store, cells_of, start, validate
 
+from harness.api.confirmation import fresh_seeds
 from harness.api.work import Work, plan_work, save_manifest
 from harness.cli import cli
 from harness.errors import StoreError
@@ -162,3 +163,36 @@ def test_aa_leaves_the_command_of_the_study_run_as_it_is(ended):
 
     assert "A/A of baseline" in answer.output, answer.output
     assert ended.cells.manifests()[ended.plan.id].command == "harness ablate --mine"
+
+
+def test_a_damaged_manifest_is_set_aside_by_the_command_that_makes_it_again(ended, caplog):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    path.write_text(path.read_text()[:100])
+    other = plan_work("tiny.yaml", epochs=2)
+    save_manifest(other)
+    assert set(ended.cells.manifests()) == {other.plan.id}
+
+    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--in-process")
+
+    assert answer.exit_code == 0, answer.output
+    assert set(load_results("tiny")["status"]) == {"finished"}
+    (aside,) = path.parent.glob("*.damaged-*")
+    assert len(aside.read_text()) == 100
+    assert any(aside.name in it.message for it in caplog.records)
+
+
+def test_a_manifest_of_a_newer_version_is_never_set_aside(ended):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    newer = json.dumps(json.loads(path.read_text()) | {"format": 99})
+    path.write_text(newer)
+
+    with pytest.raises(StoreError, match="format 99"):
+        save_manifest(ended)
+    assert path.read_text() == newer
+
+
+def test_fresh_seeds_are_fresh_although_the_manifest_that_names_them_is_damaged(ended):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    path.write_text("garbage")
+
+    assert fresh_seeds(ended.cells, 2) == (4, 5)

@@ -44,8 +44,9 @@ def pick_winner(table: "pd.DataFrame") -> str:
 
 
 def fresh_seeds(cells: Cells, count: int) -> tuple[int, ...]:
-    """The next seeds above every one that any study run in this store has used."""
+    """The next seeds above every one that any study run or cell in this store has used."""
     used = [seed for it in cells.manifests().values() for variant in it.variants for seed in variant.cells]
+    used += cells.seeds()  # also those of a study run whose manifest is lost or damaged
     start = max(used, default=-1) + 1
     return tuple(range(start, start + count))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, StoreError, StudyError
+from harness.errors import DamagedError, HarnessError, StoreError, StudyError
 from harness.execution.provenance import command_line
 from harness.hardware import cuda_capabilities, resolve_device, usable_cores
 from harness.plan.cell import Cell
@@ -176,7 +176,11 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, kee
     variants = tuple(replace(it, tags=dict(tags.get(it.name, {}))) for it in manifest.variants)
     manifest = replace(manifest, variants=variants)
     with work.cells.updating_manifest(work.plan.id):
-        known = work.cells.manifests().get(work.plan.id)
+        try:
+            known = work.cells.manifest(work.plan.id)
+        except DamagedError:
+            known = None
+            work.cells.set_manifest_aside(work.plan.id)
         if known:
             command = known.command if keeps_command else manifest.command
             manifest = replace(known.extended(manifest), command=command)

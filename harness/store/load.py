@@ -81,11 +81,14 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
 
     Raises:
         ResultsError: there is none.
+        StoreError: the study run that was asked for by its id cannot be read.
         StudyError: the file cannot be read, or is wrong.
     """
     manifests = cells.manifests()
     if study in manifests:
         return manifests[study]
+    if "/" not in study and (unreadable := cells.manifest(study)):  # says why it cannot be read
+        return unreadable
     asked = study
     if Path(study).suffix in (".yaml", ".yml"):
         study = load_study(study).name
