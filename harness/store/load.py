@@ -81,7 +81,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
 
     Raises:
         ResultsError: there is none.
-        StoreError: the study run that was asked for by its id cannot be read.
+        StoreError: the only study run that may be meant cannot be read.
         StudyError: the file cannot be read, or is wrong.
     """
     manifests = cells.manifests()
@@ -95,6 +95,9 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     fitting = [it for it in _runs_of(study, manifests) if profile in (None, it.profile)]
     if fitting:
         return next((it for it in reversed(fitting) if has_results(cells, it)), fitting[-1])
+    for path in (cells.root / "studies").glob("*.json"):
+        if path.stem.startswith(study) and path.stem not in manifests:
+            cells.manifest(path.stem)  # says why it cannot be read: it may be the one
     names = sorted({it.study for it in manifests.values()})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
