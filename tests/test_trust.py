@@ -1,6 +1,9 @@
 """What stands in a store is believed where the harness wrote it, and a store of which a part is wrong still works."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -196,3 +199,40 @@ def test_fresh_seeds_are_fresh_although_the_manifest_that_names_them_is_damaged(
     path.write_text("garbage")
 
     assert fresh_seeds(ended.cells, 2) == (4, 5)
+
+
+def command(*arguments, **options):
+    """The real command in a process of its own."""
+    line = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.run(line, check=False, stderr=subprocess.PIPE, **options)
+
+
+SHOWN = (["ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4"], ["results", "--study", "tiny"])
+PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+
+
+@pytest.mark.parametrize("locale", [PLAIN, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended, arguments, locale):
+    answer = command(*arguments, stdout=subprocess.PIPE, env=os.environ | locale)
+
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert b"batch-norm" in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [*SHOWN, ["export", "--study", "tiny"], ["studies"], ["--help"]])
+def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
+    with open("/dev/full", "w") as full:
+        answer = command(*arguments, stdout=full)
+
+    assert answer.returncode == 2, answer.stderr.decode()
+    assert answer.stderr.decode().startswith("error: standard output cannot be written (No space left on device).")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_standard_output_that_is_closed_is_no_failure(ended, arguments):
+    line = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "harness", *arguments]
+    answer = subprocess.run(line, check=False, stderr=subprocess.PIPE)
+
+    assert (answer.returncode, answer.stderr) == (0, b"")
