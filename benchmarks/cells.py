@@ -122,7 +122,7 @@ def _planned(workload: Workload, variant: str, num_cells: int, workers: int, cel
 def _ablate(work: Work) -> float:
     """Trains what is missing; gives how long that was expected to take, in seconds."""
     todo, expected = unfinished(work)
-    train_plan(Console(file=io.StringIO()), work, todo, save_manifest(work), expected)
+    train_plan(Console(file=io.StringIO()), work, todo, lambda: save_manifest(work), expected)
     return expected.seconds
 
 

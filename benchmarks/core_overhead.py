@@ -55,7 +55,7 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int) -> Facts:
         assert progress.result is None or progress.result.is_finished, progress.result
         moments.append(time.monotonic())
 
-    train_work(work, todo, save_manifest(work), expected, watch=Watch(note))
+    train_work(work, todo, lambda: save_manifest(work), expected, watch=Watch(note))
     delivered = time.monotonic()
     first, last = moments[0], moments[-1]
     assert _finished_runs(store / "mlflow.db") == num_cells + 1 + 2, "cells, the study, its variants"

@@ -5,6 +5,7 @@
     ├── DataError                images are missing, unreadable or inconsistent
     ├── TrackingError            the tracking database or server cannot be used
     ├── StoreError               the folder of cells cannot be read or written
+    │   └── DamagedError         a file in it holds what no harness writes
     ├── OutputError              a file or folder that was asked for cannot be written
     ├── ResultsError             the results do not support what was asked of them
     │   └── UnpairedSeedsError   a seed has a number on one side of a comparison only
@@ -46,6 +47,10 @@ class TrackingError(HarnessError):
 
 class StoreError(HarnessError):
     """The folder of cells cannot be read or written."""
+
+
+class DamagedError(StoreError):
+    """A file of the folder of cells holds what no harness, of this version or another, writes."""
 
 
 class OutputError(HarnessError):

@@ -10,7 +10,7 @@ import time
 import pytest
 from fakes import cells_for, epoch, result_of, validations
 
-from harness.errors import StoreError
+from harness.errors import DamagedError, StoreError
 from harness.files.atomic import write_atomically
 from harness.plan.cell import Cell
 from harness.plan.manifest import Manifest, RunVariant
@@ -35,6 +35,65 @@ def test_an_edited_specification_is_not_taken_for_the_cell(tmp_path):
 
     with pytest.raises(StoreError, match=f"{cell.key}: this version would train something else"):
         Cell.from_json(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("damage", ["", '{"key": "', "[]", "garbage", "edited", "folder"])
+def test_a_damaged_specification_is_written_again_by_whoever_claims_the_cell(tmp_path, damage):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    path = cells.open(cell) / "spec.json"
+    whole = path.read_text()
+    if damage == "folder":
+        a_folder(path)
+    else:
+        path.write_text(whole.replace('"seed": 0', '"seed": 7') if damage == "edited" else damage)
+        assert path.read_text() != whole
+    if damage != "edited":
+        with pytest.raises(DamagedError, match=r"spec\.json: is no specification"):
+            cells.spec(cell.key)
+
+    with cells.claim(cell) as is_mine:
+        assert is_mine
+
+    assert path.read_text() == whole
+
+
+def test_a_specification_of_the_first_format_is_left_as_it_is(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    path = cells.open(cell) / "spec.json"
+    path.write_text(json.dumps({"key": cell.key, "settings": {}}))
+
+    cells.open(cell)
+
+    assert json.loads(path.read_text()) == {"key": cell.key, "settings": {}}
+
+
+def test_what_is_no_event_in_a_journal_is_passed_over(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.append(cell.key, epoch(10))
+    with (cells.folder(cell.key) / "journal.jsonl").open("ab") as journal:
+        for line in (b"5", b"[]", b"\xff\xfe", b'{"event": 3}', b'{"event": "validation"}', b"[" * 100_000, b"null"):
+            journal.write(line + b"\n")
+        journal.write(b'{"time": "yesterday", "event": "validation", "step": 3, "metrics": {}}\n')
+        journal.write(b'{"time": "2026-01-01", "event": "validation", "step": 3, "metrics": {"val/loss": "x"}}\n')
+    cells.append(cell.key, {"event": "validation"})
+    cells.append(cell.key, epoch(20))
+
+    assert [it.get("step") for it in cells.events(cell.key)] == [10, None, 20]
+    assert cells.validations(cell.key) == validations([10, 20])
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "lock"])
+def test_a_folder_where_a_file_should_be_is_named(tmp_path, name):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    (cells.open(cell) / name).mkdir()
+
+    with pytest.raises(StoreError, match=name), cells.claim(cell):
+        cells.append(cell.key, epoch(10))
+    if name == "journal.jsonl":
+        with pytest.raises(DamagedError, match=name):
+            cells.events(cell.key)
+    assert not cells.is_claimed(cell.key)
 
 
 def test_half_a_line_of_a_dying_writer_is_passed_over_and_the_next_event_is_whole(tmp_path):
@@ -70,12 +129,70 @@ def test_a_result_reads_back_equal_and_drops_the_checkpoint(tmp_path):
     assert cells.events(cell.key)[-1]["metrics"]["test/accuracy"] == 0.71
 
 
-def test_a_damaged_result_says_which_file_to_delete(tmp_path):
-    cells, (cell, *_) = Cells(tmp_path), cells_for()
-    (cells.open(cell) / "result.json").write_text('{"key": "x"')
+def edited(**fields):
+    """What stands in the file is replaced in part, its checksum left as it was."""
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    with pytest.raises(StoreError, match=r"result\.json: damaged.*Delete it"):
-        cells.result(cell.key)
+
+def of_an_older_format(**fields):
+    """The same without a checksum."""
+
+    def edit(path):
+        data = json.loads(path.read_text()) | fields
+        path.write_text(json.dumps({name: it for name, it in data.items() if name != "checksum"}))
+
+    return edit
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+WRONG_RESULTS = [
+    (lambda path: path.write_text('{"key": "x"'), "Expecting"),
+    (lambda path: path.write_bytes(b"\xff\xfe\x00"), "decode"),
+    (lambda path: path.write_text("[" * 100_000), "recursion"),
+    (lambda path: path.write_text("[]"), "missing"),
+    (a_folder, "Is a directory"),
+    (edited(seed=7), "checksum does not fit"),
+    (edited(metrics={"test/accuracy": 99.5}), "checksum does not fit"),
+    (edited(reason="better than it was"), "checksum does not fit"),
+    (of_an_older_format(key="0" * 16), "result of cell 0000000000000000"),
+    (of_an_older_format(seed=7), "its seed is 7, that of the cell is 0"),
+    (of_an_older_format(seed=True), "seed is True"),
+    (of_an_older_format(status="weird"), "status is 'weird', not one of finished"),
+    (of_an_older_format(metrics={"test/accuracy": float("nan")}), "test/accuracy is nan, no finite"),
+    (of_an_older_format(metrics={"test/accuracy": "0.5"}), "test/accuracy is '0.5', no finite"),
+    (of_an_older_format(metrics=[]), r"metrics is \[\]"),
+    (of_an_older_format(seconds=-1.0), "seconds is -1.0"),
+    (of_an_older_format(dirty="no"), "dirty is 'no'"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), WRONG_RESULTS)
+def test_a_result_that_the_harness_did_not_write_for_this_cell_is_refused(tmp_path, spoil, said):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.write_result(result_of(cell))
+
+    spoil(cells.folder(cell.key) / "result.json")
+
+    with pytest.raises(StoreError, match=rf"(?s){cell.key}/result\.json: .*{said}.*move it out of the store"):
+        cells.result(cell.key, seed=cell.seed)
+
+
+def test_a_result_of_before_checksums_and_one_with_other_spaces_are_read(tmp_path):
+    cells, (cell, *_) = Cells(tmp_path), cells_for()
+    cells.open(cell)
+    cells.write_result(result_of(cell))
+    path = cells.folder(cell.key) / "result.json"
+    assert len(json.loads(path.read_text())["checksum"]) == 64
+
+    edited()(path)
+    assert cells.result(cell.key) == result_of(cell)
+    of_an_older_format()(path)
+    assert cells.result(cell.key) == result_of(cell)
 
 
 def test_a_claim_excludes_other_processes_and_ends_with_its_process(tmp_path):

@@ -97,3 +97,9 @@ def test_a_checkpoint_holds_no_code(path):
     save_checkpoint(path, "k1", {"path": path})
     with pytest.raises(UnusableCheckpointError, match="cannot be read"):
         load_checkpoint(path, "k1")
+
+
+def test_a_folder_where_the_checkpoint_should_be_is_unusable_and_no_error_of_the_store(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(UnusableCheckpointError, match="is a folder"):
+        load_checkpoint(tmp_path / "checkpoint", "key")

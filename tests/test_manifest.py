@@ -7,10 +7,11 @@ from dataclasses import FrozenInstanceError, replace
 import pandas as pd
 import pytest
 
-from harness.errors import StoreError
+from harness.errors import DamagedError, StoreError
 from harness.metrics import Metrics, declared_metrics
 from harness.plan.manifest import FORMAT, Manifest, RunComparison, RunVariant
 from harness.store.cells import Cells
+from harness.store.load import find_manifest
 
 METRICS = declared_metrics({"val/loss": {"goal": "minimize"}, "test/f1": {"goal": "maximize"}}, "val/loss", "test/f1")
 
@@ -148,8 +149,40 @@ def test_a_damaged_manifest_is_named_and_its_cells_are_said_not_to_be_lost(tmp_p
     cells.write_manifest(manifest())
     path = tmp_path / "studies" / f"{manifest().id}.json"
     path.write_text(json.dumps(damage(json.loads(path.read_text()))))
-    with pytest.raises(StoreError, match=r"mine-standard-12345678\.json: is no manifest.*Move it away.*not lost"):
-        cells.manifests()
+    with pytest.raises(DamagedError, match=r"mine-standard-12345678\.json: is no manifest.*Move it away.*not lost"):
+        cells.manifest(manifest().id)
+
+
+def spoil_with_garbage(path):
+    path.write_bytes(b"\xff\x00garbage")
+
+
+def spoil_with_depth(path):
+    path.write_text("[" * 100_000)
+
+
+def spoil_with_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def spoil_with_a_newer_format(path):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": FORMAT + 1}))
+
+
+@pytest.mark.parametrize(
+    "spoil", [spoil_with_garbage, spoil_with_depth, spoil_with_a_folder, spoil_with_a_newer_format]
+)
+def test_a_manifest_that_cannot_be_read_is_named_once_and_the_others_are_read(tmp_path, caplog, spoil):
+    cells = Cells(tmp_path)
+    for name in ("good", "bad"):
+        cells.write_manifest(manifest(id=name))
+    spoil(tmp_path / "studies" / "bad.json")
+
+    assert list(cells.manifests()) == list(cells.manifests()) == ["good"]
+    assert [("bad" in it.message, it.levelname) for it in caplog.records] == [(True, "WARNING")]
+    with pytest.raises(StoreError, match="bad"):
+        find_manifest(cells, "bad")
 
 
 def test_a_manifest_can_be_changed_in_part():

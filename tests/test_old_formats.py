@@ -151,7 +151,7 @@ def test_a_checkpoint_of_0_1_is_not_taken_for_something_that_training_kept(tmp_p
     [
         lambda cells: cells.result(KEY),
         lambda cells: cells.spec(KEY),
-        lambda cells: cells.manifests(),
+        lambda cells: cells.manifest("task3-quick-37d3bb5a"),
         lambda cells: load_results("task3", store=cells.root),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api.greedy import walk_greedy_path
 from harness.api.training import Watch, train_work
-from harness.api.work import Work, check_device, failed_cells, forget_failed, plan_work, save_manifest, unfinished
+from harness.api.work import Work, failed_cells, forget_failed, plan_work, save_manifest, unfinished
 from harness.plan.cell import Cell
 from harness.store.result import Result
 from harness.study.study import Study
@@ -84,8 +84,7 @@ def ablate(
     if retry_failed:
         forget_failed(work)
     todo, expected = unfinished(work)
-    check_device(work, todo)
-    found = train_work(work, todo, save_manifest(work), expected, watch=watch, in_process=in_process)
+    found = train_work(work, todo, lambda: save_manifest(work), expected, watch=watch, in_process=in_process)
     if greedy:
         work = walk_greedy_path(work, only=request.get("only", ()), skip=request.get("skip", ()), watch=watch)
     return Ablation(work, found.problems)

@@ -46,8 +46,9 @@ def pick_winner(table: "pd.DataFrame") -> str:
 
 
 def fresh_seeds(cells: Cells, count: int) -> tuple[int, ...]:
-    """The next seeds above every one that any study run in this store has used."""
+    """The next seeds above every one that any study run or cell in this store has used."""
     used = [seed for it in cells.manifests().values() for variant in it.variants for seed in variant.cells]
+    used += cells.seeds()  # also those of a study run whose manifest is lost or damaged
     start = max(used, default=-1) + 1
     return tuple(range(start, start + count))
 
@@ -157,6 +158,12 @@ def _enough(wanted: int, alpha: float, asked: Any) -> int:
     return max(wanted, needed)
 
 
+def save_confirmation(work: Work, manifest: Manifest) -> Manifest:
+    """Writes the manifest of a confirmation; returns it."""
+    work.cells.write_manifest(manifest)
+    return manifest
+
+
 def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
     """The headline of a confirmation whose cells have ended; a supported improvement is registered as champion, where
     the study's trainer exports a model."""
@@ -195,7 +202,6 @@ def confirm(
         ResultsError: there is nothing to confirm. StudyError: too few seeds to decide anything; nothing was trained.
     """
     work, manifest, winner = begin_confirmation(study, variant=variant, **request)
-    work.cells.write_manifest(manifest)
     todo, expected = unfinished(work)
-    train_work(work, todo, manifest, expected, watch=watch)
+    train_work(work, todo, lambda: save_confirmation(work, manifest), expected, watch=watch)
     return conclude(work, manifest, winner)

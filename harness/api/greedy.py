@@ -61,7 +61,7 @@ def _train(work: Work, watch: Watch, variants: Sequence[Variant]) -> None:
     step = replace(work, plan=replace(work.plan, variants=distinct, comparisons=(), notes=()))
     todo, expected = unfinished(step)
     if todo:
-        train_work(step, todo, save_manifest(step), expected, watch=watch)
+        train_work(step, todo, lambda: save_manifest(step), expected, watch=watch)
 
 
 def _mean(cells: Cells, variant: Variant, metric: Metric) -> float | None:

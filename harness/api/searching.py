@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api.training import Placebos, Watch, followed, judging, track_summary, warm_up_workers
+from harness.api.training import Placebos, Watch, followed, judging, open_tracking, track_summary, warm_up_workers
 from harness.api.work import Work, check_device, check_disk, plan_work, prepare, save_manifest, unfinished
 from harness.errors import HarnessError, StudyError
 from harness.execution.provenance import command_line, provenance
@@ -116,10 +116,11 @@ def search_work(
     prepare(work, work.plan.cells)
     with open_storage(url):
         pass  # can be used: a mistyped address must not leave a study run behind
+    tracking = open_tracking(work.cells)
     manifest = save_manifest(only(work, []))
     if not options.in_process:
         warm_up_workers(work)
-    with followed(work.cells, manifest, watch) as (tracking, follower):
+    with followed(tracking, work.cells, manifest, watch) as follower:
         scribe = _Scribe(work, tracking, follower, manifest, on_trial)
         answer = run_search(
             work.plan,

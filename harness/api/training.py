@@ -107,13 +107,17 @@ def judging(placebos: Placebos, watch: Watch) -> Callable[[Progress], None]:
 def train_work(
     work: Work,
     todo: Sequence[Cell],
-    manifest: Manifest,
+    save: Callable[[], Manifest],
     expected: Estimate,
     *,
     watch: Watch = Watch(),
     in_process: bool = False,
 ) -> Placebos:
     """Trains the cells of `todo`.
+
+    Args:
+        save: writes the study run's manifest and returns it; called when nothing stands in the way of training any
+            more, for a request that is refused must leave no study run without results behind.
 
     Returns:
         The variants that were given up because training never reads what their change sets.
@@ -131,7 +135,9 @@ def train_work(
     if todo and not in_process:
         warm_up_workers(work)
     placebos = Placebos(work)
-    with followed(work.cells, manifest, watch) as (tracking, _):
+    tracking = open_tracking(work.cells)
+    manifest = save()
+    with followed(tracking, work.cells, manifest, watch):
         run(
             placebos.without(todo),
             work.cells,
@@ -150,20 +156,26 @@ def warm_up_workers(work: Work) -> None:
     warm_up(*work.plan.study.trainer.warm_up)
 
 
-@contextmanager
-def followed(cells: Cells, manifest: Manifest, watch: Watch) -> Iterator[tuple["Tracking", "Follower"]]:
-    """MLflow follows from the journals while the block trains. Says what waits.
+def open_tracking(cells: Cells) -> "Tracking":
+    """MLflow's database or server, ready for use.
 
     Raises:
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
     """
-    from harness.tracking import Tracking, follow, init, resolve_uri
+    from harness.tracking import Tracking, init, resolve_uri
 
     uri = resolve_uri(None, cells.root)
     init(uri, cells.root)
-    tracking = Tracking(uri, cells.root)
+    return Tracking(uri, cells.root)
+
+
+@contextmanager
+def followed(tracking: "Tracking", cells: Cells, manifest: Manifest, watch: Watch) -> Iterator["Follower"]:
+    """MLflow follows from the journals while the block trains. Says what waits."""
+    from harness.tracking import follow
+
     with follow(tracking, cells, manifest, on_problem=watch.on_problem) as follower:
-        yield tracking, follower
+        yield follower
     if follower.delivery.pending:
         watch.on_problem(
             f"{follower.delivery.pending} events wait for the tracking server ({follower.delivery.problem}) "

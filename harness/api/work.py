@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError, StoreError, StudyError
+from harness.errors import DamagedError, HarnessError, StoreError, StudyError
 from harness.execution.provenance import command_line
 from harness.hardware import cuda_capabilities, resolve_device, usable_cores
 from harness.plan.cell import Cell
@@ -154,7 +154,7 @@ def unfinished(work: Work) -> tuple[list[Cell], Estimate]:
     todo: list[Cell] = []
     ended: list[Cell] = []
     for cell in work.plan.cells:
-        (todo if work.cells.result(cell.key) is None else ended).append(cell)
+        (todo if work.cells.result(cell.key, seed=cell.seed) is None else ended).append(cell)
     return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=len(work.devices))
 
 
@@ -187,18 +187,25 @@ def forget_failed(work: Work) -> None:
         work.cells.forget_result(cell.key)
 
 
-def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}) -> Manifest:
+def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, keeps_command: bool = False) -> Manifest:
     """Writes the study run's manifest, extended by what this plan adds; returns it.
 
     Args:
         tags: what the MLflow runs of a variant carry besides, by the variant's name.
+        keeps_command: the command that made a known study run stays recorded, for this one makes no other.
     """
     manifest = work.plan.manifest(command_line())
     variants = tuple(replace(it, tags=dict(tags.get(it.name, {}))) for it in manifest.variants)
     manifest = replace(manifest, variants=variants, asked=work.asked)
     with work.cells.updating_manifest(work.plan.id):
-        known = work.cells.manifests().get(work.plan.id)
-        manifest = known.extended(manifest) if known else manifest
+        try:
+            known = work.cells.manifest(work.plan.id)
+        except DamagedError:
+            known = None
+            work.cells.set_manifest_aside(work.plan.id)
+        if known:
+            command = known.command if keeps_command else manifest.command
+            manifest = replace(known.extended(manifest), command=command)
         work.cells.write_manifest(manifest)
     return manifest
 

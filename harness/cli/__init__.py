@@ -3,9 +3,12 @@
 Importing this package imports no command: each is loaded when it is called, so that `harness --help` answers at once.
 """
 
+import contextlib
 import importlib
+import io
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -112,11 +115,60 @@ def cli() -> None:
 def main() -> None:
     """The console script. Exit codes: 0 done; 1 some cells failed; 2 the request was wrong; 130 interrupted."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    _make_printable()
     try:
         code = cli.main(prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):  # nowhere to say it; the exit code does
+            error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
+    except OSError as error:
+        if not _is_of_output():
+            raise
+        code = _say_lost_output(error)
+    for stream in (sys.stdout, sys.stderr):
+        _drop_what_is_unwritten(stream)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _make_printable() -> None:
+    """A terminal that lacks a character shows another one: no table is lost after hours of training. What was closed
+    (`>&-`) is written nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _is_of_output() -> bool:
+    """Whether standard output cannot be written: an empty line more cannot, either."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _say_lost_output(error: OSError) -> int:
+    """Of standard output that is full, or of a terminal that has gone. Gives the exit code."""
+    problem = Problem(
+        f"standard output cannot be written ({error.strerror}). What was trained is saved; run the same command with "
+        "its output elsewhere, or `harness results --list` for what there is."
+    )
+    with contextlib.suppress(OSError):
+        problem.show()
+    return problem.exit_code
+
+
+def _drop_what_is_unwritten(stream: TextIO) -> None:
+    """Else the interpreter tries once more as it ends, and makes another exit code of it."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -30,7 +30,7 @@ def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
     work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
     todo, expected = unfinished(work)
     announce(console, work, todo, expected)
-    train_plan(console, work, todo, save_manifest(work), expected)
+    train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     floor = aa_noise_floor(results_table(work.cells, work.plan.manifest()), num_pairs=pairs)
     console.print(noise_floor_line(floor), style="bold", soft_wrap=True)
     if explain_failures(console, work):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.api.greedy import walk_greedy_path
 from harness.api.training import Watch
-from harness.api.work import check_device, forget_failed, plan_work, save_manifest, unfinished
+from harness.api.work import forget_failed, plan_work, save_manifest, unfinished
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -49,8 +49,7 @@ def ablate(
     announce(console, work, todo, expected)
     if dry_run:
         return
-    check_device(work, todo)
-    found = train_plan(console, work, todo, save_manifest(work), expected, in_process=in_process)
+    found = train_plan(console, work, todo, lambda: save_manifest(work), expected, in_process=in_process)
     if greedy:
         watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
         only, skip = request["only"], request["skip"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from harness.api.confirmation import begin_confirmation, conclude
+from harness.api.confirmation import begin_confirmation, conclude, save_confirmation
 from harness.api.work import unfinished
 from harness.cli.options import plan_options
 from harness.cli.screen import Screen
@@ -23,11 +23,10 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     """
     console = Screen()
     work, manifest, winner = begin_confirmation(variant=variant, **request)
-    work.cells.write_manifest(manifest)
     todo, expected = unfinished(work)
     console.print(f"To confirm: {winner}, on seeds {', '.join(map(str, work.plan.seeds))}.", style="bold")
     announce(console, work, todo, expected)
-    train_plan(console, work, todo, manifest, expected)
+    train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work)
     found = conclude(work, manifest, winner)
     console.print(f"\n{found.sentence}", style="bold", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
+from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
 
 FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
@@ -50,6 +51,7 @@ def export(
         check_file(path)
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
+    say_which_run(cells, manifest, study)
     tables = Tables(results_table(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
     content = export_table(tables, table, form)
     if path:

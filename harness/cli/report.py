@@ -7,6 +7,7 @@ import click
 from harness.cli.attach import attach
 from harness.cli.options import store_option
 from harness.cli.screen import say
+from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
 
 
@@ -33,6 +34,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     check_folder(output)
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
+    say_which_run(cells, manifest, study)
     tried = read_tried(cells.root, manifest.study, manifest.fingerprints)
     tables = Tables(
         results_table(cells, manifest),

@@ -9,6 +9,8 @@ import click
 
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import say
+from harness.cli.which_run import say_which_run
+from harness.errors import StoreError
 from harness.store.cells import Cells
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     from harness.store.load import load_results
 
     table = load_results(study, store=cells.root, profile=profile)
+    say_which_run(cells, table.attrs["manifest"], study)
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
         return
@@ -78,7 +81,14 @@ def _list_runs(cells: Cells) -> None:
     if not manifests:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
-        keys = {key for variant in manifest.variants for key in variant.cells.values()}
-        ended = sum(cells.result(key) is not None for key in keys)
-        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(keys)} cells ended")
+        seeds = {key: seed for variant in manifest.variants for seed, key in variant.cells.items()}
+        ended, refused = 0, []
+        for key, seed in seeds.items():
+            try:
+                ended += cells.result(key, seed=seed) is not None
+            except StoreError as error:
+                refused.append(str(error))
+        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(seeds)} cells ended")
         say(f"    {manifest.command}")
+        for problem in refused:
+            say(f"    {problem}")

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -34,7 +34,7 @@ def train_plan(
     console: Console,
     work: Work,
     todo: Sequence[Cell],
-    manifest: Manifest,
+    save: Callable[[], Manifest],
     expected: Estimate,
     *,
     in_process: bool = False,
@@ -45,7 +45,7 @@ def train_plan(
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:
-        found = train_work(work, todo, manifest, expected, watch=watch, in_process=in_process)
+        found = train_work(work, todo, save, expected, watch=watch, in_process=in_process)
     if todo:
         console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
     return found

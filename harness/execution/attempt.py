@@ -46,7 +46,7 @@ def run_one(
     with cells.claim(cell) as is_mine:
         if not is_mine:
             return "elsewhere"
-        if cells.result(cell.key) is None:
+        if cells.result(cell.key, seed=cell.seed) is None:
             result = _Attempt(cell, cells, device, provenance, on_event, should_stop).result()
             if result is None:
                 cells.append(cell.key, STOPPED)

@@ -13,21 +13,26 @@ This folder is the truth; MLflow (`harness.tracking`) is a projection of it that
 
 import contextlib
 import fcntl
+import functools
 import json
+import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import StoreError
+from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
 from harness.plan.cell import Cell
 from harness.plan.manifest import Manifest
-from harness.store.result import Result, Validation
+from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
+
+log = logging.getLogger(__name__)
 
 # What a cell's folder holds that is the harness's own; everything else was kept by the trainer.
 _FIRST_CHECKPOINT = "checkpoint.pt"  # of 0.1; the cell of which it is starts again
@@ -44,18 +49,23 @@ class Cells:
         return self.root / "cells" / key
 
     def open(self, cell: Cell) -> Path:
-        """The cell's folder, made if need be, with its specification in it."""
+        """The cell's folder, made if need be, with its specification in it; one that is damaged is written again."""
         folder = self.folder(cell.key)
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / "spec.json").exists():
-                write_atomically(folder / "spec.json", json.dumps(cell.to_json(), indent=1))
+            path, content = folder / "spec.json", cell.to_json()
+            if not _is_specification(path, content):
+                remove(path)
+                write_atomically(path, json.dumps(content, indent=1))
         return folder
 
     @contextlib.contextmanager
     def claim(self, cell: Cell) -> Iterator[bool]:
         """Holds the cell for this process: True, or False where another living process holds it."""
-        with (self.open(cell) / "lock").open("a") as lock:
+        path = self.open(cell) / "lock"
+        with _writing(path):
+            file = path.open("a")
+        with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -68,34 +78,78 @@ class Cells:
         try:
             with (self.folder(key) / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return False
         except BlockingIOError:
             return True
         return False
 
     def spec(self, key: str) -> Cell:
-        return Cell.from_json(json.loads((self.folder(key) / "spec.json").read_text()))
+        """Raises StoreError as `specification`, and where this version would train something else from it."""
+        return Cell.from_json(self.specification(key))
 
-    def result(self, key: str) -> Result | None:
-        """The result of an ended cell, or None."""
+    def specification(self, key: str) -> dict[str, Any]:
+        """What `Cell.to_json` wrote.
+
+        Raises:
+            DamagedError: the file holds something else.
+        """
+        path = self.folder(key) / "spec.json"
+        try:
+            content = json.loads(path.read_bytes())
+            if isinstance(content, dict) and {"settings", "seed", "fingerprints"} <= content.keys():
+                return content
+            problem: object = "settings, seed or fingerprints are missing"
+        except (OSError, ValueError, RecursionError) as error:
+            problem = error
+        raise DamagedError(
+            f"{path}: is no specification of a cell ({problem}). The cell's result is not concerned; to have both made "
+            "again, move the cell's folder out of the store and run the study's command."
+        )
+
+    def seeds(self) -> set[int]:
+        """Of every cell in the store, whichever study run names it."""
+        keys = (path.parent.name for path in (self.root / "cells").glob("*/spec.json"))
+        found = set()
+        for key in keys:
+            with contextlib.suppress(DamagedError):
+                found.add(self.specification(key)["seed"])
+        return {it for it in found if isinstance(it, int)}
+
+    def result(self, key: str, *, seed: int | None = None) -> Result | None:
+        """The result of an ended cell, or None.
+
+        Args:
+            seed: of the cell, where the caller knows it.
+
+        Raises:
+            StoreError: what stands there is not what the harness wrote for this cell: damaged, edited, or another
+                cell's. No number of it is used.
+        """
         path = f"{self.root}/cells/{key}/result.json"  # a plan asks for 100,000: a Path takes longer than the file
         try:
-            with open(path) as file:
-                text = file.read()
+            with open(path, "rb") as file:
+                content = file.read()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _refused(path, error.strerror) from None
         try:
-            return Result.from_json(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise StoreError(f"{path}: damaged ({error}). Delete it to train this cell again.") from None
+            result = Result.from_json(json.loads(content))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _refused(path, error) from None
+        if result.key != key:
+            raise _refused(path, f"it is the result of cell {result.key}")
+        if seed is not None and result.seed != seed:
+            raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
+        return result
 
     def write_result(self, result: Result) -> None:
         """Ends a cell: journals the result, writes it, and only then drops the checkpoint."""
         folder = self.folder(result.key)
         self.append(result.key, {"event": "ended", **result.to_json()})
         with _writing(folder):
-            write_atomically(folder / "result.json", json.dumps(result.to_json(), indent=1))
+            write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
             remove(folder / _FIRST_CHECKPOINT)
 
@@ -131,15 +185,27 @@ class Cells:
             os.fsync(journal.fileno())
 
     def events(self, key: str) -> list[dict[str, Any]]:
-        """Every whole event, in the order of writing; half a line that a dying process left is passed over."""
+        """Every whole event, in the order of writing; half a line that a dying process left, and whatever else is no
+        event, is passed over.
+
+        Raises:
+            DamagedError: there is no file to read, but something else.
+        """
+        path = self.folder(key) / "journal.jsonl"
         try:
-            lines = (self.folder(key) / "journal.jsonl").read_bytes().splitlines()
+            lines = path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise DamagedError(
+                f"{path}: cannot be read ({error.strerror}). Move it away and run the study's command again."
+            ) from None
         events = []
         for line in lines:
-            with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if _is_event(event):
+                    events.append(event)
         return events
 
     def validations(self, key: str) -> list[Validation]:
@@ -164,13 +230,35 @@ class Cells:
             write_atomically(path, json.dumps(manifest.to_json(), indent=1))
 
     def manifests(self) -> dict[str, Manifest]:
-        """Every manifest by id, the oldest first.
+        """Every manifest by id, the oldest first, but those that cannot be read: a warning names each once."""
+        paths = sorted((self.root / "studies").glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        found = {}
+        for path in paths:
+            try:
+                found[path.stem] = _read_manifest(path)
+            except StoreError as error:
+                _warn_once(f"warning: {error}")
+        return found
+
+    def manifest(self, name: str) -> Manifest | None:
+        """The manifest of one study run, or None.
 
         Raises:
-            StoreError: one is damaged, or of a newer version.
+            DamagedError: it is none. StoreError: it is of a newer version.
         """
-        paths = sorted((self.root / "studies").glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        return {path.stem: _read_manifest(path) for path in paths}
+        path = self.root / "studies" / f"{name}.json"
+        return _read_manifest(path) if path.exists() else None
+
+    def set_manifest_aside(self, name: str) -> None:
+        """Renames a damaged manifest, for it is to be made again; says so."""
+        path = self.root / "studies" / f"{name}.json"
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+        with _writing(path):
+            path.rename(aside)
+        log.warning(
+            f"warning: {path}: was damaged. It stays as {aside.name}; a new one holds what this command asks for. What "
+            "other commands asked for is trained, and comes back with them: no cell is trained twice."
+        )
 
     def free_bytes(self) -> int:
         """Free space of the disk that holds (or will hold) the cells."""
@@ -193,7 +281,7 @@ def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
     for event in events:
         if event["event"] in ("started", "restarted"):
             by_step.clear()
-        elif event["event"] == "validation":
+        elif event["event"] == "validation" and isinstance(event.get("step"), int):
             by_step[event["step"]] = Validation.from_event(event)
     return [by_step[step] for step in sorted(by_step)]
 
@@ -202,11 +290,47 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def _refused(path: str, problem: object) -> StoreError:
+    return StoreError(
+        f"{path}: is no result that can be believed ({problem}). Put the file back from a backup, or move it out of "
+        "the store: the same command then trains this cell again. The other cells are not concerned."
+    )
+
+
+def _is_event(event: Any) -> bool:
+    """Whether a line of a journal is one that the harness wrote: everything else of it can be missing."""
+    if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("event", "time")):
+        return False
+    metrics = event.get("metrics", {})
+    with contextlib.suppress(ValueError):
+        datetime.fromisoformat(event["time"])
+        return isinstance(metrics, dict) and all(isinstance(it, int | float) for it in metrics.values())
+    return False
+
+
+def _is_specification(path: Path, content: dict[str, Any]) -> bool:
+    """Whether the file specifies the cell with this content; an older format has other words for the same."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict) or found.get("key") != content["key"]:
+        return False
+    same = ("settings", "seed", "fingerprints")
+    wanted = json.loads(json.dumps([content[name] for name in same]))
+    return bool(found.get("format") != content["format"] or [found.get(name) for name in same] == wanted)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
 def _read_manifest(path: Path) -> Manifest:
     try:
-        return Manifest.from_json(json.loads(path.read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
+        return Manifest.from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(
             f"{path}: is no manifest that this harness can read ({type(error).__name__}: {error}). Move it away; the "
             "cells that it names are not lost, the same command of the study finds them again."
         ) from None

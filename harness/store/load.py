@@ -34,7 +34,7 @@ def load_results(study: str, *, store: str | Path = "mlruns", profile: str | Non
 
     The columns are `RESULT_COLUMNS`, then a column a metric (`test/loss`), then the facts that the trainer noted. A
     planned cell that has not ended is a row with status `missing`. Where the study ran more than once (other profiles,
-    other data), the latest run that fits is taken: study runs are never mixed.
+    other data), the latest run that fits and has results is taken: study runs are never mixed.
 
     Args:
         study: the study's name or file, or the id of one study run (`harness results --list`).
@@ -72,7 +72,7 @@ def load_curves(
 
 
 def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manifest:
-    """The latest study run of that study, or the one with that id.
+    """The latest study run of that study that has results (or else the latest), or the one with that id.
 
     A confirmation is found by its own id only: it says nothing about the changes that it did not confirm.
 
@@ -81,18 +81,23 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
 
     Raises:
         ResultsError: there is none.
+        StoreError: the only study run that may be meant cannot be read.
         StudyError: the file cannot be read, or is wrong.
     """
     manifests = cells.manifests()
     if study in manifests:
         return manifests[study]
+    if "/" not in study and (unreadable := cells.manifest(study)):  # says why it cannot be read
+        return unreadable
     asked = study
     if Path(study).suffix in (".yaml", ".yml"):
         study = load_study(study).name
-    runs = (it for it in manifests.values() if not it.confirms)  # a confirmation is asked for by its id
-    fitting = [it for it in runs if it.study == study and profile in (None, it.profile)]
+    fitting = [it for it in _runs_of(study, manifests) if profile in (None, it.profile)]
     if fitting:
-        return fitting[-1]
+        return next((it for it in reversed(fitting) if has_results(cells, it)), fitting[-1])
+    for path in (cells.root / "studies").glob("*.json"):
+        if path.stem.startswith(study) and path.stem not in manifests:
+            cells.manifest(path.stem)  # says why it cannot be read: it may be the one
     names = sorted({it.study for it in manifests.values()})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
@@ -100,6 +105,22 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
         f"`harness ablate --study {asked}` makes them; --store names another folder."
     )
+
+
+def has_results(cells: Cells, manifest: Manifest) -> bool:
+    """Whether any cell of a study run has ended."""
+    keys = (key for variant in manifest.variants for key in variant.cells.values())
+    return any((cells.folder(key) / "result.json").exists() for key in keys)
+
+
+def other_runs(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
+    """Ids of the other study runs of the same study, the oldest first."""
+    return tuple(it.id for it in _runs_of(manifest.study, cells.manifests()) if it.id != manifest.id)
+
+
+def _runs_of(study: str, manifests: Mapping[str, Manifest]) -> list[Manifest]:
+    """Without confirmations: those are asked for by their id."""
+    return [it for it in manifests.values() if it.study == study and not it.confirms]
 
 
 def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
@@ -115,7 +136,7 @@ def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     for variant in manifest.variants:
         identity = (manifest.study, variant.name, "+".join(variant.changes))
         for seed, key in variant.cells.items():
-            result = cells.result(key)
+            result = cells.result(key, seed=seed)
             rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed), strict=True)))
             if result is not None:
                 rows[-1] |= {name: result.metrics.get(name) for name in metrics} | dict(result.facts)

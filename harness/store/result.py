@@ -6,8 +6,11 @@ trainer notes. The table that everything downstream reads has a row per cell and
 built in `load.py`, not here: this module knows neither files nor pandas.
 """
 
+import hashlib
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -69,15 +72,35 @@ class Result:
     def is_finished(self) -> bool:
         return self.status == "finished"
 
+    def problems(self) -> Iterator[str]:
+        """What no harness would have written: a field of another type, a status that there is not, a number without
+        sense."""
+        yield from (
+            f"{name} is {getattr(self, name)!r}"
+            for name, kind in _KINDS.items()
+            if not isinstance(getattr(self, name), kind) or (isinstance(getattr(self, name), bool) and kind is not bool)
+        )
+        if self.status not in STATUSES:
+            yield f"status is {self.status!r}, not one of {', '.join(STATUSES)}"
+        for name, value in self.metrics.items() if isinstance(self.metrics, Mapping) else ():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                yield f"metric {name} is {value!r}, no finite number"
+        for name in ("num_steps", "seconds"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+                yield f"{name} is {value!r}"
+
     def to_json(self) -> dict[str, Any]:
         plain = {it.name: getattr(self, it.name) for it in fields(self)}
         return {"format": FORMAT, **plain, "metrics": dict(self.metrics), "facts": dict(self.facts)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Result":
-        """Raises TypeError for an unknown or missing field (a damaged file must not read as a result), StoreError for a
-        format that a newer harness wrote."""
+        """Raises TypeError for an unknown or missing field (a damaged file must not read as a result), ValueError for
+        values that no harness writes or a checksum that does not fit, StoreError for a format that a newer harness
+        wrote."""
         data = dict(data)
+        sealed = data.pop("checksum", None)
         written = data.pop("format", 1)
         if written == 1:
             data = _from_first_format(data)
@@ -86,8 +109,34 @@ class Result:
                 f"cell {data.get('key', '?')}: its result has format {written}, this harness reads up to {FORMAT}. "
                 "Install the version that wrote it; the result is not damaged."
             )
-        return cls(**data)
+        elif sealed is not None and sealed != checksum(data | {"format": written}):
+            raise ValueError("its checksum does not fit its content: it was edited, or is damaged")
+        result = cls(**data)
+        if problems := "; ".join(result.problems()):
+            raise ValueError(problems)
+        return result
 
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a result's file, whatever its spaces and the order of its fields."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sealed(result: Result) -> dict[str, Any]:
+    """`to_json` with a field `checksum`, by which an edit is seen."""
+    content: dict[str, Any] = json.loads(json.dumps(result.to_json()))  # as a reader has it
+    return content | {"checksum": checksum(content)}
+
+
+_KINDS: Mapping[str, Any] = {
+    **dict.fromkeys(("key", "status", "reason", "device", "versions", "commit", "finished_at"), str),
+    **dict.fromkeys(("metrics", "facts"), Mapping),
+    **dict.fromkeys(("seed", "num_steps"), int),
+    "seconds": int | float,
+    "peak_memory_bytes": int | None,
+    "dirty": bool,
+}
 
 # What identifies a row, then the envelope. `variant` is the variant's name ("baseline", "batch-norm", "model-1"),
 # `changes` its change names joined by "+", empty for the baseline. A planned cell without a result has status

@@ -125,7 +125,7 @@ def read_record(cells: Cells, key: str) -> Record | None:
     if not events:
         return None
     folder = cells.folder(key)
-    return Record(key, folder, json.loads((folder / "spec.json").read_text()), events, size, result, is_claimed)
+    return Record(key, folder, cells.specification(key), events, size, result, is_claimed)
 
 
 def journal_bytes(cells: Cells, key: str) -> int:

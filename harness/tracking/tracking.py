@@ -7,6 +7,7 @@ server is asked; a run that contradicts its journal (a cell that was trained aga
 older version) goes to MLflow's trash and is made again. Training never waits for any of this: `follower.py`.
 """
 
+import contextlib
 import json
 import time
 import uuid
@@ -171,7 +172,8 @@ class Tracking:
         by_study = {run.tags["harness.study_id"] for run in stale} - {study_id}
         manifests = cells.manifests() if by_study else {}
         for other in sorted(by_study & manifests.keys()):
-            yield from self._deliver(experiment, manifests[other], cells, ledger)
+            with contextlib.suppress(StoreError):  # who asks for that study run is told; this one is not concerned
+                yield from self._deliver(experiment, manifests[other], cells, ledger)
         dead = {other for other in by_study - manifests.keys() if not is_locked(self.live_lock(other))}
         for run in stale:  # of study runs whose manifest is gone
             if run.tags["harness.study_id"] in dead:
@@ -276,6 +278,15 @@ def sync(uri: str, root: Path) -> Delivery:
 
     Raises:
         TrackingError: the database or server cannot be used.
+        StoreError: cells that cannot be read, after all other study runs have been delivered.
     """
     tracking, cells = Tracking(uri, root), Cells(root)
-    return Delivery(sum(tracking.project(manifest, cells).delivered for manifest in cells.manifests().values()))
+    delivered, problems = 0, list[str]()
+    for manifest in cells.manifests().values():
+        try:
+            delivered += tracking.project(manifest, cells).delivered
+        except StoreError as error:
+            problems.append(str(error))
+    if problems:
+        raise StoreError("\n".join(dict.fromkeys(problems)))
+    return Delivery(delivered)

@@ -51,6 +51,8 @@ def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise UnusableCheckpointError(f"{path.name} is a folder") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
     head, _, payload = content.partition(b"\n")

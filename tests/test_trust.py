@@ -1,0 +1,238 @@
+"""What stands in a store is believed where the harness wrote it, and a store of which a part is wrong still works."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakes import result_of
+from test_cli import TINY
+from tracked import a_manifest, a_result, a_store, cells_of, start, validate
+
+from harness.api.confirmation import fresh_seeds
+from harness.api.work import Work, plan_work, save_manifest
+from harness.cli import cli
+from harness.errors import StoreError
+from harness.store.cells import Cells
+from harness.store.load import load_results
+from harness.tracking.tracking import sync
+
+BASELINE, OTHER = cells_of(), cells_of({"model.batch_norm": True})
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, [str(it) for it in arguments])
+
+
+def end(cells, several):
+    for cell in several:
+        start(cells, cell)
+        validate(cells, cell, 100)
+        cells.write_result(a_result(cell))
+
+
+def spoil(cells, cell, **fields):
+    path = cells.folder(cell.key) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two study runs of two cells each, all of which have ended; those of `second` are not those of `first`."""
+    uri, cells = a_store(tmp_path / "mlruns")
+    for name, several in {"first": BASELINE, "second": OTHER}.items():
+        end(cells, several)
+        cells.write_manifest(a_manifest({"baseline": several}, study=name))
+    return uri, cells
+
+
+def test_an_edited_number_is_in_no_table_and_the_list_names_it(store):
+    _, cells = store
+    spoil(cells, BASELINE[1], metrics={"test/accuracy": 99.5})
+
+    with pytest.raises(StoreError, match=f"{BASELINE[1].key}/result.json"):
+        load_results("first", store=cells.root)
+    answer = call("results", "--study", "first", "--store", cells.root)
+    assert (answer.exit_code, "99.5" in answer.output) == (2, False)
+    assert "checksum" in answer.output
+
+    listed = call("results", "--list", "--store", cells.root)
+    assert listed.exit_code == 0, listed.output
+    assert "first-quick-1a2b3c4d: 1 variants, 1 of 2 cells ended" in listed.output
+    assert f"{BASELINE[1].key}/result.json: is no result that can be believed" in listed.output
+
+
+def test_the_result_of_another_cell_is_refused_by_its_name(store):
+    _, cells = store
+    copied = (cells.folder(BASELINE[0].key) / "result.json").read_text()
+    (cells.folder(BASELINE[1].key) / "result.json").write_text(copied)
+
+    with pytest.raises(StoreError, match=f"{BASELINE[1].key}/result.json.*result of cell {BASELINE[0].key}"):
+        load_results("first", store=cells.root)
+
+
+def test_one_bad_cell_concerns_no_other_study_run(store):
+    uri, cells = store
+    spoil(cells, BASELINE[1], seed=7)
+
+    assert set(load_results("second", store=cells.root)["status"]) == {"finished"}
+    with pytest.raises(StoreError, match=BASELINE[1].key):
+        sync(uri, cells.root)
+    (cells.folder(BASELINE[1].key) / "result.json").unlink()
+    (cells.folder(BASELINE[1].key) / "journal.jsonl").unlink()
+    waiting = sync(uri, cells.root).delivered
+    assert waiting <= 1, "the second study run was delivered while the first one was refused"
+
+
+def test_a_result_that_was_moved_away_is_trained_again(store):
+    _, cells = store
+    spoil(cells, BASELINE[1], seed=7)
+    (cells.folder(BASELINE[1].key) / "result.json").unlink()
+
+    assert list(load_results("first", store=cells.root)["status"]) == ["finished", "missing"]
+    assert Cells(cells.root).result(BASELINE[1].key) is None
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch) -> Work:
+    """A study in the working folder, one study run of which has ended, its numbers made up."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("tiny.yaml").write_text(TINY)
+    work = plan_work("tiny.yaml", only=["batch-norm"], seeds=4)
+    for cell in work.plan.cells:
+        work.cells.open(cell)
+        work.cells.write_result(result_of(cell, 0.5 + cell.seed / 100 + 0.1 * cell.settings.model.batch_norm))
+    save_manifest(work)
+    return work
+
+
+def no_room(monkeypatch):
+    monkeypatch.setattr(Cells, "free_bytes", lambda cells: 0)
+
+
+def no_database(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///tiny.yaml")
+
+
+@pytest.mark.parametrize("obstacle", [no_room, no_database])
+@pytest.mark.parametrize("command", [["ablate"], ["aa"], ["search", "--trials", "3"], ["confirm"]])
+def test_a_refused_request_leaves_no_study_run_behind(ended, monkeypatch, obstacle, command):
+    before = ended.cells.manifests()
+    obstacle(monkeypatch)
+
+    elsewhere = [] if command == ["confirm"] else ["--epochs", "2"]  # which would be another study run
+    answer = call(*command, "--study", "tiny.yaml", *elsewhere)
+
+    assert answer.exit_code == 2, answer.output
+    assert ended.cells.manifests() == before
+
+
+def test_the_study_run_that_has_results_is_shown_and_said(ended):
+    empty = plan_work("tiny.yaml", epochs=2)
+    save_manifest(empty)
+    said = f"note: shown is {ended.plan.id}, the latest that has results. There are also: {empty.plan.id}"
+
+    assert set(load_results("tiny")["status"]) == {"finished"}
+    for command in (["results"], ["export", "--table", "cells"], ["report", "--output", "page"]):
+        answer = call(*command, "--study", "tiny")
+        assert answer.exit_code == 0, answer.output
+        assert said in answer.stderr
+        assert said not in answer.stdout
+    asked = call("results", "--study", empty.plan.id)
+    assert "missing" in asked.output
+    assert "note:" not in asked.output
+
+
+def test_where_no_study_run_has_results_the_latest_is_shown(ended):
+    for cell in ended.plan.cells:
+        ended.cells.forget_result(cell.key)
+    save_manifest(empty := plan_work("tiny.yaml", epochs=2))
+
+    answer = call("results", "--study", "tiny")
+    assert f"shown is {empty.plan.id}, the latest; none of them has results" in answer.stderr
+
+
+def test_aa_leaves_the_command_of_the_study_run_as_it_is(ended):
+    with ended.cells.updating_manifest(ended.plan.id):
+        ended.cells.write_manifest(replace(ended.cells.manifests()[ended.plan.id], command="harness ablate --mine"))
+
+    answer = call("aa", "--study", "tiny.yaml", "--seeds", "4")
+
+    assert "A/A of baseline" in answer.output, answer.output
+    assert ended.cells.manifests()[ended.plan.id].command == "harness ablate --mine"
+
+
+def test_a_damaged_manifest_is_set_aside_by_the_command_that_makes_it_again(ended, caplog):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    path.write_text(path.read_text()[:100])
+    other = plan_work("tiny.yaml", epochs=2)
+    save_manifest(other)
+    assert set(ended.cells.manifests()) == {other.plan.id}
+
+    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--in-process")
+
+    assert answer.exit_code == 0, answer.output
+    assert set(load_results("tiny")["status"]) == {"finished"}
+    (aside,) = path.parent.glob("*.damaged-*")
+    assert len(aside.read_text()) == 100
+    assert any(aside.name in it.message for it in caplog.records)
+
+
+def test_a_manifest_of_a_newer_version_is_never_set_aside(ended):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    newer = json.dumps(json.loads(path.read_text()) | {"format": 99})
+    path.write_text(newer)
+
+    with pytest.raises(StoreError, match="format 99"):
+        save_manifest(ended)
+    assert path.read_text() == newer
+
+
+def test_fresh_seeds_are_fresh_although_the_manifest_that_names_them_is_damaged(ended):
+    path = ended.cells.root / "studies" / f"{ended.plan.id}.json"
+    path.write_text("garbage")
+
+    assert fresh_seeds(ended.cells, 2) == (4, 5)
+
+
+def command(*arguments, **options):
+    """The real command in a process of its own."""
+    line = [sys.executable, "-m", "harness", *map(str, arguments)]
+    return subprocess.run(line, check=False, stderr=subprocess.PIPE, **options)
+
+
+SHOWN = (["ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4"], ["results", "--study", "tiny"])
+PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+
+
+@pytest.mark.parametrize("locale", [PLAIN, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended, arguments, locale):
+    answer = command(*arguments, stdout=subprocess.PIPE, env=os.environ | locale)
+
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert b"batch-norm" in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [*SHOWN, ["export", "--study", "tiny"], ["studies"], ["--help"]])
+def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
+    with open("/dev/full", "w") as full:
+        answer = command(*arguments, stdout=full)
+
+    assert answer.returncode == 2, answer.stderr.decode()
+    assert answer.stderr.decode().startswith("error: standard output cannot be written (No space left on device).")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_standard_output_that_is_closed_is_no_failure(ended, arguments):
+    line = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "harness", *arguments]
+    answer = subprocess.run(line, check=False, stderr=subprocess.PIPE)
+
+    assert (answer.returncode, answer.stderr) == (0, b"")
