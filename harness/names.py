@@ -13,6 +13,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
     >>> suggestion("batchnorm", ["batch-norm", "kernel-3"])
     " Did you mean 'batch-norm'?"
+    >>> suggestion("blocks.0.conf", ["blocks.1.conv", "blocks.0.conv"])
+    " Did you mean 'blocks.0.conv'?"
     >>> suggestion("gradient_clip", ["horizontal_flip"])
     ''
     """
@@ -24,11 +26,13 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def _nearness(name: str, known: str) -> float:
-    """0 to 1 by the characters in common; of two settings in one branch, what comes after it counts."""
+    """0 to 1 by the characters in common; of two settings in one branch, what comes after it must be near by itself."""
     branch = re.split(r"[^./]*$", known)[0]
-    if branch and name.startswith(branch):
-        name, known = name.removeprefix(branch), known.removeprefix(branch)
-    return SequenceMatcher(None, known, name).ratio()
+    whole = SequenceMatcher(None, known, name).ratio()
+    if not branch or not name.startswith(branch):
+        return whole
+    rest = SequenceMatcher(None, known.removeprefix(branch), name.removeprefix(branch)).ratio()
+    return whole if rest >= NEAR else rest
 
 
 def with_hint(problem: str, known: Collection[str]) -> str:
