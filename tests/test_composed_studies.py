@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harness.api.work import plan_work
+from harness.cli import cli
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
 from harness.search.space import Space
@@ -476,3 +478,30 @@ baseline: {lr: 0.1, optimizer: sgd, amsgrad: false, epochs: {default: 20, min: 1
     assert names(below) == ["lr-0.001", "lr-0.003", "lr-0.01", "adam", "amsgrad", "wide"]
     assert names(above) == ["adam", "amsgrad", "slow"]
     assert (above.baseline.values["epochs"], set(above.profiles)) == (50, {"standard", "long"})
+
+
+def test_metrics_are_taken_over_by_their_whole_name(write):
+    below = """
+trainer: {command: [python, "{a}"], sources: {pinned: v1}}
+baseline: {a: 1}
+metrics: {val/top.5: {goal: maximize}, test/top.5: {goal: maximize}}
+select: val/top.5
+report: test/top.5
+"""
+    above = "extends: low.yaml\nreport: test/loss\nmetrics: {test/loss: {goal: minimize}, val/top.5: {goal: minimize}}"
+    metrics = load_study(write(above, low=below)).trainer.metrics
+    assert set(metrics.names) == {"val/top.5", "test/top.5", "test/loss"}
+    assert (metrics.selecting.goal, metrics.report) == ("minimize", "test/loss")
+
+
+def test_show_prints_a_file_and_plan_says_what_was_built_on(write, tmp_path):
+    path = str(write("extends: base.yaml\ndrop: [drop-0.5]"))
+    shown = CliRunner().invoke(cli, ["show", path])
+    assert shown.exit_code == 0
+    assert [it["name"] for it in read_yaml(_written(tmp_path / "y.yaml", shown.output))["changes"]] == [
+        "norm", "drop-0.2", "kernel-3",
+    ]  # fmt: skip
+    planned = CliRunner().invoke(cli, ["plan", "--study", path, "--store", str(tmp_path / "mlruns")])
+    assert "note: mine extends base.yaml: drops drop-0.5." in planned.output
+    wrong = CliRunner().invoke(cli, ["show", str(write("extends: nothing"))])
+    assert (wrong.exit_code, wrong.output.count("error: ")) == (2, 1)
