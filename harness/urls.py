@@ -28,10 +28,10 @@ def masked(text: str) -> str:
     text = re.sub(
         r"^([\w+.-]{1,40}://[^/:@]*):.*@", r"\1:***@", text
     )  # a whole URL: blanks in it belong to the password
-    text = re.sub(r"([\w+.-]{1,40}://[^/:@\s]*):\S*@", r"\1:***@", text)
+    text = re.sub(r"([\w+.-]{1,40}://[^/:@\s]{0,1000}):\S{0,1000}@", r"\1:***@", text)
     text = re.sub(r"((?:\w{1,10}\+)?https?://)[^/:@\s?#]+@", r"\1***@", text, flags=re.IGNORECASE)  # a token alone
     text = re.sub(
-        rf"((?:\w{1, 10}\+)?https?://)[^/:@\s?#]{{{_LONG_USER},}}:\*\*\*@", r"\1***@", text, flags=re.IGNORECASE
+        rf"((?:\w{{1,10}}\+)?https?://)[^/:@\s?#]{{{_LONG_USER},}}:\*\*\*@", r"\1***@", text, flags=re.IGNORECASE
     )
     is_whole = re.match(r"[\w+.-]{1,40}://[^\n]*$", text) is not None
     text = (_WHOLE_QUERY if is_whole else _QUERY).sub(r"\1***", text)
