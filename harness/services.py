@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from harness.errors import TrackingError
 
@@ -84,10 +84,17 @@ def without_password(url: str) -> tuple[str, dict[str, str]]:
     """A database URL that may be seen in a list of processes, and the variable in which PostgreSQL's client library
     finds the password."""
     parts = urlsplit(url)
-    if not parts.password:
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    asked = [value for name, value in query if name == "password"]
+    if not parts.password and not asked:
         return url, {}
-    bare = parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}")
-    return urlunsplit(bare), {"PGPASSWORD": unquote(parts.password)}
+    password = asked[-1] if asked else unquote(parts.password or "")  # the driver lets the query win
+    bare = parts
+    if parts.password:
+        bare = bare._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}")
+    if asked:
+        bare = bare._replace(query=urlencode([pair for pair in query if pair[0] != "password"], safe="/:"))
+    return urlunsplit(bare), {"PGPASSWORD": password}
 
 
 def free_port(preferred: int) -> int:

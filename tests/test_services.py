@@ -129,6 +129,11 @@ def test_the_preferred_port_is_taken_if_it_is_free():
             "postgresql+psycopg://me@host:5432/db",
             {"PGPASSWORD": "p@ss/"},
         ),
+        (
+            "postgresql+psycopg://me@/db?host=/sock&password=p%40ss",
+            "postgresql+psycopg://me@/db?host=/sock",
+            {"PGPASSWORD": "p@ss"},
+        ),
         ("postgresql+psycopg://me@host/db?sslmode=require", "postgresql+psycopg://me@host/db?sslmode=require", {}),
         ("sqlite:////a/b:c@d/optuna.db", "sqlite:////a/b:c@d/optuna.db", {}),
     ],

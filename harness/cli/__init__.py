@@ -14,6 +14,7 @@ import click
 
 from harness.errors import HarnessError
 from harness.texts import message_lines
+from harness.urls import masked
 
 # Command -> (module:attribute, one line for --help). The lines stand here so that --help loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -74,7 +75,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HarnessError as error:
-            raise Problem(str(error)) from None
+            raise Problem("\n".join(map(masked, str(error).splitlines()))) from None
         except click.ClickException as error:
             raise _bounded(error) from None
         except BrokenPipeError:  # the reader has gone: `harness results | head`; click would exit with 1

@@ -19,6 +19,7 @@ from harness.plan.cell import Cell
 from harness.store.cells import Cells, now
 from harness.store.result import RESULT_COLUMNS, Result, Status, Validation
 from harness.trainers.run import CHECKPOINT, Event, Run, RunError
+from harness.urls import masked
 
 Outcome = Literal["done", "elsewhere", "stopped"]
 _NOTED = frozenset({"device", "versions", "peak_memory_bytes"})  # of the envelope, what a trainer knows better
@@ -116,13 +117,13 @@ class _Attempt:
         except OutOfMemoryError as error:
             return self._ended("out-of-memory", str(error))
         except DeviceLostError as error:
-            self._emit({"event": "failed", "reason": str(error), "traceback": traceback.format_exc()})
+            self._emit({"event": "failed", "reason": masked(str(error)), "traceback": masked(traceback.format_exc())})
             raise
         except Exception as error:  # a cell is the unit of isolation: the others go on
-            trace = traceback.format_exc()
+            trace = masked(traceback.format_exc())  # an error often tells the address that it could not reach
             log.debug("cell %s failed\n%s", self._cell.key, trace)
             reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-            self._emit({"event": "failed", "reason": reason, "traceback": trace})
+            self._emit({"event": "failed", "reason": masked(reason), "traceback": trace})
             return self._ended("failed", reason)
 
     def _clashing(self) -> set[str]:
@@ -173,7 +174,7 @@ class _Attempt:
             key=self._cell.key,
             seed=self._cell.seed,
             status=status,
-            reason=reason,
+            reason=masked(reason),
             metrics=metrics,
             facts=facts,
             num_steps=self._run.num_steps,

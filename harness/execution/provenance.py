@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,18 @@ from harness.urls import masked
 
 LIBRARIES = ("harness", "torch", "torchvision", "numpy", "mlflow", "optuna", "pandas", "scipy")
 DIFF_LIMIT = 200_000  # characters; a larger diff is cut, and says so
+DIFF_VARIABLE = "HARNESS_DIFF"  # 0: how the checkout differs from its commit is not kept
+_LONGEST_KEY = 10_000
+_KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_SECRETS = re.compile(  # `api_key: "..."`, `"password": '...'`, `TOKEN = ...`, whatever is around the name
+    r"((?:passwor[dt]|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)\w{0,40}"
+    r"[\"']?\s*(?::|=|=>|:=)\s*)(?:\"[^\"]*\"|'[^']*'|[^\s\"',;)}\]]{8,})",
+    re.IGNORECASE,
+)
+_KNOWN_TOKENS = re.compile(
+    r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{15,}|hf_\w{20,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}|"
+    r"A(?:KIA|SIA)[0-9A-Z]{16}|AIza[\w-]{30,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"
+)
 
 
 def provenance(command: str, *, folder: Path | None = None) -> dict[str, object]:
@@ -24,16 +37,22 @@ def provenance(command: str, *, folder: Path | None = None) -> dict[str, object]
     folder = folder or Path.cwd()
     commit = _git(folder, "rev-parse", "HEAD").strip()
     diff = _git(folder, "diff", "HEAD") if commit else ""
-    if len(diff) > DIFF_LIMIT:
-        diff = diff[:DIFF_LIMIT] + f"\n... cut after {DIFF_LIMIT} characters\n"
     return {
         "commit": commit,
         "dirty": bool(diff),
-        "diff": diff,
+        "diff": kept_diff(diff) if os.environ.get(DIFF_VARIABLE) != "0" else "",
         "versions": library_versions(),
         "host": platform.node(),
         "command": command,
     }
+
+
+def kept_diff(diff: str) -> str:
+    """A diff as it may be kept and delivered: secrets masked, by their looks, and not too long."""
+    diff = _KEY_BLOCK.sub(r"\1 ***", diff[: DIFF_LIMIT + _LONGEST_KEY])  # so that the cut splits no key
+    lines = [_SECRETS.sub(r"\1***", masked(line)) for line in diff.split("\n")]
+    diff = "\n".join(_KNOWN_TOKENS.sub("***", line) for line in lines)
+    return diff if len(diff) <= DIFF_LIMIT else diff[:DIFF_LIMIT] + f"\n... cut after {DIFF_LIMIT} characters\n"
 
 
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> Mapping[str, str]:
