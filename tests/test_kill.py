@@ -2,6 +2,7 @@
 
 import os
 import random
+import select
 import signal
 import sqlite3
 import subprocess
@@ -34,12 +35,19 @@ NUM_KILLS = 6
 VOLATILE = {"seconds", "finished_at", "peak_memory_bytes"}
 
 
+MAIN = "from harness.cli import main; main()"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    usual = os.environ | {"HARNESS_CACHE": str(folder.parent / "cache")}
+    usual.pop("MLFLOW_TRACKING_URI", None)
+    return usual
+
+
 def harness(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from harness.cli import main; main()", *arguments]
-    environment = os.environ | {"HARNESS_CACHE": str(folder.parent / "cache")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-c", MAIN, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+    return subprocess.Popen(command, cwd=folder, env=environment(folder), text=True, start_new_session=True, **pipes)
 
 
 def ablate(folder: Path) -> subprocess.Popen[str]:
@@ -97,7 +105,8 @@ def test_a_study_killed_again_and_again_ends_like_an_uninterrupted_one(new_store
     assert {count for *_, count in points} == {1}
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_continue(new_store):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_is_clean_and_says_how_to_continue(new_store, stop):
     folder = new_store("stopped")
     process = ablate(folder)
     assert process.stdout is not None
@@ -105,7 +114,10 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(new_store):
         if line.startswith("[1/"):
             break
 
-    os.kill(process.pid, signal.SIGINT)
+    if stop == signal.SIGTERM:
+        os.kill(process.pid, stop)
+    else:
+        os.killpg(process.pid, stop)  # a terminal tells the whole group
     rest, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130, rest
@@ -115,3 +127,57 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_continue(new_store):
         statuses = {status for (status,) in database.execute("select status from runs")}
     assert "RUNNING" not in statuses
     assert "KILLED" in statuses
+    journals = "".join(path.read_text() for path in folder.glob("mlruns/cells/*/journal.jsonl"))
+    assert '"event": "failed"' not in journals, "no worker died of it"
+
+
+@pytest.mark.parametrize("command", [["ablate"], ["search", "--trials", "4"]])
+def test_a_closed_terminal_is_a_clean_stop(new_store, command):
+    """With a real terminal, to which nothing can be written any more once it is closed."""
+    folder = new_store("closed")
+    ours, theirs = os.openpty()
+    arguments = [*command, "--study", "study.yaml", "--jobs", "2", "--device", "cpu"]
+    code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {MAIN}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    deadline = time.monotonic() + 60
+    while not any(folder.glob("mlruns/cells/*/result.json")) and time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 65536)
+
+    os.close(ours)  # the kernel tells the foreground group
+
+    assert process.wait(timeout=60) == 130
+    journals = "".join(path.read_text() for path in folder.glob("mlruns/cells/*/journal.jsonl"))
+    assert '"event": "failed"' not in journals, "no worker died of it"
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        assert "RUNNING" not in {status for (status,) in database.execute("select status from runs")}
+
+
+def test_nohup_goes_on_without_the_terminal(new_store):
+    folder = new_store("nohup")
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-c", MAIN, "ablate", "--study", "study.yaml", "--jobs", "2", "--device", "cpu"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/"):
+            break
+
+    os.killpg(process.pid, signal.SIGHUP)
+
+    finish(process)

@@ -129,7 +129,7 @@ def main() -> None:
     except OSError as error:
         if not _is_of_output():
             raise
-        code = _say_lost_output(error)
+        code = 130 if _was_interrupted(error) else _say_lost_output(error)
     for stream in (sys.stdout, sys.stderr):
         _drop_what_is_unwritten(stream)
     sys.exit(code if isinstance(code, int) else 0)
@@ -154,6 +154,13 @@ def _is_of_output() -> bool:
     except OSError:
         return True
     return False
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether the output failed while a stop was being said: the terminal was closed."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _say_lost_output(error: OSError) -> int:

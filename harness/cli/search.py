@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from harness.api.work import Work, plan_work, unfinished
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
 from harness.cli.screen import Screen
-from harness.cli.training import interrupt, say_stopped
+from harness.cli.training import say_stopped, stop_on_signals
 from harness.plan.variants import Variant
 from harness.search.choices import PRUNES, SAMPLERS
 
@@ -92,7 +91,7 @@ def search(
         retry_failed=retry_failed,
         in_process=in_process,
     )
-    signal.signal(signal.SIGTERM, interrupt)
+    stop_on_signals()
     started = time.monotonic()
     try:
         with _Shown(console, work, num_trials) as shown:

@@ -1,5 +1,6 @@
 """Training from the command line: what is to come, live progress, a clean stop. What several commands share."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ def train_plan(
     *,
     in_process: bool = False,
 ) -> Placebos:
-    """`train_work` with live progress; raises what it raises. Ctrl-C and SIGTERM stop it; says how to continue."""
+    """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
     progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.seconds, metric=metric)
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
@@ -53,8 +54,8 @@ def train_plan(
 
 @contextmanager
 def stopping(console: Console, work: Work) -> Iterator[None]:
-    """SIGTERM stops the block as Ctrl-C does; says what is saved, and how to continue."""
-    signal.signal(signal.SIGTERM, interrupt)
+    """SIGTERM and a closed terminal stop the block as Ctrl-C does; says what is saved, and how to continue."""
+    stop_on_signals()
     try:
         yield
     except KeyboardInterrupt:
@@ -63,12 +64,20 @@ def stopping(console: Console, work: Work) -> Iterator[None]:
         raise
 
 
+def stop_on_signals() -> None:
+    """From now on SIGTERM, and SIGHUP of a terminal that is closed, stop as Ctrl-C does; not under `nohup`."""
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)
+
+
 def say_stopped(console: Console, what_is_saved: str) -> None:
-    console.print(
-        f"\nStopped. {what_is_saved}; the others continue from their last checkpoint.\n"
-        "Run the same command to continue.",
-        style="yellow",
-    )
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        console.print(
+            f"\nStopped. {what_is_saved}; the others continue from their last checkpoint.\n"
+            "Run the same command to continue.",
+            style="yellow",
+        )
 
 
 def explain_failures(console: Console, work: Work) -> int:

@@ -29,6 +29,7 @@ from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.trainers.run import Event
 
+_OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # Ctrl-C, and that it was closed
 SECONDS_OF_GRACE = 40.0  # of a worker that was asked to stop, and whose training looks at `run.should_stop`
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
 HINTS = {
@@ -200,28 +201,33 @@ class Workers:
 
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started in here is deaf to Ctrl-C from its first instruction on, and is started whole: for us,
-    an interrupt waits until the end of the block. Both hold for the main thread, which alone gets interrupts."""
+    """A process that is started in here is deaf to Ctrl-C and a closed terminal from its first instruction on, and is
+    started whole: for us, they wait until the end of the block. Both hold for the main thread, which gets them."""
     resource_tracker.ensure_running()  # else it would be with the first process, and would unblock the signal
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[int] = []  # not ignored here: another thread of ours may get what this one blocks
-    handler = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the new process inherits
+    handlers = {number: signal.getsignal(number) for number in _OF_THE_TERMINAL}
+    handlers = {number: it for number, it in handlers.items() if it != signal.SIG_IGN}  # `nohup` is left alone
+    for number in handlers:
+        signal.signal(number, lambda number, frame: waiting.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)  # which the new process inherits
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, handler if handler is not None else signal.SIG_DFL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         if waiting:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(waiting[0])
 
 
 def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, Any], listed: str) -> None:
     """The life of a worker: one cell after another, until the pipe closes."""
     device = _see_only(device, listed)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in _OF_THE_TERMINAL:  # they reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     stop = _Stop()
     while True:
