@@ -36,6 +36,11 @@ VOLATILE = {"seconds", "finished_at", "peak_memory_bytes"}
 
 
 MAIN = "from harness.cli import main; main()"
+# As in a terminal, whatever started the tests: a process in the background, or under nohup, inherits deaf signals.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    f"signal.signal(signal.SIGINT, signal.default_int_handler); {MAIN}"
+)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -45,7 +50,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def harness(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", MAIN, *arguments]
+    command = [sys.executable, "-c", LISTENING, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=folder, env=environment(folder), text=True, start_new_session=True, **pipes)
 
@@ -137,7 +142,7 @@ def test_a_closed_terminal_is_a_clean_stop(new_store, command):
     folder = new_store("closed")
     ours, theirs = os.openpty()
     arguments = [*command, "--study", "study.yaml", "--jobs", "2", "--device", "cpu"]
-    code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {MAIN}"
+    code = f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); {LISTENING}"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=folder,
