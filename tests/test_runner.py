@@ -17,6 +17,8 @@ from harness.errors import StudyError
 from harness.execution.runner import Progress, run
 from harness.store.cells import Cells
 
+pytestmark = pytest.mark.slow
+
 PROVENANCE = {"commit": "c0ffee", "dirty": True}
 TWO = ["cpu", "cpu"]
 

@@ -21,6 +21,8 @@ from harness.store.cells import Cells
 from harness.store.load import load_results
 from harness.tracking.tracking import sync
 
+pytestmark = pytest.mark.slow
+
 BASELINE, OTHER = cells_of(), cells_of({"model.batch_norm": True})
 
 

@@ -14,6 +14,8 @@ from harness.execution.attempt import run_one
 from harness.execution.provenance import command_line, provenance
 from harness.urls import masked, url_problem
 
+pytestmark = pytest.mark.slow
+
 SECRET_URLS = [
     "postgresql://me:hunter2@host/search",
     "postgresql://host/search?password=hunter2",
