@@ -1,1 +1,1 @@
-"""Locks (and, with time, atomic writes): the one copy of each. Nothing here knows what is in a file."""
+"""Locks and atomic writes: what several rooms need of files. Nothing here knows what is in a file."""
