@@ -104,14 +104,19 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, target: str) -> Iterator[Ledger]:
+def open_ledger(path: Path, target: str, *, formerly: str = "") -> Iterator[Ledger]:
     """The ledger in this file, made if need be; one that is no database any more is replaced by an empty one.
+
+    Args:
+        target: whose entries. formerly: what an earlier version called the same target.
 
     Raises:
         StoreError: the file cannot be read or written.
     """
     try:
         with closing(_connect(path)) as connection:
+            if formerly not in ("", target):
+                connection.execute("UPDATE OR IGNORE runs SET target = ? WHERE target = ?", (target, formerly))
             yield Ledger(connection, target)
     except sqlite3.Error as error:
         raise StoreError(

@@ -10,7 +10,6 @@ older version) goes to MLflow's trash and is made again. Training never waits fo
 import contextlib
 import json
 import time
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
-from harness.files.atomic import write_atomically
-from harness.files.locks import is_locked, locked
+from harness.files.locks import is_locked
 from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
 from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
 from harness.tracking.ledger import Ledger, open_ledger
 from harness.tracking.outline import Outline
+from harness.tracking.places import STORE_TAG, store_id, target
 from harness.tracking.run_image import (
     FORMAT,
     Record,
@@ -168,7 +167,7 @@ class Tracking:
 
     def _settle_others(self, experiment: str, study_id: str, cells: Cells, ledger: Ledger) -> Iterator[int]:
         assert self._server
-        stale = self._server.find(experiment, {"harness.store": self._store_id()}, status="RUNNING")
+        stale = self._server.find(experiment, {STORE_TAG: store_id(self.root)}, status="RUNNING")
         by_study = {run.tags["harness.study_id"] for run in stale} - {study_id}
         manifests = cells.manifests() if by_study else {}
         for other in sorted(by_study & manifests.keys()):
@@ -180,19 +179,10 @@ class Tracking:
                 self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
 
     def _outline(self, manifest: Manifest) -> Outline:
-        return Outline(manifest, self._store_id())
-
-    def _store_id(self) -> str:
-        """Made once, beside the cells: it stays theirs wherever they are copied to."""
-        path = self.root / "store-id"
-        if not path.exists():
-            with locked(self._folder / "lock"):
-                if not path.exists():
-                    write_atomically(path, uuid.uuid4().hex[:12])
-        return path.read_text()
+        return Outline(manifest, store_id(self.root))
 
     def _open_ledger(self) -> AbstractContextManager[Ledger]:
-        return open_ledger(self._folder / "ledger.db", masked(self.uri))
+        return open_ledger(self._folder / "ledger.db", target(self.uri, self.root), formerly=masked(self.uri))
 
 
 class _Pass:
