@@ -75,6 +75,9 @@ class Ledger:
     def of_study(self, study_id: str) -> dict[str, Entry]:
         return {entry.key: entry for entry in self._select("study_id = ?", study_id)}
 
+    def all(self) -> list[Entry]:
+        return list(self._select("'' = ?", ""))
+
     def of_cell(self, cell_key: str) -> list[Entry]:
         """The runs of one cell in every study, in the order in which they were entered."""
         return list(self._select("cell_key = ?", cell_key))

@@ -89,7 +89,7 @@ def _mend(uri: str, root: Path) -> None:
     with locked(root / "tracking" / "lock"):
         known = _noted(notes)
         is_below = name.startswith(f"{_SQLITE}./")
-        with _connected(uri) as connection:
+        with connected(uri) as connection:
             old = known.get(name) or _old_place(connection, store, is_below=is_below)
             if old and old != here:
                 _move(connection, store, Path(old), root, is_below=is_below)
@@ -98,9 +98,10 @@ def _mend(uri: str, root: Path) -> None:
 
 def set_address(uri: str, run_id: str, address: str) -> None:
     """Writes the address of one run's artifacts into a database."""
-    with _connected(uri) as connection:
+    with connected(uri) as connection:
         connection.execute(
-            _text("UPDATE runs SET artifact_uri = :address WHERE run_uuid = :run"), {"address": address, "run": run_id}
+            statement("UPDATE runs SET artifact_uri = :address WHERE run_uuid = :run"),
+            {"address": address, "run": run_id},
         )
 
 
@@ -120,8 +121,8 @@ def _noted(path: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _connected(uri: str) -> Iterator[Any]:
-    """A transaction."""
+def connected(uri: str) -> Iterator[Any]:
+    """A transaction in MLflow's database, for what its client cannot say."""
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
@@ -129,21 +130,23 @@ def _connected(uri: str) -> Iterator[Any]:
         yield connection
 
 
-def _text(statement: str) -> Any:
+def statement(text: str) -> Any:
     import sqlalchemy
 
-    return sqlalchemy.text(statement)
+    return sqlalchemy.text(text)
 
 
 def _old_place(connection: Any, store: str, *, is_below: bool) -> str | None:
     """The place of a store that has no note of it: as MLflow's own default experiment says it in a database below the
     store; else as any of the store's runs says it."""
     if is_below:
-        found = connection.execute(_text("SELECT artifact_location FROM experiments WHERE experiment_id = 0")).scalar()
+        found = connection.execute(
+            statement("SELECT artifact_location FROM experiments WHERE experiment_id = 0")
+        ).scalar()
         depth = 2  # artifacts/0
     else:
-        statement = _text("SELECT artifact_uri FROM runs WHERE artifact_uri IS NOT NULL" + _OURS + " LIMIT 1")
-        found = connection.execute(statement, {"store": store}).scalar()
+        asked = statement("SELECT artifact_uri FROM runs WHERE artifact_uri IS NOT NULL" + _OURS + " LIMIT 1")
+        found = connection.execute(asked, {"store": store}).scalar()
         depth = 4  # artifacts/EXPERIMENT/RUN/artifacts
     folder = local_folder(found) if found else None
     if folder is None or len(folder.parts) <= depth or folder.parts[-depth] != "artifacts":
@@ -159,20 +162,20 @@ def _move(connection: Any, store: str, old: Path, root: Path, *, is_below: bool)
         _bring_files(connection, before, after, store)
     for table, column in _ADDRESSES if is_all else [("runs", "artifact_uri")]:
         ours = _OURS if table == "runs" and not is_below else ""
-        statement = _text(
+        asked = statement(
             f"UPDATE {table} SET {column} = :after || substr({column}, :rest) "
             f"WHERE substr({column}, 1, :length) = :start" + ours
         )
         for start, replacement in ((before.as_uri(), after.as_uri()), (str(before), str(after))):
             length = len(start) + 1  # with the slash behind it
             values = {"after": f"{replacement}/", "start": f"{start}/", "length": length, "rest": length + 1}
-            connection.execute(statement, values | ({"store": store} if ours else {}))
+            connection.execute(asked, values | ({"store": store} if ours else {}))
 
 
 def _bring_files(connection: Any, before: Path, after: Path, store: str) -> None:
     """Artifacts of this store's runs that are not here yet: the database says where they were put."""
-    statement = _text("SELECT artifact_uri FROM runs WHERE artifact_uri IS NOT NULL" + _OURS)
-    for (address,) in connection.execute(statement, {"store": store}):
+    asked = statement("SELECT artifact_uri FROM runs WHERE artifact_uri IS NOT NULL" + _OURS)
+    for (address,) in connection.execute(asked, {"store": store}):
         folder = local_folder(address)
         if folder is None or before not in folder.parents or not folder.is_dir():
             continue

@@ -152,6 +152,12 @@ class Server:
             parent = PurePosixPath(artifact.name).parent.as_posix()
             self._client.log_artifact(run_id, str(artifact.source), None if parent == "." else parent)
 
+    def remove_files(self, experiment: str, run_id: str) -> None:
+        """Of a run in the trash, where they lie below the store; a server keeps them until `mlflow gc`."""
+        place = self._place(experiment, run_id)
+        if place:
+            shutil.rmtree(place.parent, ignore_errors=True)
+
     def _place(self, experiment: str, run_id: str) -> Path | None:
         """Where the artifacts of a run of this store lie, whatever MLflow noted when the store was elsewhere; None
         where a server has them."""
