@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,20 +299,29 @@ class _Pass:
         return settings
 
 
-def sync(uri: str, root: Path) -> Delivery:
-    """Delivers whatever waits in a store, of every study run.
+def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Delivery:
+    """Delivers whatever waits in a store, of every study run. Cut off anywhere, the same call continues.
+
+    Args:
+        on_progress: gets how many cells have been looked at and delivered, of how many; a cell counts in each study run.
 
     Raises:
         TrackingError: the database or server cannot be used.
         StoreError: cells that cannot be read, after all other study runs have been delivered.
     """
     tracking, cells = Tracking(uri, root), Cells(root)
-    delivered, problems = 0, list[str]()
-    for manifest in cells.manifests().values():
+    manifests = cells.manifests().values()
+    totals = {it.id: sum(len(variant.cells) for variant in it.variants) for it in manifests}
+    delivered, before, problems = 0, 0, list[str]()
+    for manifest in manifests:
         try:
-            delivered += tracking.project(manifest, cells).delivered
+            for number, events in enumerate(tracking.deliveries(manifest, cells), start=1):
+                delivered += events
+                on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
         except StoreError as error:
             problems.append(str(error))
+        before += totals[manifest.id]
+        on_progress(before, sum(totals.values()))
     if problems:
         raise StoreError("\n".join(dict.fromkeys(problems)))
     return Delivery(delivered)
