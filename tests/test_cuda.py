@@ -34,6 +34,7 @@ def stand_ins(monkeypatch, **more):
         "reset_peak_memory_stats": lambda device: None,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "set_rng_state": lambda *_: None,
+        "synchronize": lambda device: calls.append("synchronize"),
         "empty_cache": lambda: calls.append("empty_cache"),
     }
     for name, stand_in in (known | more).items():
@@ -79,7 +80,7 @@ def test_cached_memory_is_given_back_after_a_cell(monkeypatch):
     with stand_ins(monkeypatch) as calls:
         with environment(threads=1, device=torch.device("cuda:0"), precision="float32"):
             assert calls == []
-        assert calls == ["empty_cache"]
+        assert calls == ["synchronize", "empty_cache"]
 
 
 @pytest.mark.parametrize("study", studies())
