@@ -38,7 +38,7 @@ FLOORS = {
     "reduce-overhead": "the same through torch.compile(mode='reduce-overhead')",
 }
 VARIANTS = ("baseline", "optimizer-adamax", "augment-gentle", "augment-harsh", "batch-norm", "model-1")
-WORKERS = {"": (1, 4, 8), ", MPS": (4, 8, 12)}
+WORKERS = {"": (1, 4), ", MPS": (4, 8, 12)}
 CELLS_A_WORKER = 4
 LIGHTNING_IMAGES, LIGHTNING_EPOCHS = 12_500, 2
 
