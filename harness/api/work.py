@@ -17,6 +17,7 @@ from harness.study.load import load_study
 from harness.study.study import Study
 
 MOST_JOBS = 1_000  # processes on one machine
+WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -128,14 +129,14 @@ def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
-    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA some a device."""
     if jobs is not None and not 0 < jobs <= MOST_JOBS:
         raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
     count = len(cuda_capabilities())
     names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
-    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))
+    return tuple(names[index % len(names)] for index in range(jobs or WORKERS_A_DEVICE * len(names)))
 
 
 def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:
