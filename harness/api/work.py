@@ -48,6 +48,7 @@ def plan_work(
     data: str | None = None,
     seeds: int | Sequence[int] | str | None = None,
     mde: float | None = None,
+    horizon: int | None = None,
     designs: Sequence[str] = (),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -65,6 +66,8 @@ def plan_work(
         data, epochs, weights: options of the study's trainer, where it has them.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
+        horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
+            declared once: by the first call that trains.
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
@@ -93,10 +96,13 @@ def plan_work(
             only=only,
             skip=skip,
             overrides=overrides,
+            horizon=horizon,
         )
 
     cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
+    if horizon is not None:
+        _check_horizon(cells, plan, horizon)
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
@@ -105,6 +111,18 @@ def plan_work(
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
     return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
+
+
+def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
+    """Raises StudyError where the study run has another horizon: who may move it can look until something shows."""
+    known = cells.manifests().get(plan.id)
+    if known and known.comparisons and known.horizon != horizon:
+        declared = f"{known.horizon} seeds" if known.horizon else "none"
+        raise StudyError(
+            f"--horizon {horizon}: study run {plan.id} declared {declared} before its first cell, and that holds. "
+            "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
+            "on; or begin a new study run (another name or profile)."
+        )
 
 
 def store_folder(store: str | Path) -> Path:
