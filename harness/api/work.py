@@ -106,8 +106,11 @@ def plan_work(
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
+        known = cells.manifests().get(plan.id)
+        piloted = {seed for it in known.variants for seed in it.cells} if known else set()
+        pilots = make(tuple(sorted(piloted | set(plan.seeds))))  # not the profile's seeds alone
         effect = mde / trainer.metrics.reporting.factor
-        plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
+        plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
     return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
