@@ -6,6 +6,7 @@ from functools import partial
 from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
+from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
 from benchmarks.task4 import measure_task4
@@ -34,3 +35,5 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "task4": measure_task4,
     "accuracy": measure_accuracy,
 }
+# These are of a CUDA device, and the default there.
+CUDA_FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {"cuda-steps": measure_steps, "cuda": measure_cuda}

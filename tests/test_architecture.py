@@ -26,6 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.trainers.images.data.batches": frozenset({"torch"}),
     "harness.trainers.images.augment": frozenset({"torch"}),
     "harness.trainers.images.arithmetic": frozenset({"torch"}),
+    "harness.trainers.images.graph": frozenset({"torch"}),
     "harness.trainers.images.kernels.winograd": frozenset({"torch"}),
     "harness.trainers.images.readback": frozenset({"torch"}),
     "harness.trainers.images.streams": frozenset({"torch"}),
@@ -138,7 +139,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 TORCH = frozenset({"torch", "torchvision"})
 # Modules outside `trainers/images` that import torch in a function.
 TORCH_EXCEPTIONS: dict[str, str] = {
-    "cli.doctor": "asks torch whether it can use the device",
     "cli.visualize": "the type of a network",
 }
 

@@ -17,6 +17,7 @@ from harness.study.load import load_study
 from harness.study.study import Study
 
 MOST_JOBS = 1_000  # processes on one machine
+WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -48,6 +49,7 @@ def plan_work(
     data: str | None = None,
     seeds: int | Sequence[int] | str | None = None,
     mde: float | None = None,
+    horizon: int | None = None,
     designs: Sequence[str] = (),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -65,6 +67,8 @@ def plan_work(
         data, epochs, weights: options of the study's trainer, where it has them.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
+        horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
+            declared once: by the first call that trains.
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
@@ -93,18 +97,36 @@ def plan_work(
             only=only,
             skip=skip,
             overrides=overrides,
+            horizon=horizon,
         )
 
     cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
+    if horizon is not None:
+        _check_horizon(cells, plan, horizon)
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
+        known = cells.manifests().get(plan.id)
+        piloted = {seed for it in known.variants for seed in it.cells} if known else set()
+        pilots = make(tuple(sorted(piloted | set(plan.seeds))))  # not the profile's seeds alone
         effect = mde / trainer.metrics.reporting.factor
-        plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
+        plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
     return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
+
+
+def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
+    """Raises StudyError where the study run has another horizon: who may move it can look until something shows."""
+    known = cells.manifests().get(plan.id)
+    if known and known.comparisons and known.horizon != horizon:
+        declared = f"{known.horizon} seeds" if known.horizon else "none"
+        raise StudyError(
+            f"--horizon {horizon}: study run {plan.id} declared {declared} before its first cell, and that holds. "
+            "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
+            "on; or begin a new study run (another name or profile)."
+        )
 
 
 def store_folder(store: str | Path) -> Path:
@@ -128,14 +150,14 @@ def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
-    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA some a device."""
     if jobs is not None and not 0 < jobs <= MOST_JOBS:
         raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
     count = len(cuda_capabilities())
     names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
-    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))
+    return tuple(names[index % len(names)] for index in range(jobs or WORKERS_A_DEVICE * len(names)))
 
 
 def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:

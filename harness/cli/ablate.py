@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 
 from harness.api.greedy import walk_greedy_path
+from harness.api.looking import looked_at
 from harness.api.training import Watch
 from harness.api.work import forget_failed, plan_work, save_manifest, unfinished
 from harness.cli.options import json_option, plan_options
@@ -65,9 +66,7 @@ def ablate(
 
 def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set[str], as_json: bool) -> None:
     """The effects of each design, as a table for people (of the variants asked for) or as JSON on standard output."""
-    from harness.store.load import results_table
-
-    table = results_table(cells, manifest)
+    table = looked_at(cells, manifest)
     if as_json:
         from harness.report.tables import effects_json
 

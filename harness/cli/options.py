@@ -105,6 +105,11 @@ _PLAN_OPTIONS = [
     click.option(
         "--mde", type=click.FloatRange(0, min_open=True), help="With --seeds auto: effect to find, as it is shown."
     ),
+    click.option(
+        "--horizon",
+        type=click.IntRange(2),
+        help="Seeds that the study will have in the end, declared once; by default the profile's, or --seeds if more.",
+    ),
     _design_option,
     _names_option("--only", help="Only these changes.", shell_complete=_complete_change),
     _names_option("--skip", help="Not these changes.", shell_complete=_complete_change),

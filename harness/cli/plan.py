@@ -59,14 +59,21 @@ def _variants_table(work: Work, todo: set[str]) -> Table:
 
 def _power(can_show: "Sensitivity", metric: Metric) -> str:
     """What the seeds can show, in a sentence; NaN where there is one seed."""
+    from harness.plan.power import seeds_to_reach
+
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
+    if can_show.num_seeds < (least := seeds_to_reach()):
+        return (
+            f"{can_show.num_seeds} seeds give intervals, but can claim nothing, whatever they show: the test needs at "
+            f"least {least}."
+        )
     if math.isnan(can_show.detectable):
         return (
             f"What {can_show.num_seeds} seeds can show is known once a few cells have ended: nothing says yet how much "
             f"{metric.words} varies from seed to seed."
         )
-    basis = "measured" if can_show.is_measured else "expected before any run"
+    basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
         f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.api.looking import looked_at
 from harness.cli.options import json_option, store_option
 from harness.cli.progress import size
 from harness.cli.screen import say
@@ -35,9 +36,9 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if list_runs or study is None:
         _list_runs(cells)
         return
-    from harness.store.load import load_results
+    from harness.store.load import find_manifest
 
-    table = load_results(study, store=cells.root, profile=profile)
+    table = looked_at(cells, find_manifest(cells, study, profile))
     say_which_run(cells, table.attrs["manifest"], study)
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")

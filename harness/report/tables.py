@@ -195,8 +195,7 @@ def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Fami
     found = {}
     for design, pairs in sorted(sides.items(), key=_rank):
         contrasts = [
-            Contrast(label, reference, {variant: 1.0, reference: -1.0}, reference)
-            for label, (variant, reference) in pairs.items()
+            Contrast(label, reference, {variant: 1.0, reference: -1.0}) for label, (variant, reference) in pairs.items()
         ]
         # The steps of a greedy path were chosen by the very results that are tested.
         exploratory = manifest.exploratory or design == "path:greedy"

@@ -16,7 +16,6 @@ from harness.stats.intervals import bca_interval, clopper_pearson, mean_and_sd, 
 from harness.stats.significance import equivalence_p, sign_flip_p, smallest_sign_flip_p, t_p_value
 from harness.stats.values import NOT_PLANNED, FloatArray, Values, metric_values
 
-ROPE_SD = 0.1  # half-width of the region of practical equivalence, in sd of the reference (Kruschke 2018)
 # 0.72 - 0.71 and 0.71 - 0.70 differ in the 17th digit, though both are 100 examples of 10,000; they must tie.
 DECIMALS = 12  # of differences between numbers from 0.001 to 1,000; fewer above, more below, see `_decimals`
 
@@ -39,8 +38,8 @@ def paired_effect(
         table: one row per cell, as `load_results` gives it.
         metric: by default the one that the study reports.
         confidence: coverage of the intervals, in (0, 1).
-        delta: differences below it do not matter to the user, as the metric is logged (0.01 is one percent); the region
-            of practical equivalence is at least 0.1 sd of the reference between seeds.
+        delta: differences below it do not matter to the user, as the metric is logged (0.01 is one percent). Without
+            one there is no test of equivalence: a margin taken from the data would be chosen by them.
 
     Raises:
         ResultsError: unknown variant, reference or metric; both are the same; a seed with two different cells.
@@ -70,7 +69,6 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     p_improve_low, p_improve_high = clopper_pearson(wins + ties / 2, n, confidence) if n > 1 else (np.nan, np.nan)
     is_pair = sorted(weights) == [-1.0, 1.0]
     variant_mean, reference_mean = _means_of_pair(sides, weights) if is_pair and n else (np.nan, np.nan)
-    delta = max(delta, ROPE_SD * _sd_of(sides, names, contrast.yardstick))
     return Effect(
         variant=contrast.name,
         reference=contrast.reference,
@@ -100,7 +98,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         correlation=_correlation(sides) if is_pair else np.nan,
         variance_ratio=_variance_ratio(sides, weights, sd),
         delta=delta,
-        p_equivalence=float(equivalence_p(differences, delta)),
+        p_equivalence=float(equivalence_p(differences, delta)) if delta > 0 else np.nan,
         extra_seconds=float((weights @ seconds[:, complete]).mean()) if n else np.nan,
         extra_parameters=float(weights @ parameters),
         note=_note(differences, is_pair),
@@ -141,13 +139,6 @@ def _missing(
 
 def _means_of_pair(sides: FloatArray, weights: FloatArray) -> tuple[float, float]:
     return float(sides[np.argmax(weights)].mean()), float(sides[np.argmin(weights)].mean())
-
-
-def _sd_of(sides: FloatArray, names: list[str], yardstick: str) -> float:
-    """Seed-to-seed sd of the yardstick; 0 where one seed cannot tell, or where it is no part of the contrast."""
-    if yardstick not in names or sides.shape[1] < 2:
-        return 0.0
-    return float(mean_and_sd(sides[names.index(yardstick)])[1])
 
 
 def _correlation(sides: FloatArray) -> float:
