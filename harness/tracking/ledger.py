@@ -143,6 +143,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=20.0, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("PRAGMA synchronous = normal")  # a power cut may cost the last entries: MLflow is asked then
         connection.executescript(SCHEMA)
     except Exception:
         connection.close()

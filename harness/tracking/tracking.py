@@ -303,7 +303,7 @@ def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lamb
     """Delivers whatever waits in a store, of every study run. Cut off anywhere, the same call continues.
 
     Args:
-        on_progress: gets how many cells have been looked at and delivered, of how many; a cell counts in each study run.
+        on_progress: gets how many cells are delivered, of how many; a cell counts in each study run that shows it.
 
     Raises:
         TrackingError: the database or server cannot be used.
