@@ -60,7 +60,7 @@ class Effect:
 
     Attributes:
         seeds: the seeds with a number on every side; `differences` has one value for each, in this order.
-        n_planned: seeds planned on at least one side. n < n_planned: the effect is that of the complete pairs only, and
+        n_planned: seeds planned on every side. n < n_planned: the effect is that of the complete pairs only, and
             `missing` says which cells lack. A diverged cell is an outcome: leaving it out flatters the side that
             diverged.
         variant_mean: mean of the variant over `seeds` (NaN for a contrast of more than two variants), as

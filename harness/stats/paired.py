@@ -56,7 +56,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     assert names, f"the contrast {contrast.name} weighs nothing"
     weights = np.array([contrast.weights[name] for name in names])
     numbers, statuses, seconds, parameters = _sides(values, names)
-    planned = (statuses != NOT_PLANNED).any(axis=0)
+    planned = _planned(statuses)
     complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
     sides = numbers[:, complete]
     differences = np.round(weights @ sides, _decimals(sides)) + 0.0  # -0.0 would print as a loss
@@ -116,6 +116,15 @@ def _sides(values: Values, names: list[str]) -> tuple[FloatArray, NDArray[np.str
         values.seconds[at],
         np.where(known, values.parameters[at], np.nan),
     )
+
+
+def _planned(statuses: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(seed,): those planned on every side; on any, where a side was planned nowhere and there is nothing to compare.
+
+    A side may have more seeds than the other: it was extended alone, or the other was closed in a race.
+    """
+    on_side = statuses != NOT_PLANNED
+    return np.asarray(on_side.all(axis=0) if on_side.any(axis=1).all() else on_side.any(axis=0))
 
 
 def _decimals(sides: FloatArray) -> int:
