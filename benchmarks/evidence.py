@@ -214,12 +214,14 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
         add(f"power, --seeds auto from 3 pilots, dz = 1.5, m = {m}", lambda g, m=m: finds_from_pilots(m, 1.5, g),
             Aim("at_least", 0.8 - 3 * float(np.sqrt(0.16 / studies))))  # type: ignore[misc]  # fmt: skip
     two = World(9, helped=2, effect=1.0)
-    races = [race(two, 1.0, 24, np.random.default_rng([99, index])) for index in range(max(1, studies // 2))]
+    races = [race(two, 1.0, 24, np.random.default_rng([99, index])) for index in range(max(1, studies // 4))]
     power, false, cells = (tuple(float(it) for it in column) for column in zip(*races, strict=True))
     lines.append(Line("race, m = 9, two of dz = 1: power", "share", (float(np.mean(power)),), Aim("at_least", 0.9)))
     lines.append(Line("race, m = 9, two of dz = 1: any false claim", "share", (float(np.mean(false)),), error))
     lines.append(
         Line("race, m = 9, two of dz = 1: cells a study", "cells", (float(np.mean(cells)),), Aim("at_most", 140))
     )
-    title = f"any claim of useless changes at .05, and power: {studies:,} studies a line, {studies // 2:,} races"
+    title = (
+        f"any claim of useless changes at .05, and power: {studies:,} studies a line, {max(1, studies // 4):,} races"
+    )
     return Figure("evidence", title, lines, [], {})
