@@ -7,6 +7,7 @@ import os
 import tarfile
 import time
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def whole(tmp_path) -> Cells:
 
 
 # --- packs
+
+
+def test_a_harness_that_runs_from_its_sources_alone_packs_too(whole, tmp_path, monkeypatch):
+    def unknown(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("harness.version.version", unknown)
+    packed = pack("task3", tmp_path / "study.tar.gz", store=whole.root)
+    with tarfile.open(packed.path) as file:
+        assert json.load(file.extractfile(INDEX))["harness"] == "not installed"
 
 
 @pytest.mark.parametrize("with_weights", [False, True])

@@ -12,7 +12,8 @@ from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
-from harness.store.cells import Cells
+from harness.plan.registration import registration
+from harness.store.cells import Cells, now
 from harness.study.load import load_study
 from harness.study.study import Study
 
@@ -230,6 +231,35 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, kee
             manifest = replace(known.extended(manifest), command=command)
         work.cells.write_manifest(manifest)
     return manifest
+
+
+def freeze(work: Work, *, hypothesis: str = "", mde: float | None = None) -> Manifest:
+    """Writes down what this plan will test, before its first cell; returns the manifest that holds it.
+
+    Args:
+        mde: the smallest effect that matters, in the unit in which the reported metric is shown.
+
+    Raises:
+        StudyError: a cell of the study run has ended, or something was written down already.
+    """
+    known = work.cells.manifests().get(work.plan.id)
+    if known and known.frozen:
+        raise StudyError(
+            f"study run {work.plan.id} was frozen at {known.frozen['time']} (hash {known.frozen['hash']}); that holds. "
+            "A new study run takes another name or profile."
+        )
+    trained = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
+    if trained or (known and known.looks):
+        raise StudyError(
+            f"{trained} cells of {work.plan.id} have ended, so nothing can be written down before the first. Freeze a "
+            "study before it is trained; what is looked at first and planned later is exploratory."
+        )
+    manifest = save_manifest(work)
+    effect = None if mde is None else mde / work.plan.study.trainer.metrics.reporting.factor
+    with work.cells.updating_manifest(manifest.id):
+        frozen = replace(manifest, frozen=registration(manifest, now(), hypothesis=hypothesis, mde=effect))
+        work.cells.write_manifest(frozen)
+    return frozen
 
 
 def check_disk(work: Work, expected: Estimate) -> None:

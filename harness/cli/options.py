@@ -103,7 +103,9 @@ _PLAN_OPTIONS = [
         "--seeds", help="A count (10), a list (0,1,2; `4,` is the one seed 4) or auto; the profile's by default."
     ),
     click.option(
-        "--mde", type=click.FloatRange(0, min_open=True), help="With --seeds auto: effect to find, as it is shown."
+        "--mde",
+        type=click.FloatRange(0, min_open=True),
+        help="With --seeds auto, --race: effect to find, as it is shown.",
     ),
     click.option(
         "--horizon",

@@ -16,6 +16,7 @@ FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha", "horizon", "looks",
+    "frozen",
 )  # fmt: skip
 
 
@@ -97,6 +98,7 @@ class Manifest:
             is tested (0 where 0.1 began it: .05); once it has ended, `headline` and `outcome`.
         horizon: the number of seeds that the study run declared before its first cell; 0 where it declared none.
         looks: the times that its effects were shown, in order.
+        frozen: what `harness plan --freeze` wrote down before the first cell; empty where nothing was.
     """
 
     id: str
@@ -124,6 +126,7 @@ class Manifest:
     alpha: float = 0.0
     horizon: int = 0
     looks: tuple[Look, ...] = ()
+    frozen: Mapping[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
         """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""
@@ -195,6 +198,7 @@ class Manifest:
             notes=tuple(dict.fromkeys((*self.notes, *added.notes))),
             horizon=self._horizon_beside(added),
             looks=self.looks,
+            frozen=self.frozen or added.frozen,
         )
 
     def _horizon_beside(self, added: "Manifest") -> int:

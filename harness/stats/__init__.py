@@ -7,7 +7,7 @@ labels matters; the same table gives the same numbers. No file, no database, no 
 only.
 
     values        the table as a matrix of variants by seeds; missing cells
-    intervals     Student's t, BCa, Clopper-Pearson
+    intervals     Student's t, BCa, Clopper-Pearson, Hodges-Lehmann
     significance  sign-flip test, t test, equivalence, Holm
     effect        what an effect is
     paired        one effect: a contrast within each seed
@@ -44,8 +44,12 @@ The rules it keeps, and where:
     13 one family, one correction, everywhere                    family.measure_family; tests/test_one_family.py
     14 Westfall-Young by joint sign flips                        stepdown.westfall_young; tests/test_stats_evidence.py
     15 looks are counted and share one error                     sequential, evidence; api.looking writes them
+    16 racing                                                    api.racing; tests/test_racing.py
     17 confirmation is one decision, with an error budget        decision.decide, decision.confirmation_alpha
     18 missing pairs move the verdict                            family._verdict, evidence.lost_pairs, decision
+    19 skew is said, with Hodges-Lehmann beside the mean         paired._skew_note, intervals.hodges_lehmann
+    20 planning speaks of the test that is used                  plan.power.effective_level, seeds_from_pilots
+    23 marginal errors by combination; the rule of one, paired   marginal; tests/test_stats_marginal.py
     25 a published number without a spread is one more run       published.compare_published
 """
 

@@ -60,13 +60,16 @@ class Effect:
 
     Attributes:
         seeds: the seeds with a number on every side; `differences` has one value for each, in this order.
-        n_planned: seeds planned on at least one side. n < n_planned: the effect is that of the complete pairs only, and
+        n_planned: seeds planned on every side. n < n_planned: the effect is that of the complete pairs only, and
             `missing` says which cells lack. A diverged cell is an outcome: leaving it out flatters the side that
             diverged.
         variant_mean: mean of the variant over `seeds` (NaN for a contrast of more than two variants), as
             reference_mean.
         sd: standard deviation of the differences; dz = mean / sd. NaN with one seed; dz is NaN where sd is 0.
         low, high: Student's t interval; bca_low, bca_high: bootstrap interval, from 10 seeds on.
+        hodges_lehmann: median of the means of all pairs of differences, with its signed-rank interval (no bounds where
+            n cannot reach the confidence): what the mean says where a few bad seeds do not pull at it. skewness of the
+            differences.
         p: sign-flip permutation test; smallest_p: the least it could be with n seeds; p_t: paired t test.
         wins, ties: seeds in which the variant is better (by the metric's own direction), and equal.
         p_improve: (wins + ties / 2) / n with its Clopper-Pearson interval.
@@ -95,6 +98,10 @@ class Effect:
     high: float
     bca_low: float
     bca_high: float
+    hodges_lehmann: float
+    hodges_lehmann_low: float
+    hodges_lehmann_high: float
+    skewness: float
     p: float
     smallest_p: float
     p_t: float

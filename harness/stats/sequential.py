@@ -19,6 +19,7 @@ from harness.stats.values import FloatArray
 SPENDING_POWER = 1.0  # rho: alpha (n / N)^rho may be spent by the look at n of N seeds (Kim & DeMets 1987)
 MOST_SCORES = 10_000_000  # b m k: 80 MB
 LEAST_FLIPS = 10_000
+COARSE = 0.005  # a p that claims nothing is found to half a percent of itself, from above
 SHIFTS = (0.4, 0.8, 1.2, 2.0, 3.5)  # effects in sd of the differences that the e-process bets on, with both signs
 
 Looks = Sequence[NDArray[np.bool_]]  # the seeds that were there, a mask (s,) a look, the last one now
@@ -118,7 +119,7 @@ class _Paths:
             family = _Remaining(self, rest)
             if at_alpha < 0 or not family.claims(at_alpha).any():
                 for place, member in enumerate(rest):
-                    p[member] = self.level(family.least([place], at_alpha, len(self.levels)))
+                    p[member] = self.level(family.least([place], at_alpha, len(self.levels), COARSE))
                 break
             so_far = family.least(range(len(rest)), so_far - 1, at_alpha)
             claimed = family.claims(so_far)
@@ -129,7 +130,9 @@ class _Paths:
         return p
 
     def level(self, index: int) -> float:
-        """1 where there is no such level: a look before the horizon may not remove every path."""
+        """0 below the first; 1 beyond the last: a look before the horizon may not remove every path."""
+        if index < 0:
+            return 0.0
         return float(self.levels[index]) if index < len(self.levels) else 1.0
 
 
@@ -150,11 +153,11 @@ class _Remaining:
             self.known[index] = np.asarray(crossed.any(axis=0))
         return self.known[index]
 
-    def least(self, places: Sequence[int], above: int, most: int) -> int:
-        """Index of a level in (above, most] at which one of these members is claimed, and is not at the one before;
-        `most` where there is no lower one."""
+    def least(self, places: Sequence[int], above: int, most: int, coarse: float = 0.0) -> int:
+        """Index of a level in (above, most] at which one of these members is claimed, and is not at the one before, or
+        at one that is lower by this share; `most` where there is no lower one."""
         low, high = above, most
-        while high - low > 1:
+        while high - low > 1 and self.paths.level(low) < (1 - coarse) * self.paths.level(high):
             middle = (low + high) // 2
             low, high = (low, middle) if self.claims(middle)[list(places)].any() else (middle, high)
         return high

@@ -21,13 +21,13 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import OutputError, StoreError
 from harness.plan.manifest import Manifest
 from harness.store.cells import RECORD, Cells, is_key
+from harness.version import harness_version
 
 FORMAT = 1
 INDEX = "pack.json"
@@ -71,7 +71,7 @@ def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_
         raise StoreError(f"{cells.root}: cannot pack {refused[0]!r}: no pack takes such a name. Rename or remove it.")
     index = {
         "format": FORMAT,
-        "harness": version("harness"),
+        "harness": harness_version(),
         "runs": [it.id for it in manifests],
         "files": {name: _described(file) for name, file in files.items()},
     }
