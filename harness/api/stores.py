@@ -87,7 +87,8 @@ def deletion(study: str, *, store: str | Path = "mlruns") -> Deletion:
     others = [it for it in cells.manifests().values() if it.id not in ids]
     needed = {key for it in others for variant in it.variants for key in variant.cells.values()}
     ours = {key for it in manifests for variant in it.variants for key in variant.cells.values()}
-    keys = sorted(key for key in ours - needed if cells.folder(key).is_dir())
+    may_be_needed = ours if manifests_set_aside(cells) else set()  # by a damaged one
+    keys = sorted(key for key in ours - needed - may_be_needed if cells.folder(key).is_dir())
     searches = {variant.tags.get("harness.search", "") for it in manifests for variant in it.variants} - {""}
     return Deletion(cells, manifests, keys, sum(cell_usage(cells, key).total for key in keys), frozenset(searches))
 
