@@ -395,6 +395,10 @@ def test_gc_keeps_the_cells_that_a_manifest_set_aside_may_name(whole):
     answer = call("gc", "--yes", "--store", whole.root)
     assert (answer.exit_code, "may have named cells" in answer.output) == (0, True)
     assert len(whole.all_keys()) == 4
+    other = a_manifest({"baseline": BASELINE}, study="other")
+    whole.write_manifest(other)
+    assert deletion("other", store=whole.root).keys == []
+    whole.remove_manifest(other.id)
     next(whole.root.glob("studies/*.damaged-*")).unlink()
     assert kinds(whole) == {UNUSED: whole.all_keys()}
 

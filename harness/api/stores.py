@@ -12,7 +12,7 @@ from harness.store.cells import Cells
 from harness.store.check import Finding, check_cells, check_manifests, check_snapshots
 from harness.store.merge import Merged, merge
 from harness.store.pack import Packed, write_pack
-from harness.store.unused import UNUSED, Garbage, free, named_keys
+from harness.store.unused import UNUSED, Garbage, free, manifests_set_aside, named_keys
 from harness.store.usage import cell_usage
 
 
