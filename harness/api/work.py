@@ -1,5 +1,6 @@
 """What a request means: the plan, the store that it fills, the workers that will train it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +197,30 @@ def edited_since(work: Work) -> str:
         f"{latest.id} has {num_ended} ended cells, but {edited}, so every cell is trained anew; those of before stay. "
         "If the edit cannot move a number, undo it or pin the version (trainer.sources: {pinned: ...})."
     )
+
+
+def other_file(work: Work) -> str:
+    """A sentence where study runs of this name were made from another file; empty where none was."""
+    of_others = sorted(
+        {
+            os.path.relpath(it.asked)
+            for it in work.cells.manifests().values()
+            if it.study == work.plan.study.name and _is_another_file(it.asked, work.asked)
+        }
+    )
+    if not of_others:
+        return ""
+    return (
+        f"{', '.join(of_others)} is another file whose study is called {work.plan.study.name}: runs of both stand "
+        "under one name, and `--study FILE` tells them apart. Give one of them another name."
+    )
+
+
+def _is_another_file(one: str, other: str) -> bool:
+    try:
+        return not os.path.samefile(one, other)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone: perhaps the same, moved
+        return False
 
 
 def failed_cells(work: Work) -> list[Cell]:

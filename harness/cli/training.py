@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
-from harness.api.work import Work, edited_since, failed_cells
+from harness.api.work import Work, edited_since, failed_cells, other_file
 from harness.cli.progress import RunProgress, duration
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
@@ -20,6 +20,8 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     """Says what a plan is about to train."""
     if edited := edited_since(work):
         console.print(edited, style="yellow")
+    if other := other_file(work):
+        console.print(other, style="yellow")
     plan = work.plan
     line = f"{plan.study.name} ({plan.profile}): {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
     line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
