@@ -51,14 +51,14 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process")
-    whole = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
-    alone = json.loads(run("ablate", *where, "--in-process", "--json", "--only", "b").stdout)
-    printed = run("ablate", *where, "--in-process", "--only", "b").stdout
+    run("ablate", *where, "--executor", "here")
+    whole = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    alone = json.loads(run("ablate", *where, "--executor", "here", "--json", "--only", "b").stdout)
+    printed = run("ablate", *where, "--executor", "here", "--only", "b").stdout
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     exported = pd.read_csv(tmp_path / "effects.csv")
     table = Tables(load_results(str(study), store=store), load_curves=pd.DataFrame).effects
-    python = ablate(study, store=store, device="cpu", in_process=True, only=["b"]).effects
+    python = ablate(study, store=store, device="cpu", executor="here", only=["b"]).effects
     runs = mlflow_runs(resolve_uri(None, store), store, "own")["variant"]
 
     def p_of(rows):

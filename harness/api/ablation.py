@@ -65,7 +65,6 @@ def ablate(
     *,
     greedy: bool = False,
     retry_failed: bool = False,
-    in_process: bool = False,
     watch: Watch = Watch(),  # noqa: B008
     **request: Any,
 ) -> Ablation:
@@ -84,7 +83,7 @@ def ablate(
     if retry_failed:
         forget_failed(work)
     todo, expected = unfinished(work)
-    found = train_work(work, todo, lambda: save_manifest(work), expected, watch=watch, in_process=in_process)
+    found = train_work(work, todo, lambda: save_manifest(work), expected, watch=watch)
     if greedy:
         work = walk_greedy_path(work, only=request.get("only", ()), skip=request.get("skip", ()), watch=watch)
     return Ablation(work, found.problems)

@@ -23,7 +23,6 @@ from harness.store.cells import Cells
 @click.option("--greedy", is_flag=True, help="Then walk a path: at each step the change that helps most.")
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
-@click.option("--in-process", is_flag=True, help="Train in this process, one cell after another (for debugging).")
 @json_option
 @click.pass_context
 def ablate(
@@ -32,7 +31,6 @@ def ablate(
     greedy: bool,
     dry_run: bool,
     retry_failed: bool,
-    in_process: bool,
     as_json: bool,
     **request: Any,
 ) -> None:
@@ -49,7 +47,7 @@ def ablate(
     announce(console, work, todo, expected)
     if dry_run:
         return
-    found = train_plan(console, work, todo, lambda: save_manifest(work), expected, in_process=in_process)
+    found = train_plan(console, work, todo, lambda: save_manifest(work), expected)
     if greedy:
         watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
         only, skip = request["only"], request["skip"]
