@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.figures import FIGURES
+from benchmarks.figures import CUDA_FIGURES, FIGURES
 from benchmarks.machine import machine
 from benchmarks.report import Figure, print_figure, results_path, save
 from benchmarks.sample import OnSample, Sample
@@ -25,6 +25,7 @@ TRAINING = {
     "convolutions",
 }  # the figures that need images
 FULL_PROTOCOL_EPOCHS = 10
+IMAGES, CUDA_IMAGES, CUDA_EPOCHS = 12_500, 50_000, 8
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("accuracy needs real images: --real PATH, a folder with train/<class>/* and test/<class>/*")
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
-    names = options.only or [name for name in FIGURES if name != "accuracy" or options.real]
+    ours = CUDA_FIGURES if device.startswith("cuda") else FIGURES
+    names = options.only or [name for name in ours if name != "accuracy" or options.real]
     about = machine(device)
     path = results_path(options.output, about["device"])
     console.print(f"{about['device']}, {about['cores']} cores, load {about['load_average'][0]}; results go to {path}")
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if TRAINING & set(names):
             write_images(request.workload)
         for name in names:
-            figures.append(FIGURES[name](request, _say(console, name)))
+            figures.append((FIGURES | CUDA_FIGURES)[name](request, _say(console, name)))
             save(path, about, _plain(options), figures)
     for figure in figures:
         print_figure(console, figure)
@@ -55,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request:
-    workload = Workload(scratch, options.images, options.epochs or EPOCHS, device)
+    is_cuda = device.startswith("cuda")
+    images = options.images or (CUDA_IMAGES if is_cuda else IMAGES)
+    workload = Workload(scratch, images, options.epochs or (CUDA_EPOCHS if is_cuda else EPOCHS), device)
+    rounds = options.rounds or (1 if is_cuda else 3)
     processes = options.workers or (usable_cores() if device == "cpu" else 4)
     real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
     kept = options.scratch / "benchmark-accuracy"
-    return Request(workload, options.rounds, processes, options.cells, options.largest, options.real, real_epochs, kept)
+    return Request(workload, rounds, processes, options.cells, options.largest, options.real, real_epochs, kept)
 
 
 def _say(console: Console, figure: str) -> OnSample:
@@ -75,9 +80,9 @@ def _plain(options: argparse.Namespace) -> dict[str, object]:
 
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in FIGURES]
+    unknown = [name for name in names if name not in FIGURES | CUDA_FIGURES]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(FIGURES)}")
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(FIGURES | CUDA_FIGURES)}")
     return names
 
 
@@ -90,10 +95,10 @@ def _count(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     add = parser.add_argument
-    add("--only", type=_names, help=f"figures, comma-separated: {', '.join(FIGURES)}")
-    add("--rounds", type=_count, default=3, help="repetitions; seeds of `accuracy`")
-    add("--images", type=_count, default=12_500, help="training images, validation included")
-    add("--epochs", type=_count, help=f"of each training; {EPOCHS}, and 10 for `accuracy`, by default")
+    add("--only", type=_names, help=f"figures, comma-separated: {', '.join(FIGURES | CUDA_FIGURES)}")
+    add("--rounds", type=_count, help="repetitions; seeds of `accuracy`; 3, or 1 on CUDA, by default")
+    add("--images", type=_count, help=f"for training and validation; {IMAGES}, or {CUDA_IMAGES} on CUDA, by default")
+    add("--epochs", type=_count, help=f"of each training; {EPOCHS}, {CUDA_EPOCHS} on CUDA, 10 for `accuracy`")
     add("--cells", type=_count, default=8, help="of the study")
     add("--workers", type=_count, help="processes side by side; as many as cores, or 4 on CUDA, by default")
     add("--device", default="cpu", help="cpu (by default), cuda, cuda:N or auto")

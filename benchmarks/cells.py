@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from rich.console import Console
 
@@ -57,6 +58,53 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
         "file_seconds": watch.seconds,
         "worker_peak_bytes": result.peak_memory_bytes or 0,
     }
+
+
+def train_cold_and_warm(ready: Ready, workload: Workload, variant: str) -> Facts:
+    """One cell twice in this process: with the start of CUDA and of its libraries, and without; and where the time of
+    the second went, in seconds. Each part waits for the device before and after it."""
+    import torch
+
+    from harness.trainers.images import train as training
+
+    parts = {"validation": "_validate", "checkpoint": "_save"}
+    settings = workload.settings(variant)
+    cold, warm = make_cells(ImageTrainer(workload.cache), settings, [0, 1], workload.fingerprints)
+    ready()
+    found: Facts = {}
+    for name, cell in {"cold": cold, "warm": warm}.items():
+        watches = {part: Stopwatch() for part in (*parts, "files")}
+        with _store(workload) as cells, ExitStack() as patches:
+            if name == "warm":
+                for part, function in parts.items():
+                    timed = _alone(getattr(training, function), watches[part], torch.cuda.synchronize)
+                    patches.enter_context(patch.object(training, function, timed))
+                for owner, function in FILE_WRITERS:
+                    timed = watches["files"].timed(getattr(owner, function))
+                    patches.enter_context(patch.object(owner, function, timed))
+            began = time.perf_counter()
+            run_one(cell, cells, device=workload.device, provenance={})
+            found[f"{name}_seconds"] = time.perf_counter() - began
+            result = _finished(cells.result(cell.key))
+            found |= {"num_steps": result.num_steps, "step_mode": result.facts.get("step_mode", "eager")}
+    found |= {f"{part}_seconds": watch.seconds for part, watch in watches.items()}
+    found["steps_seconds"] = found["warm_seconds"] - found["validation_seconds"] - found["checkpoint_seconds"]
+    return found
+
+
+def _alone(function: Callable[..., Any], watch: "Stopwatch", wait: Callable[[], None]) -> Callable[..., Any]:
+    """The function, timed from when the device has done what it was given before until it has done the function's."""
+
+    def whole(*arguments: Any) -> Any:
+        answer = function(*arguments)
+        wait()
+        return answer
+
+    def call(*arguments: Any) -> Any:
+        wait()
+        return watch.timed(whole)(*arguments)
+
+    return call
 
 
 def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain: bool = False) -> Facts:

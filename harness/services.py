@@ -4,6 +4,7 @@ What `harness ui` shows: the MLflow server and the Optuna dashboard, both on loo
 there and the dashboard can delete studies. Whole installations for several people are `docker-compose.yml`'s matter.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from harness import guard as guarding
 from harness.errors import TrackingError
 
 HOST = "127.0.0.1"
@@ -115,20 +117,28 @@ def free_port(preferred: int) -> int:
 
 @contextmanager
 def running(services: Sequence[Service]) -> Iterator["Running"]:
-    """Starts the services, waits until each answers, and stops all of them at the end of the block, however it ends.
+    """Starts the services, waits until each answers, and stops all of them at the end of the block, however it ends;
+    a SIGKILL of this process ends them, too (`guard.py`).
 
     Raises:
         TrackingError: a service died or did not answer in time; the message ends with the last lines of its log.
     """
     started: list[_Started] = []
+    guard = subprocess.Popen(
+        [sys.executable, "-P", guarding.__file__], stdin=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert guard.stdin is not None
     try:
         for service in services:
             started.append(_start(service))
+            print(started[-1].process.pid, file=guard.stdin, flush=True)
         everything = Running(started)
         everything.wait_until_ready()
         yield everything
     finally:
         _stop(started)
+        with contextlib.suppress(BrokenPipeError):
+            guard.communicate(f"{guarding.OVER}\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,24 @@ class LosesItsDeviceOnSeed1(Counting):
         super().train(run)
 
 
+class AssertsOnItsDeviceOnSeed1(Counting):
+    """An index out of bounds in a kernel: after it, this process can use CUDA no more."""
+
+    def train(self, run: Run) -> None:
+        import torch
+
+        from harness.trainers.images.arithmetic import is_poisoned
+
+        row = torch.tensor([7 if run.seed == 1 else 0], device=run.device)
+        try:
+            torch.zeros(3, device=run.device)[row].cpu()
+        except RuntimeError as error:
+            if is_poisoned(error):
+                raise DeviceLostError(f"the CUDA context is lost: {str(error).partition(chr(10))[0]}") from error
+            raise
+        super().train(run)
+
+
 def die_at_birth(pipe: Any, *arguments: Any) -> None:
     """The life of a worker that dies before it has looked at its first cell."""
     pipe.recv()

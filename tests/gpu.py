@@ -13,7 +13,8 @@ def main() -> int:
     if problem:
         print(f"make gpu: there is no CUDA device that torch can use here: {problem}", file=sys.stderr)
         return 2
-    return int(pytest.main([str(Path(__file__).parent), "-m", "gpu", "-v", "-rA", "-p", "no:cacheprovider"]))
+    tests = str(Path(__file__).with_name("test_on_a_gpu.py"))
+    return int(pytest.main([tests, "-m", "gpu", "-v", "--durations=5", "-p", "no:cacheprovider"]))
 
 
 if __name__ == "__main__":

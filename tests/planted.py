@@ -1,8 +1,9 @@
 """Tiny labelled images with a planted signal: class k is brighter in channel k, so that a small network learns them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ from harness.plan.cell import Cell, make_cells
 from harness.trainers.images.settings import Settings, with_overrides
 from harness.trainers.images.trainer import ImageTrainer
 from harness.trainers.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.trainers.images.data.batches import TrainingBatches
 
 # Two small blocks on 8x8 images, and batches that leave a remainder: 160 training images are 10 batches of 15 and ten
 # images dropped; 40 validation and 50 test images are no multiple of anything that matters.
@@ -58,6 +64,14 @@ def tiny_cell(overrides: dict[str, Any] | None = None, *, seed: int = 0) -> Cell
 def image_cell(settings: Settings, *, seed: int = 0, **fingerprints: str) -> Cell:
     (cell,) = make_cells(ImageTrainer(), settings, [seed], {"data": "planted", **fingerprints})
     return cell
+
+
+def batches_between(batches: "TrainingBatches", first: int, last: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    """(inputs, labels) of the optimizer steps first, ..., last - 1, counted from 0 over all epochs."""
+    while first < last:
+        for _ in range(min(batches.seek(first), last - first)):
+            yield batches.next()
+            first += 1
 
 
 def trained(cell: Cell, folder: Path, arrays: Arrays | None = None, device: str = "cpu", **recording: Any) -> Run:

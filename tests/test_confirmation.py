@@ -270,3 +270,23 @@ def test_a_variant_with_fewer_seeds_than_others_is_not_the_winner(tmp_path):
 
     assert whole.groupby("variant")["seed"].count().to_dict() == {"baseline": 8, "lucky": 1, "wide": 8}
     assert pick_winner(whole) == "wide"
+
+
+def test_a_confirmation_with_a_cell_that_fails_concludes_and_advises_what_it_has(tmp_path):
+    path, where = study_of(tmp_path, 0.3)
+    code = tmp_path / "study" / "training.py"
+    fails = "    if run.seed == 9 and run.settings.model.width > 8:\n        raise ValueError('planted')\n"
+    code.write_text(code.read_text().replace("def train(run):\n", f"def train(run):\n{fails}"))
+    ablate(path, executor="here", **where)  # another study run: the code is another
+
+    store = str(tmp_path / "store")
+    done = CliRunner().invoke(
+        cli, ["confirm", "--study", str(path), "--store", store, "--device", "cpu", "--seeds", "8"]
+    )
+
+    assert done.exit_code == 1
+    assert "--retry-failed" not in done.output
+    assert "They stay outcomes of their variants" in done.output
+    assert "on 7 fresh seeds" in done.output
+    assert "Missing: wide seed 9 failed" in done.output
+    assert "Nothing was registered" in done.output or "exports no model" in done.output

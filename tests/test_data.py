@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from planted import planted_images
+from planted import batches_between, planted_images
 
 from harness.errors import StudyError
 from harness.trainers.images.augment import make_edits
@@ -69,7 +69,7 @@ def test_orders_differ_between_epochs_and_seeds_and_are_repeatable():
 
 def test_batches_hold_the_images_of_the_order_with_their_labels():
     rows = batches().order(0)[:15]
-    inputs, labels = next(iter(batches().between(0, 1)))
+    inputs, labels = next(iter(batches_between(batches(), 0, 1)))
     arrays = planted_images()
     expected = (arrays.train_images[rows].transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(inputs.numpy(), expected, atol=1e-6)
@@ -79,23 +79,27 @@ def test_batches_hold_the_images_of_the_order_with_their_labels():
 def test_batches_from_the_middle_are_those_of_the_whole_run():
     """Over the end of an epoch (after 10 steps), with augmentation: a resumed cell sees what it would have seen."""
     source = batches(augmentation=Augmentation(crop_padding=2, horizontal_flip=0.5))
-    whole = [inputs for inputs, _ in source.between(0, 25)]
-    parts = [inputs for first, last in [(0, 7), (7, 13), (13, 25)] for inputs, _ in source.between(first, last)]
+    whole = [inputs for inputs, _ in batches_between(source, 0, 25)]
+    parts = [
+        inputs for first, last in [(0, 7), (7, 13), (13, 25)] for inputs, _ in batches_between(source, first, last)
+    ]
     assert len(whole) == 25
     assert all(map(torch.equal, whole, parts))
 
 
 def test_augmentation_leaves_the_order_of_batches_alone():
-    plain = [labels for _, labels in batches().between(0, 20)]
-    augmented = [labels for _, labels in batches(augmentation=Augmentation(horizontal_flip=0.5)).between(0, 20)]
+    plain = [labels for _, labels in batches_between(batches(), 0, 20)]
+    augmented = [
+        labels for _, labels in batches_between(batches(augmentation=Augmentation(horizontal_flip=0.5)), 0, 20)
+    ]
     assert all(map(torch.equal, plain, augmented))
 
 
 def test_one_edit_more_leaves_the_draws_of_the_others_alone():
     # Pixel values times 1 +- 0 are the same pixels, so that only the draws could differ.
-    flips = [inputs for inputs, _ in batches(augmentation=Augmentation(horizontal_flip=0.5)).between(0, 10)]
+    flips = [inputs for inputs, _ in batches_between(batches(augmentation=Augmentation(horizontal_flip=0.5)), 0, 10)]
     more = Augmentation(horizontal_flip=0.5, brightness=1e-9)
-    assert all(map(torch.equal, flips, [inputs for inputs, _ in batches(augmentation=more).between(0, 10)]))
+    assert all(map(torch.equal, flips, [inputs for inputs, _ in batches_between(batches(augmentation=more), 0, 10)]))
 
 
 def test_more_images_a_batch_than_there_are_is_an_error_of_the_user():

@@ -124,7 +124,7 @@ def test_the_forest_is_in_the_metrics_own_numbers_and_coloured_by_good_and_bad(t
 
     assert (data.axis, data.digits) == ("effect on test score", 4)
     assert [row.label for row in data.rows] == SINGLES
-    assert (colours["improves (Holm, .05)"], colours["hurts (Holm, .05)"]) == (UP, DOWN)
+    assert (colours["improves (adjusted, .05)"], colours["hurts (adjusted, .05)"]) == (UP, DOWN)
     assert all(SIGNS[goal] * x > 0 for x in improving.x)
     assert "%{x:+.4f}" in improving.hovertemplate
 

@@ -209,7 +209,7 @@ def test_one_seed_shows_an_estimate_and_nothing_that_would_need_more(tmp_path):
     row = effect_rows(tables.families["add-one"], tables.variants)[1]
 
     assert row.effect == f"{100 * tables.effects['mean'].iloc[0]:+.2f}"
-    assert (row.p, row.p_holm, row.p_improve, row.verdict) == ("–", "–", "–", "no inference (one seed)")
+    assert (row.p, row.p_adjusted, row.p_improve, row.verdict) == ("–", "–", "–", "no inference (one seed)")
 
 
 def test_every_seed_has_its_value_or_its_status(tables):

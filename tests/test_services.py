@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -71,6 +72,28 @@ def test_the_children_of_a_service_end_with_it():
     with running([served(CHILD)]) as started:
         (group,) = [it.process.pid for it in started.started]
         assert len(group_of(group)) == 2
+    assert group_of(group) == []
+
+
+@pytest.mark.parametrize("code", [CHILD, STUBBORN])
+def test_services_end_when_their_starter_is_killed(code):
+    port = free_port(0)
+    starter = (
+        "import sys; from harness.services import Service, running\n"
+        f"address = 'http://127.0.0.1:{port}'\n"
+        f"command = (sys.executable, '-c', {code!r}, '{port}')\n"
+        "with running([Service('page', command, address, address + '/ok')]) as started:\n"
+        "    print(started.started[0].process.pid, flush=True); started.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        group = int(process.stdout.readline())
+        assert group_of(group)
+        process.kill()
+
+    deadline = time.monotonic() + 20
+    while group_of(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert group_of(group) == []
 
 

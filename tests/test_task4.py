@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from planted import Arrays, image_cell, trained
+from planted import Arrays, batches_between, image_cell, trained
 from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -188,7 +188,7 @@ def test_resized_images_live_as_long_as_their_batch_and_are_never_all_kept():
     settings = Preprocessing(resize=SIDE)
     counting = Counting(Preprocess(settings, width=32, device=CPU, dtype=torch.float32))
     batches = TrainingBatches(splits.train, batch_size=8, edits=(), preprocess=counting, seed=0)
-    for inputs, _ in batches.between(0, 2 * batches.steps_per_epoch):
+    for inputs, _ in batches_between(batches, 0, 2 * batches.steps_per_epoch):
         assert inputs.shape == (8, 3, SIDE, SIDE)
     for inputs, _ in evaluation_batches(splits.train, batch_size=8, preprocess=counting):
         assert inputs.shape[1:] == (3, SIDE, SIDE)

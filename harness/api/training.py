@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.api.looking import looked_at
 from harness.api.work import Work, check_device, check_disk, prepare
 from harness.execution.processes import warm_up
 from harness.execution.provenance import command_line, provenance
@@ -188,10 +189,9 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> Non
     """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
     from harness.report.tables import families
     from harness.stats import summary
-    from harness.store.load import results_table
 
     manifest = cells.manifests().get(manifest.id, manifest)  # all that is tested together, as tables and reports do
-    table = results_table(cells, manifest)
+    table = looked_at(cells, manifest)
     if not (table["status"] == "finished").any():
         return
     means = summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")
@@ -202,6 +202,12 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> Non
             variant = family.sides[str(row.variant)][0]
             if variant not in told and not family.full:  # the first design that compares it, single changes before all
                 told.add(variant)
-                numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
+                numbers = {
+                    "effect": row.mean,
+                    "low": row.low,
+                    "high": row.high,
+                    "p": row.p,
+                    "p_adjusted": row.p_adjusted,
+                }
                 rows[variant] |= numbers
     tracking.log_summary(manifest, rows.values(), {})

@@ -13,11 +13,14 @@ from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
+from harness.plan.registration import registration
 from harness.store.cells import Cells
+from harness.store.journal import now
 from harness.study.load import load_study
 from harness.study.study import Study
 
 MOST_JOBS = 1_000  # processes on one machine
+WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -59,6 +62,7 @@ def plan_work(
     data: str | None = None,
     seeds: int | Sequence[int] | str | None = None,
     mde: float | None = None,
+    horizon: int | None = None,
     designs: Sequence[str] = (),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -78,6 +82,8 @@ def plan_work(
         data, epochs, weights: options of the study's trainer, where it has them.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
+        horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
+            declared once: by the first call that trains.
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
@@ -110,15 +116,21 @@ def plan_work(
             only=only,
             skip=skip,
             overrides=overrides,
+            horizon=horizon,
         )
 
     cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
+    if horizon is not None:
+        _check_horizon(cells, plan, horizon)
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
+        known = cells.manifests().get(plan.id)
+        piloted = {seed for it in known.variants for seed in it.cells} if known else set()
+        pilots = make(tuple(sorted(piloted | set(plan.seeds))))  # not the profile's seeds alone
         effect = mde / trainer.metrics.reporting.factor
-        plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
+        plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
     if is_far:
@@ -126,6 +138,18 @@ def plan_work(
     else:
         devices = worker_devices(device, 1 if executor == "here" else jobs, threads)
     return Work(plan, cells, device, devices, asked, executor, Demand(threads, gpus_per_cell, jobs))
+
+
+def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
+    """Raises StudyError where the study run has another horizon: who may move it can look until something shows."""
+    known = cells.manifests().get(plan.id)
+    if known and known.comparisons and known.horizon != horizon:
+        declared = f"{known.horizon} seeds" if known.horizon else "none"
+        raise StudyError(
+            f"--horizon {horizon}: study run {plan.id} declared {declared} before its first cell, and that holds. "
+            "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
+            "on; or begin a new study run (another name or profile)."
+        )
 
 
 def store_folder(store: str | Path) -> Path:
@@ -149,14 +173,14 @@ def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
-    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA some a device."""
     if jobs is not None and not 0 < jobs <= MOST_JOBS:
         raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
     count = len(cuda_capabilities())
     names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
-    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))
+    return tuple(names[index % len(names)] for index in range(jobs or WORKERS_A_DEVICE * len(names)))
 
 
 def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:
@@ -229,6 +253,35 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, kee
             manifest = replace(known.extended(manifest), command=command)
         work.cells.write_manifest(manifest)
     return manifest
+
+
+def freeze(work: Work, *, hypothesis: str = "", mde: float | None = None) -> Manifest:
+    """Writes down what this plan will test, before its first cell; returns the manifest that holds it.
+
+    Args:
+        mde: the smallest effect that matters, in the unit in which the reported metric is shown.
+
+    Raises:
+        StudyError: a cell of the study run has ended, or something was written down already.
+    """
+    known = work.cells.manifests().get(work.plan.id)
+    if known and known.frozen:
+        raise StudyError(
+            f"study run {work.plan.id} was frozen at {known.frozen['time']} (hash {known.frozen['hash']}); that holds. "
+            "A new study run takes another name or profile."
+        )
+    trained = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
+    if trained or (known and known.looks):
+        raise StudyError(
+            f"{trained} cells of {work.plan.id} have ended, so nothing can be written down before the first. Freeze a "
+            "study before it is trained; what is looked at first and planned later is exploratory."
+        )
+    manifest = save_manifest(work)
+    effect = None if mde is None else mde / work.plan.study.trainer.metrics.reporting.factor
+    with work.cells.updating_manifest(manifest.id):
+        frozen = replace(manifest, frozen=registration(manifest, now(), hypothesis=hypothesis, mde=effect))
+        work.cells.write_manifest(frozen)
+    return frozen
 
 
 def check_disk(work: Work, expected: Estimate) -> None:

@@ -40,6 +40,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ui": ("harness.cli.ui:ui", "Show runs and searches in the browser: MLflow and the Optuna dashboard."),
     "init": ("harness.cli.init:init", "Make the databases of MLflow and Optuna ready, before services use them."),
     "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
+    "pack": ("harness.cli.pack:pack", "Write a study's results into one file, to be kept or sent."),
+    "merge": ("harness.cli.merge:merge", "Bring a pack's or another store's results into this store."),
+    "gc": ("harness.cli.gc:gc", "Say what the store could free, then free it."),
+    "delete": ("harness.cli.gc:delete", "Delete a study from the store, from MLflow and from Optuna."),
+    "check": ("harness.cli.check:check", "Look at the whole store: what is wrong, and what mends it."),
     "doctor": ("harness.cli.doctor:doctor", "Say what this machine has: device, precision, versions, data, disk."),
 }
 

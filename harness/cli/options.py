@@ -104,7 +104,14 @@ _PLAN_OPTIONS = [
         "--seeds", help="A count (10), a list (0,1,2; `4,` is the one seed 4) or auto; the profile's by default."
     ),
     click.option(
-        "--mde", type=click.FloatRange(0, min_open=True), help="With --seeds auto: effect to find, as it is shown."
+        "--mde",
+        type=click.FloatRange(0, min_open=True),
+        help="With --seeds auto, --race: effect to find, as it is shown.",
+    ),
+    click.option(
+        "--horizon",
+        type=click.IntRange(2),
+        help="Seeds that the study will have in the end, declared once; by default the profile's, or --seeds if more.",
     ),
     _design_option,
     _names_option("--only", help="Only these changes.", shell_complete=_complete_change),

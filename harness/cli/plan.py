@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from harness.api.work import Work, plan_work, reported, unfinished
+from harness.api.work import Work, freeze, plan_work, reported, unfinished
 from harness.cli.options import json_option, plan_options
 from harness.cli.progress import duration, size
 from harness.cli.screen import Screen
+from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
 
@@ -21,12 +22,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @plan_options
+@click.option(
+    "--freeze", "is_frozen", is_flag=True, help="Write down what will be tested, before the first cell (with --mde)."
+)
+@click.option("--hypothesis", default="", help="With --freeze: what is expected, in words.")
 @json_option
-def plan(as_json: bool, **request: Any) -> None:
+def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
     from harness.plan.sensitivity import sensitivity
 
-    work = plan_work(**request)
+    if hypothesis and not is_frozen:
+        raise StudyError("--hypothesis goes with --freeze, which writes it down.")
+    mde = request.pop("mde")
+    work = plan_work(**request, mde=mde if request["seeds"] == "auto" or not is_frozen else None)
+    if is_frozen:
+        frozen = freeze(work, hypothesis=hypothesis, mde=mde).frozen
+        click.echo(
+            f"Frozen at {frozen['time']}, hash {frozen['hash']}: {len(frozen['family'])} comparisons on "
+            f"{frozen['horizon']} seeds by {frozen['metric']}. The report says in what it was done otherwise.",
+            err=True,
+        )
     todo, expected = unfinished(work)
     can_show = sensitivity(work.plan, reported(work.plan, work.cells))
     if as_json:
@@ -59,14 +74,21 @@ def _variants_table(work: Work, todo: set[str]) -> Table:
 
 def _power(can_show: "Sensitivity", metric: Metric) -> str:
     """What the seeds can show, in a sentence; NaN where there is one seed."""
+    from harness.plan.power import seeds_to_reach
+
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
+    if can_show.num_seeds < (least := seeds_to_reach()):
+        return (
+            f"{can_show.num_seeds} seeds give intervals, but can claim nothing, whatever they show: the test needs at "
+            f"least {least}."
+        )
     if math.isnan(can_show.detectable):
         return (
             f"What {can_show.num_seeds} seeds can show is known once a few cells have ended: nothing says yet how much "
             f"{metric.words} varies from seed to seed."
         )
-    basis = "measured" if can_show.is_measured else "expected before any run"
+    basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
         f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "

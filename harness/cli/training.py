@@ -78,7 +78,11 @@ def say_stopped(console: Console, what_is_saved: str) -> None:
         )
 
 
-def explain_failures(console: Console, work: Work) -> int:
+RETRY = "Run the same command with --retry-failed to train them again."
+COUNTED = "They stay outcomes of their variants, and what is said counts them."
+
+
+def explain_failures(console: Console, work: Work, what_to_do: str = RETRY) -> int:
     """Says which cells of the plan failed and what to do about it; gives their number."""
     failed = failed_cells(work)
     if failed:
@@ -86,8 +90,8 @@ def explain_failures(console: Console, work: Work) -> int:
         result, name = work.cells.result(first.key), work.names[first.key].replace(" seed ", ", seed ")
         assert result is not None
         console.print(
-            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. Run the same command "
-            f"with --retry-failed to train them again. First failure: cell {first.key} ({name}): {result.reason} "
+            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. {what_to_do} "
+            f"First failure: cell {first.key} ({name}): {result.reason} "
             f"`harness logs {first.key}` shows more.",
             style="red",
             soft_wrap=True,

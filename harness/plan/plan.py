@@ -38,6 +38,7 @@ class Plan:
         study: as it was declared; the baseline of this run is `variants[0].settings`.
         make_variant: any set of changes, in the order of the study, as a variant of this plan. Raises StudyError where
             they cannot stand together.
+        horizon: how many seeds the study will have in the end; looking at fewer is looking early.
     """
 
     study: Study
@@ -48,6 +49,7 @@ class Plan:
     make_variant: Callable[[Changes], Variant] = field(compare=False, repr=False)
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    horizon: int = 0
 
     @property
     def exploratory(self) -> bool:
@@ -111,6 +113,7 @@ class Plan:
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
             varied=self.study.trainer.varied,
+            horizon=self.horizon if self.comparisons else 0,
         )
 
 
@@ -125,6 +128,7 @@ def make_plan(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    horizon: int | None = None,
 ) -> Plan:
     """The variants, cells and comparisons that a study needs.
 
@@ -135,6 +139,7 @@ def make_plan(
         seeds: empty for the profile's: 0, 1, 2, ...
         only, skip: names of changes and combinations; empty `only` means all.
         overrides: settings of the baseline by dotted path, over the profile's.
+        horizon: number of seeds in the end; the profile's by default, or as many as `seeds` if those are more.
 
     Raises:
         StudyError: an unknown name, a change that alters nothing, changes that exclude each other, or settings that are
@@ -168,7 +173,11 @@ def make_plan(
         problems += check_change(baseline, change, needs.get(change.name, ())) if change.name in used else []
     if problems:
         raise StudyError(*problems)
-    seeds = tuple(seeds) or tuple(range(chosen.seeds))
+    seeds = tuple(seeds) or tuple(range(horizon or chosen.seeds))
+    if horizon is not None and horizon < len(seeds):
+        raise StudyError(
+            f"--horizon {horizon}: fewer than the {len(seeds)} seeds of this plan. Name all that there will be."
+        )
     if len(needed) * len(seeds) > MOST_CELLS:
         raise StudyError(
             f"{len(needed):,} variants with {len(seeds):,} seeds are {len(needed) * len(seeds):,} cells, more than "
@@ -180,7 +189,8 @@ def make_plan(
     problems = same_settings(variants)
     if problems:
         raise StudyError(*problems)
-    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)))
+    end = horizon or max(chosen.seeds, len(seeds))
+    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)), end)
 
 
 def _made(make: Variants, needed: Iterable[Changes]) -> list[Variant]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.errors import StudyError
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan
-from harness.plan.power import seeds_needed, smallest_detectable_effect
+from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect
 
 Reported = Callable[[Cell], float | None]  # the reported metric of a cell; None where it has not finished
 ALPHA = 0.05
@@ -26,8 +26,8 @@ class Sensitivity:
     Attributes:
         num_seeds: of the plan. family_size: comparisons that are corrected together, of the largest design.
         sd: of the per-seed differences; is_measured: from results, not expected. NaN where nothing is known yet.
-        detectable: the smallest effect that is found with power 0.8 at 0.05 / family_size; NaN with one seed, and where
-            the sd is not known.
+        detectable: the smallest effect that is found with power 0.8 after correction; NaN with fewer seeds than can
+            show anything, and where the sd is not known.
     """
 
     num_seeds: int
@@ -40,25 +40,29 @@ class Sensitivity:
 def sensitivity(plan: Plan, reported: Reported) -> Sensitivity:
     """What the plan's seeds can show after correction."""
     n, m = len(plan.seeds), family_size(plan)
-    sd, is_measured = difference_spread(plan, reported)
-    detectable = smallest_detectable_effect(n, sd, ALPHA, m) if n > 1 and not math.isnan(sd) else math.nan
-    return Sensitivity(n, m, sd, is_measured, detectable)
+    spread = difference_spread(plan, reported)
+    detectable = math.nan if math.isnan(spread.sd) else smallest_detectable_effect(n, spread.sd, ALPHA, m)
+    return Sensitivity(n, m, spread.sd, spread.is_measured, detectable)
 
 
 def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
     """The fewest seeds that find an effect of this size (as the metric is logged) with power 0.8 after correction.
 
+    Where the spread was measured, with what its few degrees of freedom leave open; else as if the guess were right.
+
     Raises:
         StudyError: the effect is not positive, or takes more than 10,000 seeds, or the spread is not known yet.
     """
-    sd, _ = difference_spread(plan, reported)
-    if math.isnan(sd):
+    spread = difference_spread(plan, reported)
+    if math.isnan(spread.sd):
         metric = plan.study.trainer.metrics.reporting
         raise StudyError(
             f"how many seeds an effect takes depends on how much {metric.words} varies from seed to seed, and nothing "
             "says that yet: run a few seeds first (--seeds 3), then ask again."
         )
-    return seeds_needed(effect, sd, ALPHA, family_size(plan))
+    if spread.is_measured:
+        return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, family_size(plan))
+    return seeds_needed(effect, spread.sd, ALPHA, family_size(plan))
 
 
 def family_size(plan: Plan) -> int:
@@ -66,8 +70,21 @@ def family_size(plan: Plan) -> int:
     return max(Counter(it.design for it in plan.comparisons).values(), default=1)
 
 
-def difference_spread(plan: Plan, reported: Reported) -> tuple[float, bool]:
-    """Sd of the per-seed differences to the baseline, and whether it was measured.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Sd of the per-seed differences to the baseline; NaN where nothing is known. degrees: of freedom of what was
+    measured; 0 where it is what the trainer expects."""
+
+    sd: float
+    degrees: int = 0
+
+    @property
+    def is_measured(self) -> bool:
+        return self.degrees > 0
+
+
+def difference_spread(plan: Plan, reported: Reported) -> Spread:
+    """The spread to plan with: measured, or else what the trainer expects.
 
     Pooled over variants by degrees of freedom, of the plan's seeds that have results.
     """
@@ -80,8 +97,8 @@ def difference_spread(plan: Plan, reported: Reported) -> tuple[float, bool]:
             squares += sum((it - mean) ** 2 for it in paired)
             degrees += len(paired) - 1
     if degrees >= LEAST_DEGREES and squares > 0:
-        return math.sqrt(squares / degrees), True
-    return plan.study.trainer.expected_spread(plan.variants[0].settings), False
+        return Spread(math.sqrt(squares / degrees), degrees)
+    return Spread(plan.study.trainer.expected_spread(plan.variants[0].settings))
 
 
 def _numbers(cells: Iterable[Cell], reported: Reported) -> dict[int, float]:

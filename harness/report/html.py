@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +24,7 @@ from harness.report.look import DARK, LIGHT
 from harness.report.plot_parts import template
 from harness.report.summary import methods, provenance, warnings
 from harness.report.tables import Tables
+from harness.version import harness_version
 
 LONG_ROWS = 25  # a longer table is folded away
 MOST_ROWS = 300  # a table of the page; the files have all
@@ -65,7 +65,7 @@ def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
         _environment()
         .from_string(_part("page.html.j2"))
         .render(
-            version=version("harness"),
+            version=harness_version(),
             study=manifest.study,
             title=manifest.title,
             profile=manifest.profile,

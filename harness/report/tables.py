@@ -16,6 +16,7 @@ import pandas as pd
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest
+from harness.plan.registration import smallest_that_matters
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
 from harness.stats.effect import Contrast
@@ -189,18 +190,19 @@ def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Fami
     """
     manifest: Manifest = results.attrs["manifest"]
     values = metric_values(results, metric)
+    # What was declared to matter is so in the metric that is reported.
+    delta = smallest_that_matters(manifest) if values.metric == manifest.metrics.reporting else 0.0
     sides: dict[str, dict[str, tuple[str, str]]] = {}
     for it in manifest.comparisons:
         sides.setdefault(it.design, {})[it.label] = (it.variant, it.reference)
     found = {}
     for design, pairs in sorted(sides.items(), key=_rank):
         contrasts = [
-            Contrast(label, reference, {variant: 1.0, reference: -1.0}, reference)
-            for label, (variant, reference) in pairs.items()
+            Contrast(label, reference, {variant: 1.0, reference: -1.0}) for label, (variant, reference) in pairs.items()
         ]
         # The steps of a greedy path were chosen by the very results that are tested.
         exploratory = manifest.exploratory or design == "path:greedy"
-        frame = measure_family(values, contrasts, alpha=0.05, delta=0.0, exploratory=exploratory)
+        frame = measure_family(values, contrasts, alpha=0.05, delta=delta, exploratory=exploratory)
         if not design.startswith("path"):
             frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
         found[design] = Family(design, frame, pairs)

@@ -86,7 +86,7 @@ def shapley_values(
             share = factorial(len(before)) * factorial(k - len(before) - 1) / factorial(k)
             weights[values.holding(before | {change})] = share
             weights[values.holding(before)] = -share
-        contrasts.append(Contrast(change, "average over all orders", weights, values.holding(BASELINE)))
+        contrasts.append(Contrast(change, "average over all orders", weights))
     return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
 
 
@@ -128,7 +128,7 @@ def _interaction(
     for background, share in backgrounds:
         for added, sign in (({a, b}, 1.0), ({a}, -1.0), ({b}, -1.0), (set[str](), 1.0)):
             weights[values.holding(background | added)] = sign * share
-    return Contrast(f"{a} x {b}", reference, weights, values.holding(BASELINE))
+    return Contrast(f"{a} x {b}", reference, weights)
 
 
 def _complete_factorial(values: Values, changes: Sequence[str] | None) -> list[str]:

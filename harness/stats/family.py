@@ -1,4 +1,4 @@
-"""Families of effects: what is tested together, corrected together, and called by one of eight verdicts.
+"""Families of effects: what is tested together, corrected together, and called by one of nine verdicts.
 
 A family is all changes of one design against one reference. Add-one effects, leave-one-out effects, the steps of a path
 and (in `combinations.py`) interactions and Shapley values differ only in their contrasts.
@@ -6,7 +6,7 @@ and (in `combinations.py`) interactions and Shapley values differ only in their 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,15 @@ import pandas as pd
 from harness.errors import ResultsError
 from harness.plan.power import smallest_detectable_effect
 from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
+from harness.stats.evidence import Evidence, differences_of, evidence, lost_pairs
 from harness.stats.paired import measure
-from harness.stats.significance import holm
-from harness.stats.values import Values, metric_values
+from harness.stats.significance import equivalence_p, holm
+from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells, describe_seeds
 
 Verdict = Literal[
     "improves",
+    "improves where it trains",
     "hurts",
     "equivalent",
     "inconclusive",
@@ -32,12 +34,25 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # A row per effect: the fields of Effect, with the seeds and the missing cells in words and the metric in columns of its
-# own (`effect.metric_of_row` reads them), then what the family adds. `m` is the size of the family, `detectable` the
-# smallest effect that n seeds show with power 0.8 at alpha / m.
+# own (`effect.metric_of_row` reads them), then what the family adds: `p_adjusted`, which decides, by `correction` (its
+# name) at `look` (in words; empty where there is one, at the horizon), and `smallest_p_adjusted`, the least it could be
+# then; `p_holm`, for comparison; `m`, the size of the family; `detectable`, the smallest effect that n seeds show with
+# power 0.8 after correction.
 _SIDES = ("variant", "reference")
 _WORDED = ("metric", "seeds", "differences", "missing")
 _NUMBERS = tuple(it.name for it in fields(Effect) if it.name not in (*_SIDES, *_WORDED))
-FAMILY_COLUMNS: tuple[str, ...] = ("p_holm", "p_equivalence_holm", "m", "alpha", "detectable", "verdict")
+FAMILY_COLUMNS: tuple[str, ...] = (
+    "p_adjusted",
+    "smallest_p_adjusted",
+    "correction",
+    "look",
+    "p_holm",
+    "p_equivalence_holm",
+    "m",
+    "alpha",
+    "detectable",
+    "verdict",
+)
 EFFECT_COLUMNS: tuple[str, ...] = (
     *_SIDES,
     *METRIC_COLUMNS,
@@ -111,32 +126,61 @@ def leave_one_out_effects(
     contrasts = []
     for change in sorted(changes):
         without = values.holding(changes - {change})
-        contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}, without))
+        contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}))
     return _best_first(measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory))
 
 
 def measure_family(
     values: Values, contrasts: Iterable[Contrast], *, alpha: float, delta: float, exploratory: bool
 ) -> pd.DataFrame:
-    """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, Holm over all of them."""
+    """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, corrected over all of them."""
     members = [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
     m = len(members)
-    adjusted = holm(np.array([effect.p for effect in members]))
+    found = _evidence(values, members, alpha)
+    worst = _evidence(values, members, alpha, against_claims=True) if any(map(lost_pairs, members)) else found
+    by_holm = holm(np.array([effect.p for effect in members]))
     equivalence = holm(np.array([effect.p_equivalence for effect in members]))
     rows = []
-    for effect, p_holm, p_equivalence_holm in zip(members, map(float, adjusted), map(float, equivalence), strict=True):
+    for index, effect in enumerate(members):
+        claim = _Claim(*(float(it[index]) for it in (found.p, found.smallest, worst.p, equivalence)))
         rows.append(
             _row(effect)
             | {
-                "p_holm": p_holm,
-                "p_equivalence_holm": p_equivalence_holm,
+                "p_adjusted": claim.p,
+                "smallest_p_adjusted": claim.smallest,
+                "correction": found.correction,
+                "look": found.look,
+                "p_holm": float(by_holm[index]),
+                "p_equivalence_holm": claim.p_equivalence,
                 "m": m,
                 "alpha": alpha,
                 "detectable": smallest_detectable_effect(effect.n, effect.sd, alpha, m) if effect.n > 1 else np.nan,
-                "verdict": _verdict(effect, p_holm, p_equivalence_holm, alpha, m, exploratory),
+                "verdict": _verdict(effect, claim, alpha, m, exploratory),
             }
         )
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+
+
+def _evidence(values: Values, members: Sequence[Effect], alpha: float, *, against_claims: bool = False) -> Evidence:
+    seeds = {seed for effect in members for seed in effect.seeds}
+    seeds |= {cell.seed for effect in members for cell in effect.missing if cell.has_ended}
+    if against_claims:
+        seeds.update(*map(lost_pairs, members))
+    ended = sorted(seeds)
+    return evidence(differences_of(members, ended, against_claims=against_claims), ended, values.schedule, alpha)
+
+
+class _Claim(NamedTuple):
+    """What the family says about one member.
+
+    Attributes:
+        p: adjusted; smallest: the least that it could be; p_worst: with every lost pair counted against the claim.
+    """
+
+    p: float
+    smallest: float
+    p_worst: float
+    p_equivalence: float
 
 
 def _row(effect: Effect) -> dict[str, Any]:
@@ -145,21 +189,38 @@ def _row(effect: Effect) -> dict[str, Any]:
     return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
 
 
-def _verdict(
-    effect: Effect, p_holm: float, p_equivalence_holm: float, alpha: float, m: int, exploratory: bool
-) -> Verdict:
-    """A claim needs an adjusted p of at most alpha, whichever way it goes; everything else says why there is none."""
+def _verdict(effect: Effect, claim: _Claim, alpha: float, m: int, exploratory: bool) -> Verdict:
+    """A claim needs an adjusted p of at most alpha, whichever way it goes, and has to stand where missing pairs speak
+    against it; everything else says why there is none."""
     if effect.n == 0:
         return "no results"
     if effect.n == 1:
         return "no inference (one seed)"
     if exploratory or effect.smallest_p > alpha:  # not even one change alone could be told from chance
         return "exploratory"
-    if p_equivalence_holm <= alpha:  # first: a difference within the region does not matter, however sure it is
-        return "equivalent"
-    if p_holm <= alpha:
-        return "improves" if effect.improvement > 0 else "hurts"
-    return "cannot reach significance" if effect.smallest_p > alpha / m else "inconclusive"
+    if claim.p_equivalence <= alpha and _is_equivalent_at_worst(effect, alpha / m):
+        return "equivalent"  # first: a difference within the region does not matter, however sure it is
+    if claim.p <= alpha:
+        stands = claim.p_worst <= alpha and _keeps_its_sign(effect)
+        if effect.improvement > 0:
+            return "improves" if stands else "improves where it trains"
+        return "hurts" if stands else "inconclusive"
+    return "cannot reach significance" if claim.smallest > alpha else "inconclusive"
+
+
+def _at_worst(effect: Effect) -> FloatArray:
+    """The differences of one effect, signed so that more is better, lost pairs counted against its claim."""
+    seeds = sorted({*effect.seeds, *lost_pairs(effect)})
+    counted: FloatArray = differences_of([effect], seeds, against_claims=True)[0]
+    return counted
+
+
+def _keeps_its_sign(effect: Effect) -> bool:
+    return bool(np.sign(_at_worst(effect).mean()) == np.sign(effect.improvement))
+
+
+def _is_equivalent_at_worst(effect: Effect, level: float) -> bool:
+    return not lost_pairs(effect) or float(equivalence_p(_at_worst(effect), effect.delta)) <= level
 
 
 def _best_first(family: pd.DataFrame) -> pd.DataFrame:

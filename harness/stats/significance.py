@@ -48,7 +48,7 @@ def sign_flip_p(differences: FloatArray) -> FloatArray:
     if n < 2:
         return np.full(differences.shape[:-1], np.nan)
     rows = differences.reshape(-1, n)
-    signs = _all_signs(n) if n <= EXACT_MAX_SEEDS else _random_signs(n)
+    signs = all_signs(n) if n <= EXACT_MAX_SEEDS else _random_signs(n)
     # Two sums of the same numbers in another order differ in the last bits; a tie must count as a tie.
     reach = np.abs(rows.sum(axis=1)) - 1e-12 * np.abs(rows).sum(axis=1)
     reached = np.zeros(len(rows))
@@ -100,7 +100,7 @@ def _t_cdf(differences: FloatArray, distance: FloatArray) -> FloatArray:
 
 
 @lru_cache(maxsize=EXACT_MAX_SEEDS)
-def _all_signs(n: int) -> NDArray[np.int8]:
+def all_signs(n: int) -> NDArray[np.int8]:
     """(2^(n-1), n) of -1 and 1. The first sign is fixed: the other half are the mirror images, with the same |sum|."""
     bits = (np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1
     return (1 - 2 * bits).astype(np.int8)

@@ -6,6 +6,7 @@
                        ...                what the trainer keeps, such as best.safetensors
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
+                       differing/         other results of this very cell, which `harness merge` brought
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
 
 This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
@@ -16,6 +17,8 @@ import fcntl
 import functools
 import json
 import logging
+import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +29,7 @@ from typing import Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
-from harness.plan.cell import Cell
+from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
 from harness.store.journal import Journal, writing
 from harness.store.result import Result, Validation, sealed
@@ -36,7 +39,12 @@ log = logging.getLogger(__name__)
 
 # What a cell's folder holds that is the harness's own; everything else was kept by the trainer.
 _FIRST_CHECKPOINT = "checkpoint.pt"  # of 0.1; the cell of which it is starts again
-BOOKKEEPING = frozenset({"spec.json", "journal.jsonl", "result.json", "lock", CHECKPOINT, _FIRST_CHECKPOINT})
+CHECKPOINTS = frozenset({CHECKPOINT, _FIRST_CHECKPOINT})
+DIFFERING = "differing"
+RECORD = ("spec.json", "journal.jsonl", "result.json")  # in the order of writing: what a cell says of itself
+BOOKKEEPING = frozenset({*RECORD, "lock", DIFFERING, *CHECKPOINTS})
+_SPECIFIED: Mapping[str, type] = {"settings": dict, "seed": int, "fingerprints": dict}
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,14 @@ class Cells:
 
     def folder(self, key: str) -> Path:
         return self.root / "cells" / key
+
+    def all_keys(self) -> list[str]:
+        """Of every cell that has a folder, whichever study run names it, sorted."""
+        try:
+            with os.scandir(self.root / "cells") as entries:
+                return sorted(it.name for it in entries if is_key(it.name) and it.is_dir())
+        except FileNotFoundError:
+            return []
 
     def open(self, cell: Cell) -> Path:
         """The cell's folder, made if need be, with its specification in it; one that is damaged is written again."""
@@ -62,7 +78,14 @@ class Cells:
     @contextlib.contextmanager
     def claim(self, cell: Cell) -> Iterator[bool]:
         """Holds the cell for this process: True, or False where another living process holds it."""
-        path = self.open(cell) / "lock"
+        self.open(cell)
+        with self.hold(cell.key) as is_ours:
+            yield is_ours
+
+    @contextlib.contextmanager
+    def hold(self, key: str) -> Iterator[bool]:
+        """`claim`, of a cell whose folder is there."""
+        path = self.folder(key) / "lock"
         with writing(path):
             file = path.open("a")
         with file as lock:
@@ -97,9 +120,9 @@ class Cells:
         path = self.folder(key) / "spec.json"
         try:
             content = json.loads(path.read_bytes())
-            if isinstance(content, dict) and {"settings", "seed", "fingerprints"} <= content.keys():
+            if isinstance(content, dict) and all(isinstance(content.get(it), kind) for it, kind in _SPECIFIED.items()):
                 return content
-            problem: object = "settings, seed or fingerprints are missing"
+            problem: object = "settings, seed or fingerprints are missing, or are something else"
         except (OSError, ValueError, RecursionError) as error:
             problem = error
         raise DamagedError(
@@ -169,7 +192,7 @@ class Cells:
         folder = self.folder(key)
         (folder / "result.json").unlink(missing_ok=True)  # first: without it the cell has not ended
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in BOOKKEEPING - {CHECKPOINT, _FIRST_CHECKPOINT}:
+            if path.name not in BOOKKEEPING - CHECKPOINTS:
                 remove(path)
 
     def kept_files(self, key: str) -> list[Path]:
@@ -252,6 +275,13 @@ class Cells:
         path = self.root / "studies" / f"{name}.json"
         return _read_manifest(path) if path.exists() else None
 
+    def remove_manifest(self, name: str) -> None:
+        """Forgets a study run; its cells stay."""
+        path = self.root / "studies" / f"{name}.json"
+        with self.updating_manifest(name), writing(path):
+            path.unlink(missing_ok=True)
+            (path.parent / f".{name}.lock").unlink(missing_ok=True)
+
     def set_manifest_aside(self, name: str) -> None:
         """Renames a damaged manifest, for it is to be made again; says so."""
         path = self.root / "studies" / f"{name}.json"
@@ -267,6 +297,11 @@ class Cells:
         """Free space of the disk that holds (or will hold) the cells."""
         existing = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         return shutil.disk_usage(existing).free
+
+
+def is_key(name: str) -> bool:
+    """Whether this could be the key of a cell."""
+    return _KEY.fullmatch(name) is not None
 
 
 def drop_checkpoint(folder: Path) -> None:

@@ -6,7 +6,7 @@ compare, the profiles (how big a run of it is), and the published numbers to com
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, field_validator
 
 from harness.errors import StudyError
 from harness.names import suggestion
@@ -36,6 +36,7 @@ class Profile(_Part):
 
     Attributes:
         seeds: how many, counted from 0.
+        looks: at how many seeds a race (`ablate --race`) looks at the effects on the way; by default at 8, 12, 16, ...
         exploratory: too small for conclusions; every table of it says so.
         trainer: the trainer's own options, such as the image trainer's `filter_scale`.
         overrides: settings of the baseline, by dotted path.
@@ -44,10 +45,18 @@ class Profile(_Part):
 
     summary: str = ""
     seeds: Annotated[PositiveInt, Field(le=MOST_SEEDS)] = 10
+    looks: Annotated[tuple[PositiveInt, ...], AsTuple] = ()
     exploratory: bool = False
     trainer: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     skip: Annotated[tuple[str, ...], AsTuple] = ()
+
+    @field_validator("looks")
+    @classmethod
+    def _looks_rise(cls, looks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(looks) != sorted(set(looks)):
+            raise ValueError("expected rising numbers of seeds, such as [8, 12, 20]")
+        return looks
 
 
 class Published(_Part):

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import TrackingError
 from harness.files.locks import locked
+from harness.tracking.places import mend
 from harness.urls import masked, url_problem
 
 SQLITE = "sqlite:///"
@@ -67,7 +68,8 @@ def init(uri: str, root: Path) -> None:
     """Makes sure that the database can be used, and creates it where there is none; safe in many processes at once.
 
     SQLite: made under another name and renamed, so that a death in the middle leaves nothing; in WAL mode, so that
-    readers do not wait for writers. PostgreSQL: under an advisory lock. A server: asked one question.
+    readers do not wait for writers. PostgreSQL: under an advisory lock. A server: asked one question. Where the
+    store was moved since it was last used, the addresses of its artifacts are mended (`places.py`).
 
     Args:
         uri: as `resolve_uri` gives it.
@@ -87,6 +89,7 @@ def init(uri: str, root: Path) -> None:
             from mlflow import MlflowClient
 
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        mend(uri, root)
     except Exception as error:
         if isinstance(error, (*tracking_failures(), sqlite3.Error, OSError, ImportError)):
             raise explained(error, uri) from error

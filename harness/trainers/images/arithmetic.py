@@ -57,7 +57,8 @@ class Replica:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits in float32, so that the loss is."""
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.uses_autocast):
+        is_cached = inputs.device.type != "cuda"  # a graph must not meet a cast that an earlier step has made
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.uses_autocast, cache_enabled=is_cached):
             logits: Tensor = self.network(inputs)
         return logits.float()
 
@@ -140,6 +141,7 @@ def environment(*, threads: int, device: torch.device, precision: Precision) -> 
             torch.set_flush_denormal(False)
             torch.set_num_threads(before)
             if devices:
+                torch.cuda.synchronize(device)  # nothing is outstanding when a worker ends, which MPS asks for
                 torch.cuda.empty_cache()
 
 

@@ -46,6 +46,7 @@ from harness.trainers.images.data.batches import (
     make_splits,
 )
 from harness.trainers.images.data.sources import ImageArrays, load_images
+from harness.trainers.images.graph import Steps
 from harness.trainers.images.machine import precision_problem, winograd_pays
 from harness.trainers.images.models import build_model
 from harness.trainers.images.readback import check_readback, readback
@@ -107,7 +108,13 @@ def _train_and_measure(run: Run, arrays: ImageArrays, device: torch.device) -> N
         _check(parts)
         run.note(parameters=sum(weight.numel() for weight in parts.replica.master.parameters()))
         _start(parts, position, run)
-        if _train(parts, position, run):
+        steps = _steps(parts, position)
+        try:
+            is_over = _train(parts, position, steps, run)
+        finally:
+            if device.type == "cuda":
+                run.note(step_mode=steps.mode, **({"step_mode_reason": steps.reason} if steps.reason else {}))
+        if is_over:
             run.finish(**_measure_best(parts, position, run))
     finally:
         run.at(position.step)
@@ -237,16 +244,18 @@ def _check(parts: Parts) -> None:
 
 
 def make_optimizer(settings: Optimizer, weights: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the weights that train, in its fastest form: fused where PyTorch has that."""
+    """The optimizer over the weights that train, in its fastest form: fused where PyTorch has that; on CUDA such that a
+    graph can hold its step."""
+    is_cuda = device.type == "cuda"
     trained = [weight for weight in weights if weight.requires_grad]
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.name == "sgd":
         return torch.optim.SGD(trained, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
     if settings.name == "adam":
-        return torch.optim.Adam(trained, rate, weight_decay=decay, fused=True)
+        return torch.optim.Adam(trained, rate, weight_decay=decay, fused=True, capturable=is_cuda)
     if settings.name == "adamw":
-        return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True)
-    return torch.optim.Adamax(trained, rate, weight_decay=decay, foreach=device.type == "cuda")
+        return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True, capturable=is_cuda)
+    return torch.optim.Adamax(trained, rate, weight_decay=decay, foreach=is_cuda, capturable=is_cuda)
 
 
 def _start(parts: Parts, position: Position, run: Run) -> None:
@@ -267,41 +276,90 @@ def _start(parts: Parts, position: Position, run: Run) -> None:
         _restore(parts, position, state)
 
 
-def _train(parts: Parts, position: Position, run: Run) -> bool:
+def _steps(parts: Parts, position: Position) -> Steps:
+    """How this cell's optimizer steps are made."""
+    reason = ""
+    if parts.device.type != "cuda":
+        reason = "graphs are of CUDA devices"
+    elif isinstance(parts.settings.model, PluginModel):
+        reason = "a network from elsewhere may do on the host what a graph would not repeat"
+    return Steps(
+        lambda: _train_step(parts, position),
+        lambda: _tensors_of_a_step(parts, position),
+        device=parts.device,
+        eager_because=reason,
+    )
+
+
+def _train(parts: Parts, position: Position, steps: Steps, run: Run) -> bool:
     """To the end, which gives True, or until the run is asked to stop."""
     schedule = parts.schedule
-    saved_at = time.monotonic()
+    checkpoints = _Checkpoints(parts, position, run)
     parts.replica.network.train()
     while not schedule.is_over(position.step, [epoch.val_loss for epoch in position.history]):
-        for inputs, labels in parts.batches.between(position.step, schedule.next_validation(position.step)):
-            _train_step(parts, position, inputs, labels)
-            if run.should_stop:
+        validation = schedule.next_validation(position.step)
+        while position.step < validation:
+            left_in_epoch = parts.batches.seek(position.step)
+            if not _make_steps(min(left_in_epoch, validation - position.step), position, steps, checkpoints):
                 return False
-            if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                _save(parts, position, run)
-                saved_at = time.monotonic()
         run.at(position.step)
         epoch = _validate(parts, position)
         run.log(epoch.step, epoch=epoch.epoch, **epoch.metrics)
         is_over = schedule.is_over(position.step, [epoch.val_loss for epoch in position.history])
-        if is_over or time.monotonic() - saved_at >= LEAST_SECONDS_BETWEEN_CHECKPOINTS[parts.device.type]:
-            _save(parts, position, run)
-            saved_at = time.monotonic()
+        if is_over or checkpoints.age >= LEAST_SECONDS_BETWEEN_CHECKPOINTS[parts.device.type]:
+            checkpoints.save()
     return True
 
 
-def _train_step(parts: Parts, position: Position, inputs: Tensor, labels: Tensor) -> None:
-    """One optimizer step. Nothing here waits for the device."""
+def _make_steps(count: int, position: Position, steps: Steps, checkpoints: "_Checkpoints") -> bool:
+    """So many optimizer steps of an epoch; False where the run was asked to stop before."""
+    end = position.step + count
+    while position.step < end:
+        made = steps.make(end - position.step)
+        position.step += made
+        position.steps_since_validation += made
+        if checkpoints.run.should_stop:
+            return False
+        if checkpoints.age > SECONDS_BETWEEN_CHECKPOINTS:
+            checkpoints.save()
+    return True
+
+
+class _Checkpoints:
+    """When the last one was saved; `age` in seconds."""
+
+    def __init__(self, parts: Parts, position: Position, run: Run) -> None:
+        self.parts, self.position, self.run = parts, position, run
+        self._saved_at = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._saved_at
+
+    def save(self) -> None:
+        _save(self.parts, self.position, self.run)
+        self._saved_at = time.monotonic()
+
+
+def _train_step(parts: Parts, position: Position) -> None:
+    """One optimizer step, of device tensors only: nothing here waits for the device, or changes on the host."""
     replica = parts.replica
+    inputs, labels = parts.batches.next()
     logits = replica(inputs)
     loss = F.cross_entropy(logits, labels)
     replica.backward(loss)
     parts.optimizer.step()
     replica.refresh()
-    position.step += 1
-    position.steps_since_validation += 1
     position.loss_sum += loss.detach()
     position.num_correct += (logits.detach().argmax(1) == labels).sum()
+
+
+def _tensors_of_a_step(parts: Parts, position: Position) -> list[Tensor]:
+    """All that `_train_step` changes."""
+    replica, optimizer = parts.replica, parts.optimizer
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    networks = [*replica.master.state_dict().values(), *replica.network.state_dict().values()]
+    return [*networks, *states, position.loss_sum, position.num_correct, parts.batches.place]
 
 
 def _validate(parts: Parts, position: Position) -> Epoch:
@@ -391,7 +449,8 @@ def _restore(parts: Parts, position: Position, state: dict[str, Any]) -> None:
     position.loss_sum.copy_(state["loss_sum"])
     position.num_correct.copy_(state["num_correct"])
     parts.replica.load(state["model"])
-    parts.optimizer.load_state_dict(state["optimizer"])
+    groups = parts.optimizer.state_dict()["param_groups"]  # as built here: what the settings do not say is the device's
+    parts.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
     torch.set_rng_state(state["random_cpu"])
     if state["random_cuda"] is not None and parts.device.type == "cuda":
         torch.cuda.set_rng_state(state["random_cuda"], parts.device)

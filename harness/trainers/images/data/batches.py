@@ -146,8 +146,14 @@ class TrainingBatches:
     Each epoch has a new order, drawn from (seed, "shuffle", epoch); the last, shorter batch is dropped. Augmentation
     draws come from (seed, "augmentation", epoch).
 
+    An epoch's order and draws, and which batch is next, stand in tensors on the device that stay the same ones: so that
+    `next` can be captured in a CUDA graph.
+
     Args:
         edits: of `augment.make_edits`; none, and nothing is drawn for them.
+
+    Attributes:
+        place: int64 (1,), on the device: the batch of the epoch that is next.
 
     Raises:
         StudyError: there are fewer images than one batch holds.
@@ -172,33 +178,44 @@ class TrainingBatches:
         self.preprocess = preprocess
         self.steps_per_epoch = len(split) // batch_size
         self._images, self._rows, self._seed = split.images, split.rows, seed
+        device, shape = split.images.pixels.device, (self.steps_per_epoch, batch_size)
+        self._epoch: int | None = None  # whose order and draws these are
+        self._order = torch.empty(shape, dtype=torch.int64, device=device)
+        self._draws = torch.empty((*shape, DRAWS_PER_IMAGE), device=device) if edits else None
+        self.place = torch.zeros(1, dtype=torch.int64, device=device)
 
     def order(self, epoch: int) -> Tensor:
         """Rows of the epoch in the order of training, int64 (steps_per_epoch * batch_size,), on the CPU."""
         shuffled = torch.randperm(len(self._rows), generator=stream(self._seed, "shuffle", epoch))
         return self._rows[shuffled[: self.steps_per_epoch * self.batch_size]]
 
-    def between(self, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(inputs, labels) of the optimizer steps first, ..., last - 1, counted from 0 over all epochs."""
-        while first < last:
-            epoch, start = divmod(first, self.steps_per_epoch)
-            end = min(self.steps_per_epoch, start + last - first)
-            yield from self._within(epoch, start, end)
-            first += end - start
+    def seek(self, step: int) -> int:
+        """Makes the batch of an optimizer step, counted from 0 over all epochs, the next one; waits for nothing.
 
-    def _within(self, epoch: int, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        device = self._images.pixels.device
-        order = _send(self.order(epoch), device)
-        draws = _send(self._draws(epoch), device) if self.edits else None
-        for step in range(start, end):
-            batch = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            pixels = self._images.pixels.index_select(0, order[batch])
-            if draws is not None:
-                for edit in self.edits:
-                    pixels = edit(pixels, draws[batch])
-            yield self.preprocess(pixels), self._images.labels[order[batch]]
+        Returns:
+            How many batches of its epoch are left.
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            _put(self.order(epoch), self._order)
+            if self._draws is not None:
+                _put(self._draw(epoch), self._draws)
+            self._epoch = epoch
+        self.place.fill_(place)
+        return self.steps_per_epoch - place
 
-    def _draws(self, epoch: int) -> Tensor:
+    def next(self) -> tuple[Tensor, Tensor]:
+        """(inputs, labels) of the next batch of the epoch that `seek` found."""
+        rows = self._order.index_select(0, self.place)[0]
+        pixels = self._images.pixels.index_select(0, rows)
+        if self._draws is not None:
+            draws = self._draws.index_select(0, self.place)[0]
+            for edit in self.edits:
+                pixels = edit(pixels, draws)
+        self.place.add_(1)
+        return self.preprocess(pixels), self._images.labels[rows]
+
+    def _draw(self, epoch: int) -> Tensor:
         shape = (self.steps_per_epoch * self.batch_size, DRAWS_PER_IMAGE)
         return torch.rand(shape, generator=stream(self._seed, "augmentation", epoch))
 
@@ -209,6 +226,12 @@ def evaluation_batches(split: Split, *, batch_size: int, preprocess: Preprocess)
     rows_on_device = _send(split.rows, images.pixels.device)
     for rows in torch.split(rows_on_device, batch_size):
         yield preprocess(images.pixels.index_select(0, rows)), images.labels[rows]
+
+
+def _put(values: Tensor, place: Tensor) -> None:
+    """Copies from the CPU to a tensor on the device, without waiting for it."""
+    values = values.view(place.shape)
+    place.copy_(values.pin_memory() if place.device.type == "cuda" else values, non_blocking=True)
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
