@@ -181,7 +181,7 @@ def test_a_damaged_manifest_is_set_aside_by_the_command_that_makes_it_again(ende
     save_manifest(other)
     assert set(ended.cells.manifests()) == {other.plan.id}
 
-    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--in-process")
+    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--executor", "here")
 
     assert answer.exit_code == 0, answer.output
     assert set(load_results("tiny")["status"]) == {"finished"}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from harness.execution.executor import EXECUTORS
 from harness.execution.provenance import DIFF_VARIABLE
 from harness.study.load import load_study, studies
 from harness.study.yaml_file import parse_value
@@ -138,6 +139,19 @@ _PLAN_OPTIONS = [
     ),
     device_option,
     click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
+    click.option(
+        "--executor",
+        default=EXECUTORS[0],
+        show_default=True,
+        help="Where cells are trained: processes; here (one after another, for debugging); ray or ray:ADDRESS.",
+    ),
+    click.option(
+        "--gpus-per-cell",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="On a Ray cluster with --device cuda: 0.5 trains two cells on each GPU.",
+    ),
     store_option,
     no_diff_option,
 ]

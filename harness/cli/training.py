@@ -27,7 +27,7 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
     if todo:
         basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {len(work.devices)} x {work.device}, about {duration(expected.seconds)} ({basis})"
+        line += f" on {work.workers}, about {duration(expected.seconds)} ({basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
@@ -39,8 +39,6 @@ def train_plan(
     todo: Sequence[Cell],
     save: Callable[[], Manifest],
     expected: Estimate,
-    *,
-    in_process: bool = False,
 ) -> Placebos:
     """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
@@ -48,7 +46,7 @@ def train_plan(
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:
-        found = train_work(work, todo, save, expected, watch=watch, in_process=in_process)
+        found = train_work(work, todo, save, expected, watch=watch)
     if todo:
         console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
     return found
