@@ -63,7 +63,7 @@ def verdicts(effects):
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
 def test_what_only_suits_a_bad_rate_improves_untuned_and_not_tuned_and_what_helps_does_so_in_both(tmp_path, goal):
-    found = harness.tune(planted(tmp_path, goal=goal), store=tmp_path / "store", trials=4, in_process=True)
+    found = harness.tune(planted(tmp_path, goal=goal), store=tmp_path / "store", trials=4, executor="here")
     assert verdicts(found.untuned_effects) == {"fancy": "improves", "helps": "improves"}
     assert verdicts(found.effects) == {"fancy": "inconclusive", "helps": "improves"}
     assert (found.chosen["rate"] <= 0.5).all()  # what diverged is never chosen
@@ -95,7 +95,7 @@ def test_the_command_trains_once_says_both_and_leaves_an_ordinary_study_run(tmp_
 
 
 def test_more_trials_and_more_seeds_train_only_what_is_missing(tmp_path):
-    request = {"store": tmp_path / "store", "in_process": True}
+    request = {"store": tmp_path / "store", "executor": "here"}
     few = harness.tune(planted(tmp_path), trials=2, seeds=2, **request)
     many = harness.tune(planted(tmp_path), trials=4, seeds=3, **request)
     keys = {cell.key for cell in few.tuning.trials.cells}

@@ -87,7 +87,6 @@ def tune(
     nuisance: Mapping[str, Nuisance] = {},
     retry_failed: bool = False,
     watch: Watch = Watch(),  # noqa: B008
-    in_process: bool = False,
     **request: Any,
 ) -> Tuned:
     """Train every variant with its own settings, then so many trials of the nuisance settings each, and compare both.
@@ -107,7 +106,7 @@ def tune(
         if retry_failed:
             forget_failed(part)
         todo, expected = unfinished(part)
-        return train_work(part, todo, lambda: save_manifest(part), expected, watch=watch, in_process=in_process)
+        return train_work(part, todo, lambda: save_manifest(part), expected, watch=watch)
 
     return train_tuning(untuned, tuning, train)
 
