@@ -27,6 +27,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.trainers.images.augment": frozenset({"torch"}),
     "harness.trainers.images.arithmetic": frozenset({"torch"}),
     "harness.trainers.images.graph": frozenset({"torch"}),
+    "harness.trainers.images.optimizers": frozenset({"torch"}),
+    "harness.trainers.images.update": frozenset({"torch"}),
     "harness.trainers.images.kernels.winograd": frozenset({"torch"}),
     "harness.trainers.images.readback": frozenset({"torch"}),
     "harness.trainers.images.streams": frozenset({"torch"}),

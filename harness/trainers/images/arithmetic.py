@@ -21,7 +21,7 @@ from harness.hardware import peak_memory_bytes as process_peak_memory_bytes
 from harness.trainers.images.kernels.winograd import WinogradBlock, suits
 from harness.trainers.images.machine import Precision
 from harness.trainers.images.models.convnet import Block
-from harness.trainers.images.models.logits import Logits
+from harness.trainers.images.models.logits import Logits, load_weights
 
 
 class Replica:
@@ -81,7 +81,7 @@ class Replica:
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
         """Put other weights into the master and the twin."""
-        self.master.load_state_dict(state)
+        load_weights(self.master, state)
         for weight, copied in self._pairs:
             copied.copy_(weight)
 
