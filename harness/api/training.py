@@ -81,7 +81,10 @@ class Placebos:
     def _judge(self, name: str, changes: Sequence[str], facts: Any) -> None:
         unread, unseen = (str(facts.get(fact, "")).split(", ") for fact in (SETTINGS_UNREAD, SETTINGS_UNSEEN))
         for change in changes:
-            overrides = list(self.work.plan.study.change(change).overrides)
+            declared = self.work.plan.study.change(change)
+            if declared.code:
+                continue  # its code differs, whatever reads its settings
+            overrides = list(declared.overrides)
             if problem := placebo_problem(change, overrides, unread):
                 self.problems[name] = problem
             elif placebo_problem(change, overrides, unseen):

@@ -19,6 +19,7 @@ from harness.store.cells import Cells
 from harness.store.journal import now
 from harness.study.load import load_study
 from harness.study.study import Study
+from harness.trainers.trainer import Settings, Trainer
 
 MOST_JOBS = 1_000  # processes on one machine
 WORKERS_A_DEVICE = 4  # of CUDA, by default
@@ -329,6 +330,9 @@ def check_device(work: Work, todo: Sequence[Cell]) -> None:
 
 def prepare(work: Work, todo: Sequence[Cell]) -> None:
     """What these cells need from outside, fetched and checked once, before any of them starts."""
-    settings = {id(cell.settings): cell.settings for cell in todo}  # the seeds of a variant share one object
-    if settings:
-        work.plan.study.trainer.prepare(settings.values(), store=work.cells.root)
+    by_trainer: dict[int, tuple[Trainer, dict[int, Settings]]] = {}  # variants whose code was edited have their own
+    for cell in todo:
+        _, settings = by_trainer.setdefault(id(cell.trainer), (cell.trainer, {}))
+        settings[id(cell.settings)] = cell.settings  # the seeds of a variant share one object
+    for trainer, settings in by_trainer.values():
+        trainer.prepare(settings.values(), store=work.cells.root)

@@ -79,8 +79,9 @@ def _without_password(argument: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-c", "diff.autoRefreshIndex=false", *arguments]  # else `git diff` writes the index all the same
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, env=quiet, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return ""
     return done.stdout if done.returncode == 0 else ""

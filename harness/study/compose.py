@@ -297,4 +297,5 @@ def _uses(tree: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     for name, steps in tree["paths"].items() if isinstance(tree.get("paths"), Mapping) else ():
         yield f"paths: {name}", _listed(steps)
     for entry in _listed(tree.get("changes")):
-        yield f"changes: {_name(entry)}", [entry.get("needs")] if isinstance(entry, Mapping) else []
+        needs = entry.get("needs", []) if isinstance(entry, Mapping) else []
+        yield f"changes: {_name(entry)}", needs if isinstance(needs, list) else [needs]

@@ -4,6 +4,7 @@ A study names a trainer, a baseline, the changes, named combinations and paths o
 compare, the profiles (how big a run of it is), and the published numbers to compare with.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, field_validator
@@ -105,17 +106,14 @@ class Study(_Part):
         return next(change for change in self.changes if change.name == name)
 
     def needs(self) -> dict[str, tuple[Change, ...]]:
-        """For each change that needs another: what it stands on, the lowest first (what that one needs, and so on)."""
+        """For each change that needs others: all that it stands on, each after what it needs itself."""
         known = {change.name: change for change in self.changes}
         found: dict[str, tuple[Change, ...]] = {}
         for change in self.changes:
-            chain: list[Change] = []
-            below = change.needs
-            while below in known and known[below] not in chain and below != change.name:
-                chain.append(known[below])
-                below = known[below].needs
-            if chain:
-                found[change.name] = tuple(reversed(chain))
+            below: dict[str, Change] = {}
+            _gather(change, known, below, {change.name})
+            if below:
+                found[change.name] = tuple(below.values())
         return found
 
     def profile(self, name: str) -> Profile:
@@ -125,3 +123,11 @@ class Study(_Part):
             hint = suggestion(name, self.profiles)
             raise StudyError(f"study {self.name!r} has no profile {name!r}.{hint} It has: {known}.")
         return self.profiles[name]
+
+
+def _gather(change: Change, known: Mapping[str, Change], below: dict[str, Change], above: set[str]) -> None:
+    """Adds what a change stands on to `below`, the lowest first; a circle ends where it closes."""
+    for name in change.needs:
+        if name in known and name not in above and name not in below:
+            _gather(known[name], known, below, {*above, name})
+            below[name] = known[name]

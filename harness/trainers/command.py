@@ -80,11 +80,12 @@ class CommandTrainer(UserTrainer):
     def _modules(self) -> list[str]:
         words = list(self.call)
         module = words[words.index("-m") + 1] if "-m" in words[:-1] and _is_python(words[0]) else ""
-        place = self.root.joinpath(*module.split(".")) if module else self.root / "-"
-        return [module] if place.is_dir() or place.with_suffix(".py").is_file() else []  # else it is installed
+        place = module.replace(".", "/") if module else "-"
+        is_own = self.code.is_file(f"{place}.py") or self.code.glob(f"{place}/*.py")
+        return [module] if is_own else []  # else it is installed
 
     def _files(self) -> list[str]:
-        return [word for word in self.call if not placeholders(word) and _is_file_of(self.root, word)]
+        return [word for word in self.call if not placeholders(word) and _is_inside(word) and self.code.is_file(word)]
 
     def before_attempt(self, folder: Path) -> None:
         """Finds the checkpoint that the script had told of when it or its reader died."""
@@ -359,8 +360,12 @@ def _was_opened(file: Path) -> bool:
 
 
 def _is_file_of(folder: Path, word: str) -> bool:
+    return _is_inside(word) and (folder / word).is_file()
+
+
+def _is_inside(word: str) -> bool:
     path = Path(word)
-    return bool(word) and not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
+    return bool(word) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_python(word: str) -> bool:
