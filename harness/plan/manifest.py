@@ -4,7 +4,7 @@ A study run is a study with one profile, baseline and data. Its manifest says wh
 is compared with what. No file is read or written here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -204,6 +204,20 @@ class Manifest:
     def _horizon_beside(self, added: "Manifest") -> int:
         """What was declared first holds; a study run from before horizons declares none afterwards."""
         return self.horizon if self.comparisons else added.horizon
+
+    def without_looks(self) -> "Manifest":
+        """As if nothing had been declared of looks: for what is tested once, and is no effect of this study run."""
+        return replace(self, horizon=0, looks=(), frozen={})
+
+    def comparable_seeds(self, ended: Mapping[str, Set[int]]) -> tuple[int, ...]:
+        """The seeds for which both sides of some comparison have ended, in order.
+
+        Args:
+            ended: variant to the seeds of its cells that have ended.
+        """
+        nothing: Set[int] = frozenset()
+        sides = ((ended.get(it.variant, nothing), ended.get(it.reference, nothing)) for it in self.comparisons)
+        return tuple(sorted({seed for variant, reference in sides for seed in variant & reference}))
 
     def looked_at(self, seeds: Iterable[int], time: str, command: str) -> "Manifest":
         """With one look more, where it sees seeds that none before saw; else the same manifest."""
