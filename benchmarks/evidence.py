@@ -6,7 +6,7 @@ report ask (`report.tables.families`, `stats.decide`), look after look. `before`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from benchmarks.workload import Request
 from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest, RunComparison, RunVariant
 from harness.plan.power import seeds_from_pilots
-from harness.report.tables import families
+from harness.report.tables import Tables, families
 from harness.stats import confirmation_alpha, decide, holm, paired_effect, sign_flip_p
 from harness.store.load import RESULT_DTYPES
 
 ALPHA, STUDIES = 0.05, 200  # studies a round
 LOOKS = (3, 5, 8, 10, 15, 20)
+CLAIMS = ("improves", "hurts", "equivalent")
 SCORE = Metric.declared("test/score", "maximize")
 
 Numbers = NDArray[np.float64]
@@ -93,10 +94,60 @@ def manifest_of(m: int, horizon: int) -> Manifest:
     )
 
 
+def manifest_of_five_designs(m: int, horizon: int) -> Manifest:
+    """m changes alone; all of them together, all but one, one after another, and each two of the first four."""
+    single = manifest_of(m, horizon)
+    names = [f"c{j}" for j in range(m)]
+    sets: dict[tuple[str, ...], str] = {(): "baseline"}
+    compared: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = []
+    full = tuple(names)
+    compared += [("add-one", it, (it,), ()) for it in names]
+    compared += [("combinations", "all", full, ())]
+    compared += [("leave-one-out:all", it, full, tuple(other for other in names if other != it)) for it in names]
+    compared += [("path:all", it, full[: j + 1], full[:j]) for j, it in enumerate(names)]
+    pairs = [(a, b) for j, a in enumerate(names[:4]) for b in names[j + 1 : 4]]
+    compared += [("pairs", "+".join(it), it, ()) for it in pairs]
+    for _, _, variant, reference in compared:
+        for changes in (variant, reference):
+            sets.setdefault(changes, "+".join(changes))
+    return replace(
+        single,
+        variants=tuple(RunVariant(name, changes, "", "", {}) for changes, name in sets.items()),
+        comparisons=tuple(RunComparison(design, label, sets[a], sets[b]) for design, label, a, b in compared),
+    )
+
+
+def five_designs(m: int, n: int, generator: np.random.Generator, effect: float = 0.0) -> pd.DataFrame:
+    """The results of a run of five designs; c0 alone helps by `effect` sd of a difference, in no combination."""
+    manifest = manifest_of_five_designs(m, n)
+    cells = World(len(manifest.variants) - 1, helped=1, effect=effect).draw(n, generator)
+    return table_of(cells, manifest)
+
+
+def claims_in_five(n: int, generator: np.random.Generator) -> bool:
+    """`ablate` with five designs: any claim in any table of effects, or in that of interactions."""
+    tables = Tables(five_designs(5, n, generator), load_curves=pd.DataFrame)
+    frames = [*(family.effects for family in tables.families.values()), tables.interactions]
+    return any(frame["verdict"].isin(CLAIMS).any() for frame in frames)
+
+
+def claims_in_five_before(n: int, generator: np.random.Generator) -> bool:
+    table = five_designs(5, n, generator)
+    numbers = table.pivot(index="variant", columns="seed", values=SCORE.name)
+    by_design: dict[str, list[Numbers]] = {}
+    for it in table.attrs["manifest"].comparisons:
+        by_design.setdefault(it.design, []).append((numbers.loc[it.variant] - numbers.loc[it.reference]).to_numpy())
+    return any((holm(sign_flip_p(np.array(rows))) <= ALPHA).any() for rows in by_design.values())
+
+
+def finds_among_five(m: int, n: int, effect: float, generator: np.random.Generator) -> bool:
+    return bool(claims(five_designs(m, n, generator, effect))["c0"])
+
+
 def claims(table: pd.DataFrame) -> pd.Series:
     """By change: whether the table of effects claims something."""
     effects = families(table)["add-one"].effects
-    return effects.set_index("variant")["verdict"].isin(["improves", "hurts", "equivalent"])
+    return effects.set_index("variant")["verdict"].isin(CLAIMS)
 
 
 def looks_again(world: World, looks: Sequence[int], horizon: int, generator: np.random.Generator) -> bool:
@@ -119,7 +170,7 @@ def asks_for_the_best(world: World, generator: np.random.Generator) -> bool:
     """`ablate --only BEST` after fifteen: the study run holds all of them, whoever is asked for."""
     table = table_of(world.draw(10, generator), manifest_of(world.m, 10))
     effects = families(table)["add-one"].effects
-    return effects["verdict"].iloc[0] in ("improves", "hurts", "equivalent")
+    return effects["verdict"].iloc[0] in CLAIMS
 
 
 def asks_for_the_best_before(world: World, generator: np.random.Generator) -> bool:
@@ -195,6 +246,8 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
     fifteen = World(15)
     add("--only BEST after fifteen: before", lambda g: asks_for_the_best_before(fifteen, g), None)
     add("--only BEST after fifteen: after", lambda g: asks_for_the_best(fifteen, g), error)
+    add("five designs in one run, n = 10: before", lambda g: claims_in_five_before(10, g), None)
+    add("five designs in one run, n = 10: after", lambda g: claims_in_five(10, g), error)
     add("confirm each of fifteen: before", lambda g: confirms_each_before(fifteen, g), None)
     add("confirm each of fifteen: after", lambda g: confirms_each(fifteen, g), error)
     for n in (10, 20):
@@ -210,6 +263,10 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
         world = World(m, helped=1, effect=effect)
         power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
         add(f"power, n = {n}, m = {m}, dz = {effect}", lambda g, w=world, n=n: finds(w, n, g), power)  # type: ignore[misc]
+    for n, m, effect, least in ((8, 15, 2.0, 0.73), (10, 15, 1.5, 0.7)):
+        power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
+        name = f"power of the first of five designs, n = {n}, m = {m}, dz = {effect}"
+        add(name, lambda g, n=n, m=m, effect=effect: finds_among_five(m, n, effect, g), power)  # type: ignore[misc]
     for m in (1, 9):
         add(f"power, --seeds auto from 3 pilots, dz = 1.5, m = {m}", lambda g, m=m: finds_from_pilots(m, 1.5, g),
             Aim("at_least", 0.8 - 3 * float(np.sqrt(0.16 / studies))))  # type: ignore[misc]  # fmt: skip

@@ -91,9 +91,16 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
     basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "
+        f"{can_show.family_size} comparisons{_share(can_show)}: "
+        f"{metric.say_difference(can_show.detectable, signed=False)} of "
         f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
     )
+
+
+def _share(can_show: "Sensitivity") -> str:
+    if can_show.share == 1:
+        return ""
+    return f" (the first design; it has {100 * can_show.share:.0f}% of the error budget, the other designs the rest)"
 
 
 def _basis(expected: Estimate) -> str:

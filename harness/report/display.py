@@ -18,6 +18,7 @@ from harness.report.rows import effect_rows
 from harness.report.tables import Family, Tables, rows_of
 from harness.report.wording import format_count, format_p, format_seconds
 from harness.stats.effect import metric_of_row
+from harness.stats.headline import corrected_over
 from harness.stats.sentences import CHECKPOINT_RULE
 from harness.stats.values import PARAMETERS
 
@@ -288,9 +289,9 @@ def _limited(notes: list[str]) -> list[str]:
 
 def _family_note(family: Family) -> str:
     reference = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
-    m = len(family.effects)
-    by = f"{family.effects['correction'].iloc[0]} over {m} comparison{'s' * (m > 1)}" if m else "nothing to correct"
-    look = f" ({family.effects['look'].iloc[0]})" if m and family.effects["look"].iloc[0] else ""
+    first = family.effects.iloc[0] if len(family.effects) else None
+    by = "nothing to correct" if first is None else f"{first['correction']} over {corrected_over(first)}"
+    look = f" ({first['look']})" if first is not None and first["look"] else ""
     return (
         f"Effect: {'full combination' if family.full else 'variant'} minus {reference}, paired by seed, with its 95% t "
         f"interval. p: sign-flip permutation test; adjusted by {by}{look}. Bold: an improvement that "

@@ -41,7 +41,8 @@ The rules it keeps, and where:
     10 A/A                                                       noise.aa_noise_floor
     11 published numbers                                         published.compare_published
     12 the report line                                           sentences.report_line
-    13 one family, one correction, everywhere                    family.measure_family; tests/test_one_family.py
+    13 one study run, one correction over all of its designs     family.measure_families; tests/test_one_family.py,
+                                                                 tests/test_report_tables.py
     14 Westfall-Young by joint sign flips                        stepdown.westfall_young; tests/test_stats_evidence.py
     15 looks are counted and share one error                     sequential, evidence; api.looking writes them
     16 racing                                                    api.racing; tests/test_racing.py
