@@ -34,7 +34,7 @@ from harness.trainers.images.checkpoint import (
     UnusableCheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
+    write_file,
 )
 from harness.trainers.images.data.batches import (
     Preprocess,
@@ -436,7 +436,7 @@ def _measure_best(parts: Parts, position: Position, run: Run) -> dict[str, float
     best = position.best
     tensors = {name: value.contiguous() for name, value in position.best_weights.items()}
     about = {"cell": run.key, "step": str(best.step)}
-    write_atomically(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
+    write_file(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
     parts.replica.load(position.best_weights)
     run.note(best_step=best.step, best_epoch=best.epoch)
     numbers = {"val/loss": best.val_loss, "val/accuracy": best.val_accuracy}
