@@ -260,6 +260,7 @@ ABOUT_IMAGES: dict[str, str] = {
     "cli.doctor": "says whether torch and the cache of images can be used",
     "cli.summary": "a command about networks",
     "cli.visualize": "a command about networks and images",
+    "report.thumbnails": "draws pictures of test examples, in plotly's words",
     "tracking": "calls what MLflow should hold an image",
 }
 NARROWER = re.compile(r"accuracy|convnet|torch|image", re.IGNORECASE)

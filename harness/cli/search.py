@@ -185,7 +185,7 @@ def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:
 
     The device is part of it where it was named: the baseline's precision can depend on it.
     """
-    kept = ("study", "profile", "data", "epochs", "weights", "device", "store")
+    kept = ("study", "profile", "data", "epochs", "weights", "vary", "device", "store")
     usual = {"device": "auto", "store": Path("mlruns")}
     named = [name for name in kept if request[name] not in (None, usual.get(name))]
     options = [part for name in named for part in (f"--{name}", str(request[name]))]
