@@ -207,7 +207,7 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
         ):
             add(f"{name}, n = {n}, m = 9", lambda g, w=world, n=n: looks_again(w, (n,), n, g), None)  # type: ignore[misc]
     for n, m, effect, least in ((8, 15, 2.0, 0.78), (10, 15, 1.5, 0.75)):
-        world = World(m, helped=m, effect=effect)
+        world = World(m, helped=1, effect=effect)
         power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
         add(f"power, n = {n}, m = {m}, dz = {effect}", lambda g, w=world, n=n: finds(w, n, g), power)  # type: ignore[misc]
     for m in (1, 9):

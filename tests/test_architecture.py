@@ -12,7 +12,7 @@ import pytest
 import harness
 
 HEAVY = frozenset(
-    {"torch", "torchvision", "mlflow", "optuna", "pandas", "plotly", "scipy", "matplotlib", "click", "rich"}
+    {"torch", "torchvision", "mlflow", "optuna", "pandas", "plotly", "scipy", "matplotlib", "click", "rich", "ray"}
 )
 FRAMES = frozenset({"pandas", "scipy"})
 

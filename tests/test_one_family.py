@@ -52,14 +52,14 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process")
-    whole = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
-    alone = json.loads(run("ablate", *where, "--in-process", "--json", "--only", "b").stdout)
-    printed = run("ablate", *where, "--in-process", "--only", "b").stdout
+    run("ablate", *where, "--executor", "here")
+    whole = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    alone = json.loads(run("ablate", *where, "--executor", "here", "--json", "--only", "b").stdout)
+    printed = run("ablate", *where, "--executor", "here", "--only", "b").stdout
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     exported = pd.read_csv(tmp_path / "effects.csv")
     table = Tables(load_results(str(study), store=store), load_curves=pd.DataFrame).effects
-    python = ablate(study, store=store, device="cpu", in_process=True, only=["b"]).effects
+    python = ablate(study, store=store, device="cpu", executor="here", only=["b"]).effects
     runs = mlflow_runs(resolve_uri(None, store), store, "own")["variant"]
 
     def p_of(rows):
@@ -88,10 +88,10 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process", "--seeds", "6")
+    run("ablate", *where, "--executor", "here", "--seeds", "6")
     run("report", *where[:4], "--output", str(tmp_path / "page"))  # the same seeds: no look of its own
-    printed = run("ablate", *where, "--in-process").stdout
-    answer = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
+    printed = run("ablate", *where, "--executor", "here").stdout
+    answer = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     results = load_results(str(study), store=store)
     manifest = results.attrs["manifest"]
@@ -108,7 +108,7 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
         assert mine["p_adjusted"] >= plain - 1e-12
     assert exported["p_adjusted"].tolist() == pytest.approx(python["p_adjusted"].tolist())
 
-    beyond = json.loads(run("ablate", *where, "--in-process", "--seeds", "9", "--json").stdout)
+    beyond = json.loads(run("ablate", *where, "--executor", "here", "--seeds", "9", "--json").stdout)
     assert {it["correction"] for it in beyond["effects"]} == {"e-process and Holm"}
     assert load_results(str(study), store=store).attrs["manifest"].horizon == 8
     moved = CliRunner().invoke(cli, ["ablate", *where, "--horizon", "20", "--seeds", "10"])

@@ -162,7 +162,17 @@ def test_the_harness_itself_is_no_code_of_the_users(tmp_path):
 
 def test_an_edit_between_two_runs_is_said_with_the_file(tmp_path):
     path = write_study(tmp_path / "study", pause=0.0)
-    arguments = ["ablate", "--study", str(path), "--store", str(tmp_path / "store"), "--device", "cpu", "--in-process"]
+    arguments = [
+        "ablate",
+        "--study",
+        str(path),
+        "--store",
+        str(tmp_path / "store"),
+        "--device",
+        "cpu",
+        "--executor",
+        "here",
+    ]
     arguments += ["--skip", "ignored"]
     first = CliRunner().invoke(cli, arguments)
     assert first.exit_code == 0, first.output

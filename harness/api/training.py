@@ -115,7 +115,6 @@ def train_work(
     expected: Estimate,
     *,
     watch: Watch = Watch(),
-    in_process: bool = False,
 ) -> Placebos:
     """Trains the cells of `todo`.
 
@@ -136,7 +135,7 @@ def train_work(
     check_disk(work, expected)
     check_device(work, todo)
     prepare(work, todo)
-    if todo and not in_process:
+    if todo:
         warm_up_workers(work)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
@@ -149,7 +148,8 @@ def train_work(
             provenance=provenance(command_line()),
             on_progress=judging(placebos, watch),
             should_stop=placebos.is_refused,
-            in_process=in_process,
+            executor=work.executor,
+            demand=work.demand,
         )
         track_summary(tracking, work.cells, manifest)
     return placebos
@@ -157,7 +157,8 @@ def train_work(
 
 def warm_up_workers(work: Work) -> None:
     """Begin to import what workers need while other things are done."""
-    warm_up(*work.plan.study.trainer.warm_up)
+    if work.executor == "processes":
+        warm_up(*work.plan.study.trainer.warm_up)
 
 
 def open_tracking(cells: Cells) -> "Tracking":

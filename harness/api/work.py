@@ -1,11 +1,13 @@
 """What a request means: the plan, the store that it fills, the workers that will train it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedError, HarnessError, StoreError, StudyError
+from harness.execution.executor import EXECUTORS, Demand, check_executor
 from harness.execution.provenance import command_line
 from harness.hardware import cuda_capabilities, resolve_device, usable_cores
 from harness.plan.cell import Cell
@@ -13,7 +15,8 @@ from harness.plan.estimate import Estimate, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
 from harness.plan.registration import registration
-from harness.store.cells import Cells, now
+from harness.store.cells import Cells
+from harness.store.journal import now
 from harness.study.load import load_study
 from harness.study.study import Study
 from harness.trainers.trainer import Settings, Trainer
@@ -28,7 +31,8 @@ class Work:
     """A plan with the place and the workers that will run it.
 
     Attributes:
-        devices: one entry a worker.
+        devices: one entry a worker. executor: where cells are trained, as `execution.runner.make_executor` takes it.
+        demand: what each cell asks of a cluster, where that trains it.
         asked: how a command names the study: a built-in one's name, or the path that was given.
     """
 
@@ -37,6 +41,15 @@ class Work:
     device: str
     devices: tuple[str, ...]
     asked: str = ""
+    executor: str = EXECUTORS[0]
+    demand: Demand = field(default_factory=Demand)
+
+    @property
+    def workers(self) -> str:
+        """How many train on what, in words; how many nodes a cluster has room for shows when they train."""
+        counted = f"{len(self.devices)} x {self.device}"
+        is_limited = self.demand.most is not None or not self.executor.startswith("ray")
+        return counted if is_limited else f"ray ({self.device}; times are those of one worker)"
 
     @property
     def names(self) -> dict[str, str]:
@@ -60,6 +73,8 @@ def plan_work(
     settings: Mapping[str, Any] = {},
     device: str = "auto",
     jobs: int | None = None,
+    executor: str = EXECUTORS[0],
+    gpus_per_cell: float = 1.0,
     store: str | Path = "mlruns",
 ) -> Work:
     """The plan that a request describes; nothing is trained or written.
@@ -74,11 +89,15 @@ def plan_work(
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
+        executor: `processes`; `here`, one after another; `ray`, or `ray:ADDRESS`, on a cluster, whose device must be
+            said: `auto` means cpu there. gpus_per_cell: on a cluster; 0.5 puts two cells on a GPU.
 
     Raises:
         HarnessError: everything that is wrong with the request.
     """
-    device = resolve_device(device)
+    check_executor(executor)
+    is_far = executor.startswith("ray")  # this machine's devices say nothing
+    device = device.replace("auto", "cpu") if is_far else resolve_device(device)
     loaded = study if isinstance(study, Study) else load_study(study)
     trainer = loaded.trainer
     overrides: dict[str, Any] = {}
@@ -116,7 +135,11 @@ def plan_work(
         plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
-    return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
+    if is_far:
+        devices: tuple[str, ...] = (device,) * (jobs or 1)
+    else:
+        devices = worker_devices(device, 1 if executor == "here" else jobs, threads)
+    return Work(plan, cells, device, devices, asked, executor, Demand(threads, gpus_per_cell, jobs))
 
 
 def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
@@ -199,6 +222,30 @@ def edited_since(work: Work) -> str:
     )
 
 
+def other_file(work: Work) -> str:
+    """A sentence where study runs of this name were made from another file; empty where none was."""
+    of_others = sorted(
+        {
+            os.path.relpath(it.asked)
+            for it in work.cells.manifests().values()
+            if it.study == work.plan.study.name and _is_another_file(it.asked, work.asked)
+        }
+    )
+    if not of_others:
+        return ""
+    return (
+        f"{', '.join(of_others)} is another file whose study is called {work.plan.study.name}: runs of both stand "
+        "under one name, and `--study FILE` tells them apart. Give one of them another name."
+    )
+
+
+def _is_another_file(one: str, other: str) -> bool:
+    try:
+        return not os.path.samefile(one, other)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone: perhaps the same, moved
+        return False
+
+
 def failed_cells(work: Work) -> list[Cell]:
     """The cells of a plan that ended without a number: failed, diverged, out of memory."""
     ended = {cell: work.cells.result(cell.key) for cell in work.plan.cells}
@@ -275,7 +322,8 @@ def check_disk(work: Work, expected: Estimate) -> None:
 
 def check_device(work: Work, todo: Sequence[Cell]) -> None:
     """Raises HarnessError where cells are to be trained on a device that their trainer cannot use."""
-    problem = work.plan.study.trainer.device_problem(work.device) if todo else ""
+    is_here = not work.executor.startswith("ray")
+    problem = work.plan.study.trainer.device_problem(work.device) if todo and is_here else ""
     if problem:
         raise HarnessError(f"--device {work.device}: {problem} Or use --device cpu; nothing was started.")
 

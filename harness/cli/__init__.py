@@ -20,6 +20,10 @@ from harness.urls import masked
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("harness.cli.ablate:ablate", "Train what a study needs and print the table of effects."),
     "search": ("harness.cli.search:search", "Try combinations of changes: which one is the biggest improvement?"),
+    "tune": (
+        "harness.cli.tune:tune",
+        "Compare the variants at their best: the same trials of nuisance settings for each.",
+    ),
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
@@ -146,7 +150,7 @@ def _make_printable() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -51,7 +51,7 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     console.print(_variants_table(work, {cell.key for cell in todo}))
     console.print(
         f"{len(work.plan.cells)} distinct cells, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "
-        f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
+        f"{duration(expected.seconds)} on {work.workers} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.urls import masked
 
 LIBRARIES = ("harness", "torch", "torchvision", "numpy", "mlflow", "optuna", "pandas", "scipy")
+COMPUTING = ("harness", "torch", "numpy")  # of these, what numbers depend on: the same on every machine of a cluster
 DIFF_LIMIT = 200_000  # characters; a larger diff is cut, and says so
 DIFF_VARIABLE = "HARNESS_DIFF"  # 0: how the checkout differs from its commit is not kept
 _LONGEST_KEY = 10_000

@@ -23,7 +23,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
 from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
+from harness.store.journal import Journal, writing
 from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
 
@@ -66,12 +67,12 @@ class Cells:
     def open(self, cell: Cell) -> Path:
         """The cell's folder, made if need be, with its specification in it; one that is damaged is written again."""
         folder = self.folder(cell.key)
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             path, content = folder / "spec.json", cell.to_json()
             if not _is_specification(path, content):
                 remove(path)
-                write_atomically(path, json.dumps(content, indent=1))
+                write_atomically(path, json.dumps(content, indent=1), syncs_folder=False)  # the result will
         return folder
 
     @contextlib.contextmanager
@@ -85,7 +86,7 @@ class Cells:
     def hold(self, key: str) -> Iterator[bool]:
         """`claim`, of a cell whose folder is there."""
         path = self.folder(key) / "lock"
-        with _writing(path):
+        with writing(path):
             file = path.open("a")
         with file as lock:
             try:
@@ -166,11 +167,16 @@ class Cells:
             raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
         return result
 
-    def write_result(self, result: Result) -> None:
-        """Ends a cell: journals the result, writes it, and only then drops the checkpoint."""
+    def write_result(self, result: Result, journal: Journal | None = None) -> None:
+        """Ends a cell: journals the result, writes it, and only then drops the checkpoint.
+
+        Args:
+            journal: the cell's, where the caller has it open.
+        """
         folder = self.folder(result.key)
-        self.append(result.key, {"event": "ended", **result.to_json()})
-        with _writing(folder):
+        with contextlib.nullcontext(journal) if journal else self.journal(result.key) as journal:
+            journal.append({"event": "ended", **result.to_json()})
+        with writing(folder):
             write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
             remove(folder / _FIRST_CHECKPOINT)
@@ -178,7 +184,7 @@ class Cells:
     def keep_checkpoint(self, key: str, path: Path) -> None:
         """Makes what stands at `path` (in the cell's folder) its checkpoint, in place of the last one, synced."""
         folder = self.folder(key)
-        with _writing(folder):
+        with writing(folder):
             replace_synced(path, folder / CHECKPOINT)
 
     def forget_result(self, key: str) -> None:
@@ -197,14 +203,12 @@ class Cells:
 
     def append(self, key: str, event: dict[str, Any]) -> None:
         """Adds one event (with the time, UTC, ISO 8601) to the cell's journal and syncs it to the disk."""
-        path = self.folder(key) / "journal.jsonl"
-        line = json.dumps({"time": now(), **event}) + "\n"
-        with _writing(path), path.open("ab+") as journal:
-            if journal.tell() and not _ends_with_newline(journal):
-                line = "\n" + line  # the last writer died within a line
-            journal.write(line.encode())
-            journal.flush()
-            os.fsync(journal.fileno())
+        with self.journal(key) as journal:
+            journal.append(event)
+
+    def journal(self, key: str) -> Journal:
+        """The cell's journal, opened to add several events; for the holder of its claim."""
+        return Journal(self.folder(key) / "journal.jsonl")
 
     def events(self, key: str) -> list[dict[str, Any]]:
         """Every whole event, in the order of writing; half a line that a dying process left, and whatever else is no
@@ -238,7 +242,7 @@ class Cells:
     def updating_manifest(self, name: str) -> Iterator[None]:
         """Waits until no other process reads and writes this manifest; none must write it from an older one."""
         folder = self.root / "studies"
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / f".{name}.lock").open("a")
         with lock:
@@ -247,7 +251,7 @@ class Cells:
 
     def write_manifest(self, manifest: Manifest) -> None:
         path = self.root / "studies" / f"{manifest.id}.json"
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(manifest.to_json(), indent=1))
 
@@ -274,7 +278,7 @@ class Cells:
     def remove_manifest(self, name: str) -> None:
         """Forgets a study run; its cells stay."""
         path = self.root / "studies" / f"{name}.json"
-        with self.updating_manifest(name), _writing(path):
+        with self.updating_manifest(name), writing(path):
             path.unlink(missing_ok=True)
             (path.parent / f".{name}.lock").unlink(missing_ok=True)
 
@@ -282,7 +286,7 @@ class Cells:
         """Renames a damaged manifest, for it is to be made again; says so."""
         path = self.root / "studies" / f"{name}.json"
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-        with _writing(path):
+        with writing(path):
             path.rename(aside)
         log.warning(
             f"warning: {path}: was damaged. It stays as {aside.name}; a new one holds what this command asks for. What "
@@ -313,15 +317,16 @@ def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
     """The validations in a journal: of the last attempt, the last one of each step, in the order of steps."""
     by_step: dict[int, Validation] = {}
     for event in events:
-        if event["event"] in ("started", "restarted"):
-            by_step.clear()
-        elif event["event"] == "validation" and isinstance(event.get("step"), int):
-            by_step[event["step"]] = Validation.from_event(event)
+        note_validation(by_step, event)
     return [by_step[step] for step in sorted(by_step)]
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def note_validation(by_step: dict[int, Validation], event: Mapping[str, Any]) -> None:
+    """Follows a journal: what is known of the last attempt after one more event."""
+    if event["event"] in ("started", "restarted"):
+        by_step.clear()
+    elif event["event"] == "validation" and isinstance(event.get("step"), int):
+        by_step[event["step"]] = Validation.from_event(event)
 
 
 def _refused(path: str, problem: object) -> StoreError:
@@ -368,19 +373,3 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path}: is no manifest that this harness can read ({type(error).__name__}: {error}). Move it away; the "
             "cells that it names are not lost, the same command of the study finds them again."
         ) from None
-
-
-def _ends_with_newline(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Make room or give rights there, or choose another folder "
-            "with --store; nothing that was saved is lost."
-        ) from error

@@ -26,6 +26,7 @@ def study_problems(study: Study, *, declared: Collection[str], left_out: Sequenc
     """
     doubtful = {str(place[1]) for place in left_out if place[0] == "baseline" and len(place) > 1}
     problems = [*_name_problems(study), *_baseline_problems(study, doubtful), *_reference_problems(study, declared)]
+    problems += _nuisance_problems(study)
     if not left_out:
         problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
     return problems
@@ -136,6 +137,15 @@ def _name_problems(study: Study) -> Iterator[str]:
         twin = named[in_order(study, combination.changes)]
         if twin != combination.name:
             yield f"combinations: {combination.name!r} and {twin!r} hold the same changes; take one of them out."
+
+
+def _nuisance_problems(study: Study) -> Iterator[str]:
+    for path, it in study.nuisance.items():
+        for value in it.ends:
+            try:
+                study.baseline.override({path: value})
+            except SettingsError as error:
+                yield from (f"nuisance: {problem}" for problem in error.problems)
 
 
 def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]:

@@ -206,7 +206,7 @@ def _mappings(below: Mapping[str, Any], above: Mapping[str, Any], dropped: Seque
     merged: dict[str, Any] = {}
     if "profiles" in above:
         below = {"profiles": {"standard": {}}, **below}  # which a study has that declares none
-    for key in ("baseline", "metrics", "paths", "profiles"):
+    for key in ("baseline", "metrics", "paths", "profiles", "nuisance"):
         lower, upper = below.get(key), above.get(key, {})
         if isinstance(lower, Mapping) and isinstance(upper, Mapping):
             merged[key] = overlaid(lower, upper) if key == "baseline" else {**lower, **upper}

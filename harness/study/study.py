@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, 
 from harness.errors import StudyError
 from harness.names import suggestion
 from harness.study.changes import Change, Name
+from harness.study.nuisance import Nuisance
 from harness.trainers.trainer import Settings, Trainer
 
 AsTuple = Field(strict=False)  # YAML knows lists only
@@ -81,6 +82,7 @@ class Study(_Part):
         trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
         name, title: by default those of the file.
         changes: declarations only: names were looked up.
+        nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
 
@@ -97,6 +99,7 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    nuisance: dict[str, Nuisance] = {}
     built_on: str = ""
 
     def change(self, name: str) -> Change:

@@ -274,6 +274,7 @@ class _Script:
         elif "read" in line:
             self._noted_reads = True
             self._reads.note(str(line["read"]))
+            self._reads.write()
         elif "restarted" in line:
             run.restarted(str(line["restarted"]))
         else:
@@ -286,6 +287,7 @@ class _Script:
         if not (folder / name).exists():
             raise RunError(f"{LINES}: checkpoint {name!r} is not in $HARNESS_FOLDER; tell of it after its rename.")
         _point_to(folder, name)
+        self._run.kept()
 
 
 def placeholders(word: str) -> list[str]:
@@ -342,7 +344,8 @@ def _write_settings(run: Run, values: Mapping[str, Any]) -> bool:
     (run.folder / RUN_FILE).write_text(json.dumps(told))
     file = run.folder / SETTINGS_FILE
     text = json.dumps(run.settings.tree(), indent=1)
-    if file.is_file() and file.read_text() == text and _was_opened(file):
+    was_opened = file.is_file() and _was_opened(file)  # before it is read here
+    if was_opened and file.read_text() == text:
         return True
     file.write_text(text)
     os.utime(file, (0, file.stat().st_mtime))

@@ -67,6 +67,7 @@ class FunctionTrainer(UserTrainer):
         for name, number in thread_environment(self.num_threads).items():
             os.environ.setdefault(name, number)  # read by libraries when they are imported, which is below
         reads = Reads(run.folder, leaves(planned))
+        run.with_checkpoint = reads.write  # an attempt that begins anew reads everything anew
         home = contextlib.chdir(self.root) if self.root.is_dir() else contextlib.nullcontext()
         with importing(folder, self.code_names(folder)), home, running(run):
             function = import_target(self.call)

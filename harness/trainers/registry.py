@@ -52,8 +52,9 @@ def trainer_from_study(tree: Mapping[str, Any], root: Path) -> Trainer:
 
 
 def trainer_from_json(data: Mapping[str, Any]) -> Trainer:
-    """An equal trainer to the one whose `to_json` gave this; the same object for the same text."""
-    return _from_text(json.dumps(data, sort_keys=True))
+    """An equal trainer to the one whose `to_json` gave this, its metrics in that order; the same object for the same
+    text."""
+    return _from_text(json.dumps(data))
 
 
 @lru_cache(maxsize=256)

@@ -324,17 +324,24 @@ class UserTrainer(Trainer):
 
 
 class Reads:
-    """Which settings a cell's training has read, over all its attempts."""
+    """Which settings a cell's training has read, over all its attempts up to the last `write`."""
 
     def __init__(self, folder: Path, known: Iterable[str]) -> None:
         self._path, self._known = folder / _READS_FILE, list(known)
         self._seen = set(self._path.read_text().splitlines()) if self._path.is_file() else set()
+        self._new: list[str] = []  # that the file does not hold yet
 
     def note(self, path: str) -> None:
         if path not in self._seen:
             self._seen.add(path)
+            self._new.append(path)
+
+    def write(self) -> None:
+        """Keeps for the next attempt what has been read so far."""
+        if self._new:
             with self._path.open("a") as file:
-                file.write(f"{path}\n")
+                file.write("".join(f"{path}\n" for path in self._new))
+            self._new.clear()
 
     @property
     def unread(self) -> list[str]:
