@@ -172,7 +172,7 @@ def test_plan_counts_each_distinct_cell_once(run):
 
 
 def test_a_plan_says_what_its_seeds_can_show(run):
-    few = json.loads(run("plan", "--study", "task3", "--seeds", "5", "--json").output)
+    few = json.loads(run("plan", "--study", "task3", "--seeds", "7", "--json").output)
     many = json.loads(run("plan", "--study", "task3", "--seeds", "20", "--json").output)
 
     assert few["smallest_detectable_effect"] > many["smallest_detectable_effect"] > 0
@@ -203,8 +203,8 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(run):
 
 @pytest.mark.slow
 def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
-    first = run("ablate", "--study", "tiny.yaml", "--in-process")
-    second = run("ablate", "--study", "tiny.yaml", "--in-process")
+    first = run("ablate", "--study", "tiny.yaml", "--executor", "here")
+    second = run("ablate", "--study", "tiny.yaml", "--executor", "here")
     listed = json.loads(run("results", "--study", "tiny", "--json").output)
 
     assert first.exit_code == second.exit_code == 1, first.output
@@ -219,9 +219,9 @@ def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
 
 @pytest.mark.slow
 def test_a_cell_that_another_study_trained_is_read_not_trained(run, tmp_path):
-    run("ablate", "--study", "tiny.yaml", "--in-process", "--only", "batch-norm")
+    run("ablate", "--study", "tiny.yaml", "--executor", "here", "--only", "batch-norm")
     (tmp_path / "other.yaml").write_text(TINY.replace("name: tiny", "name: other"))
 
-    answer = run("ablate", "--study", "other.yaml", "--in-process", "--only", "batch-norm")
+    answer = run("ablate", "--study", "other.yaml", "--executor", "here", "--only", "batch-norm")
 
     assert "4 done, 0 to train" in answer.output

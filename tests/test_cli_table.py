@@ -49,7 +49,7 @@ def test_estimates_intervals_and_verdicts_are_whole_at_every_width(tables, width
 
 
 def test_a_narrow_window_leaves_columns_out_and_names_them(tables):
-    assert "A wider window also shows: p, p (Holm), P(improve), cost of a cell." in printed(tables, 80)
+    assert "A wider window also shows: p, p (adjusted), P(improve), cost of a cell." in printed(tables, 80)
     assert "A wider window also shows: test accuracy [%], p," in printed(tables, 60)
     assert "A wider window" not in printed(tables, 160)
 
@@ -62,7 +62,7 @@ def test_without_a_terminal_everything_is_there_in_plain_lines(tables):
     assert "\x1b" not in text
     assert not set("│┃━─") & set(text)
     (line,) = [line for line in text.splitlines() if line.startswith(f"{row.change} ") and row.effect in line]
-    for cell in (row.n, row.value, row.effect, row.p, row.p_holm, row.p_improve, row.cost, row.verdict):
+    for cell in (row.n, row.value, row.effect, row.p, row.p_adjusted, row.p_improve, row.cost, row.verdict):
         assert cell in line
     assert tables.headline.sentence in text
 

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from fakes import LosesItsDeviceOnSeed1, cells_for
 from planted import tiny_cell, trained
 
 from harness import hardware
-from harness.cli import cli
+from harness.cli import cli, doctor
+from harness.cli.doctor import cuda_checks
 from harness.errors import DeviceLostError
 from harness.execution.runner import run
 from harness.store.cells import Cells
@@ -18,6 +20,7 @@ from harness.study.changes import combine
 from harness.study.load import load_study, studies
 from harness.trainers.images import augment, train
 from harness.trainers.images.arithmetic import environment, is_out_of_memory, is_poisoned
+from harness.trainers.images.cuda_devices import CudaDevice, CudaSetup, cuda_setup, mps_state
 from harness.trainers.images.settings import ConvNet
 from harness.trainers.images.train import EVALUATION_PIXELS
 
@@ -147,7 +150,38 @@ def test_a_poisoned_context_ends_the_process_not_the_queue(tmp_path):
 
 def test_a_poisoned_context_stops_a_run_in_this_process(tmp_path):
     with pytest.raises(DeviceLostError):
-        run(cells_for(3, LosesItsDeviceOnSeed1()), Cells(tmp_path), devices=["cpu"], provenance={}, in_process=True)
+        run(cells_for(3, LosesItsDeviceOnSeed1()), Cells(tmp_path), devices=["cpu"], provenance={}, executor="here")
+
+
+H200 = CudaDevice("NVIDIA H200", (9, 0), 150_000_000_000, 150_700_000_000, "")
+
+
+def test_doctor_says_what_there_is_and_what_to_do_about_each_lack():
+    old = replace(H200, graph_problem="operation not permitted when stream is capturing")
+    setup = CudaSetup("13.0", "13.0", ("sm_80", "sm_90"), (H200, old))
+    lines = {name: (is_good, said) for is_good, name, said in cuda_checks(setup, "not running")}
+    assert lines["CUDA"] == (True, "the driver runs CUDA 13.0; torch is built for 13.0: sm_80, sm_90")
+    assert lines["cuda:0"] == (True, "NVIDIA H200, compute capability 9.0, 150.0 GB of 150.7 GB free")
+    assert lines["steps"] == (False, f"eager: a graph cannot be replayed: {old.graph_problem}")
+    assert "`nvidia-cuda-mps-control -d` starts it" in lines["workers"][1]
+    assert "side by side" in cuda_checks(setup, "running")[-1][2]
+
+
+def test_doctor_asks_no_cuda_where_the_driver_shows_none(monkeypatch):
+    monkeypatch.setattr(doctor, "cuda_capabilities", lambda: ())
+    assert doctor._cuda() == []
+    assert cuda_setup() is None
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "state"), [(0, "", "running"), (1, "Cannot find MPS control daemon", "not running")]
+)
+def test_whether_mps_runs_is_asked_of_its_control_program(tmp_path, monkeypatch, code, said, state):
+    program = tmp_path / "nvidia-cuda-mps-control"
+    program.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert mps_state() == state
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from harness.errors import OutputError, StudyError
 from harness.study.load import load_study
 from harness.study.resolved import resolved_study
 from harness.study.yaml_file import write_yaml
+from harness.trainers.code import Folder
 from harness.trainers.sources import read_sources
 
 
@@ -68,8 +69,8 @@ def test_what_is_written_loads_and_is_valid_when_shown(tmp_path, kind):
     study, training = new_study("3-layers", folder=tmp_path, kind=kind)
     loaded = load_study(study)
     assert (loaded.name, loaded.trainer.kind) == ("3-layers", "command" if kind == "script" else "function")
-    assert {it.name: it.needs for it in loaded.changes if it.needs} in ({"scaled": "norm"}, {"warm-up": "cosine"})
-    assert list(read_sources(tmp_path, modules=[training.stem]).files) == ["train_3_layers.py"]
+    assert {it.name: it.needs for it in loaded.changes if it.needs} in ({"scaled": ("norm",)}, {"warm-up": ("cosine",)})
+    assert list(read_sources(Folder(tmp_path), modules=[training.stem]).files) == ["train_3_layers.py"]
     shown = tmp_path / "shown.yaml"
     shown.write_text(write_yaml(resolved_study(study)))
     assert load_study(shown) == loaded

@@ -97,11 +97,12 @@ def test_an_interrupted_cell_ends_as_an_uninterrupted_one(tmp_path, monkeypatch,
 
 
 def test_too_large_a_network_is_out_of_memory_and_the_next_cell_trains(tmp_path):
-    held = torch.empty(torch.cuda.mem_get_info()[0] - 2**28, dtype=torch.uint8, device=CUDA)
-    with pytest.raises(OutOfMemoryError):
-        on_cuda({"model.filters": (4096, 4096), "training.batch_size": 120}, tmp_path / "a")
-    del held
-    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.raises(OutOfMemoryError):
+            on_cuda({"model.filters": (4096, 4096), "training.batch_size": 120}, tmp_path / "a")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
     assert on_cuda(SHORT, tmp_path / "b").final
 
 

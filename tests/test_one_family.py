@@ -1,6 +1,7 @@
 """One family, one correction: the same effect has the same p wherever it is shown, and whoever asked for what when."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -51,27 +52,75 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process")
-    whole = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
-    alone = json.loads(run("ablate", *where, "--in-process", "--json", "--only", "b").stdout)
-    printed = run("ablate", *where, "--in-process", "--only", "b").stdout
+    run("ablate", *where, "--executor", "here")
+    whole = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    alone = json.loads(run("ablate", *where, "--executor", "here", "--json", "--only", "b").stdout)
+    printed = run("ablate", *where, "--executor", "here", "--only", "b").stdout
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     exported = pd.read_csv(tmp_path / "effects.csv")
     table = Tables(load_results(str(study), store=store), load_curves=pd.DataFrame).effects
-    python = ablate(study, store=store, device="cpu", in_process=True, only=["b"]).effects
+    python = ablate(study, store=store, device="cpu", executor="here", only=["b"]).effects
     runs = mlflow_runs(resolve_uri(None, store), store, "own")["variant"]
 
     def p_of(rows):
         (row,) = [it for it in rows if (it["design"], it["variant"]) == ("add-one", "b")]
-        return row["p_holm"], row["m"]
+        return row["p_adjusted"], row["m"]
 
     (expected, m) = p_of(whole["effects"])
     assert m == 3
-    assert 0.0078125 < expected < 1  # three times the smallest p at most: the correction shows
+    (raw,) = [it["p"] for it in whole["effects"] if (it["design"], it["variant"]) == ("add-one", "b")]
+    assert raw < expected < 1  # the correction shows
     for rows in (alone["effects"], *(frame.to_dict("records") for frame in (exported, table, python))):
         assert p_of(rows) == (pytest.approx(expected), 3)
     (of_b,) = [it for it in runs if it.info.run_name == "b"]
-    assert of_b.data.metrics["test/score:best/p_holm"] == pytest.approx(expected)
+    assert of_b.data.metrics["test/score:best/p_adjusted"] == pytest.approx(expected)
     assert "Shown: 1 of the 3 that this study run holds; corrected over all of them." in printed
-    assert "Holm over 3" in printed
+    # a, b, c and a+b against the baseline, and the interaction of a and b.
+    over = "over all 5 comparisons of this study run, in which 3 changes of this design weigh 80%."
+    assert f"adjusted by Westfall-Young {over}" in printed
     assert not [line for line in printed.splitlines() if line.startswith("c ")]
+
+
+def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path):
+    store = tmp_path / "store"
+    where = ["--study", str(study), "--store", str(store), "--device", "cpu"]
+
+    def run(*arguments):
+        done = CliRunner().invoke(cli, [*arguments])
+        assert done.exit_code == 0, done.output
+        return done
+
+    run("ablate", *where, "--executor", "here", "--seeds", "6")
+    run("report", *where[:4], "--output", str(tmp_path / "page"))  # the same seeds: no look of its own
+    printed = run("ablate", *where, "--executor", "here").stdout
+    answer = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
+    results = load_results(str(study), store=store)
+    manifest = results.attrs["manifest"]
+
+    assert manifest.horizon == 8
+    assert [len(look.seeds) for look in manifest.looks] == [6, 8]
+    assert all(look.command and look.time for look in manifest.looks)
+    assert "group-sequential Westfall-Young over all 5 comparisons of this study run, in which 3" in printed
+    assert "of this design weigh 80%; look 2, at 8 of 8 planned seeds" in printed
+    exported = pd.read_csv(tmp_path / "effects.csv")
+    python = Tables(results, load_curves=pd.DataFrame).effects
+    alone = westfall_young_of(results)
+    for mine, theirs, plain in zip(answer["effects"][:3], exported.itertuples(), alone, strict=False):
+        assert mine["p_adjusted"] == pytest.approx(theirs.p_adjusted)
+        assert mine["p_adjusted"] >= plain - 1e-12
+    assert exported["p_adjusted"].tolist() == pytest.approx(python["p_adjusted"].tolist())
+
+    beyond = json.loads(run("ablate", *where, "--executor", "here", "--seeds", "9", "--json").stdout)
+    assert {it["correction"] for it in beyond["effects"]} == {"e-process and Holm"}
+    assert load_results(str(study), store=store).attrs["manifest"].horizon == 8
+    moved = CliRunner().invoke(cli, ["ablate", *where, "--horizon", "20", "--seeds", "10"])
+    assert moved.exit_code == 2
+    assert "declared 8 seeds before its first cell, and that holds" in moved.output
+
+
+def westfall_young_of(results):
+    """The adjusted p of one look, in the order of the table."""
+    once = results.copy()
+    once.attrs["manifest"] = replace(results.attrs["manifest"], looks=())
+    return Tables(once, load_curves=pd.DataFrame).effects["p_adjusted"].tolist()

@@ -89,8 +89,8 @@ def test_the_forest_is_drawn_best_first_and_coloured_by_what_is_supported(tables
 
     assert labels == list(tables.families["add-one"].effects["variant"])
     assert top_first
-    assert colours["improves (Holm, .05)"] == UP
-    assert colours["hurts (Holm, .05)"] == DOWN
+    assert colours["improves (adjusted, .05)"] == UP
+    assert colours["hurts (adjusted, .05)"] == DOWN
     assert len(figure.data[0].x) == 5 * 10 - 1  # points: five changes, ten seeds, one of them diverged
 
 

@@ -124,7 +124,7 @@ def test_the_forest_is_in_the_metrics_own_numbers_and_coloured_by_good_and_bad(t
 
     assert (data.axis, data.digits) == ("effect on test score", 4)
     assert [row.label for row in data.rows] == SINGLES
-    assert (colours["improves (Holm, .05)"], colours["hurts (Holm, .05)"]) == (UP, DOWN)
+    assert (colours["improves (adjusted, .05)"], colours["hurts (adjusted, .05)"]) == (UP, DOWN)
     assert all(SIGNS[goal] * x > 0 for x in improving.x)
     assert "%{x:+.4f}" in improving.hovertemplate
 
@@ -238,8 +238,8 @@ def test_tables_say_nothing_that_training_did_not_note(tables):
     assert "parameters" not in [column.heading for column in variants.columns]
     assert cells.notes == ("Metrics as training reports it.",)
     assert [name for name, _ in provenance(tables)] == [
-        "study run", "command", "cells", "seeds", "cost", "device", "versions", "commit", "last cell finished",
-        "differs from the study as declared",
+        "study run", "command", "cells", "seeds", "cost", "device", "versions", "commit", "horizon",
+        "looks at the effects", "last cell finished", "differs from the study as declared",
     ][: len(provenance(tables))]  # fmt: skip
     assert methods(tables).startswith("Test score as training reports it; batch-norm against baseline on 10 of 10")
 

@@ -6,8 +6,8 @@ import pytest
 
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
-from harness.plan.power import seeds_needed, smallest_detectable_effect
-from harness.plan.sensitivity import difference_spread, family_size, seeds_for, sensitivity
+from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect
+from harness.plan.sensitivity import Spread, difference_spread, main_family, seeds_for, sensitivity
 from harness.trainers.images.trainer import ImageTrainer
 from tests.studies import small_study
 
@@ -41,27 +41,31 @@ def test_the_spread_is_pooled_over_the_variants_by_degrees_of_freedom():
     plan = planned()
     # norm - baseline: .05, .04, .07, mean .16/3, squares .000467; adam - baseline: -.10, -.06, squares .0008.
     expected = math.sqrt((0.0014 / 3 + 0.0008) / (2 + 1))
-    assert difference_spread(plan, reported(plan, NUMBERS)) == (pytest.approx(expected), True)
+    spread = difference_spread(plan, reported(plan, NUMBERS))
+    assert (spread.sd, spread.degrees, spread.is_measured) == (pytest.approx(expected), 3, True)
 
 
 def test_before_there_are_three_degrees_of_freedom_the_trainers_expectation_stands():
     plan = planned()
     few = NUMBERS | {"adam": [None, None, None]}
     # sqrt(2) sqrt(0.25 / (2 x 5,000)) of Jordan 2023, for the 5,000 test images of the shapes.
-    assert difference_spread(plan, reported(plan, few)) == (pytest.approx(math.sqrt(0.25 / 5000)), False)
+    assert difference_spread(plan, reported(plan, few)) == Spread(pytest.approx(math.sqrt(0.25 / 5000)))
     assert difference_spread(plan, nothing) == difference_spread(plan, reported(plan, few))
 
 
 def test_what_the_seeds_can_show_is_corrected_for_the_largest_design():
-    plan = planned()
-    found = sensitivity(plan, reported(plan, NUMBERS))
-    assert found.family_size == family_size(plan) == 2
-    assert found.detectable == smallest_detectable_effect(3, found.sd, m=2)
-    assert seeds_for(plan, reported(plan, NUMBERS), 0.02) == seeds_needed(0.02, found.sd, m=2)
+    plan = planned(seeds=range(8))
+    numbers = {name: [*known, *[None] * 5] for name, known in NUMBERS.items()}
+    found = sensitivity(plan, reported(plan, numbers))
+    assert found.family_size == main_family(plan)[0] == 2
+    assert found.detectable == smallest_detectable_effect(8, found.sd, m=2)
+    assert seeds_for(plan, reported(plan, numbers), 0.02) == seeds_from_pilots(0.02, found.sd, 3, m=2)
+    assert seeds_for(plan, nothing, 0.02) == seeds_needed(0.02, math.sqrt(0.25 / 5000), m=2)
 
 
-def test_one_seed_shows_nothing():
-    assert math.isnan(sensitivity(planned(seeds=[0]), nothing).detectable)
+def test_seeds_too_few_to_claim_anything_show_nothing():
+    for seeds in ([0], range(5)):
+        assert math.isnan(sensitivity(planned(seeds=seeds), nothing).detectable)
 
 
 def test_a_spread_that_nobody_knows_is_said_to_be_unknown():

@@ -50,7 +50,6 @@ def test_interactions_use_the_machinery_of_effects() -> None:
     pair = paired_effect(as_if, "i")
     for name in ("mean", "sd", "low", "high", "bca_low", "p", "p_t", "wins", "p_improve_low"):
         assert row[name] == pytest.approx(getattr(pair, name), rel=1e-9), name
-    assert row["delta"] == pytest.approx(0.1 * np.std(y[frozenset()], ddof=1))  # the baseline's sd is the yardstick
 
 
 def test_by_default_every_pair_seen_is_a_member_of_the_family() -> None:
@@ -100,12 +99,6 @@ def test_shapley_values_add_up_to_the_full_combination() -> None:
 def test_the_shapley_value_of_one_change_is_its_effect() -> None:
     table = factorial_table(("a",))
     assert shapley_values(table)["mean"].iloc[0] == effects(table)["mean"].iloc[0]
-
-
-def test_the_yardstick_of_shapley_values_is_the_baselines_sd() -> None:
-    table = factorial_table()
-    expected = 0.1 * np.std(values_of(table)[frozenset()], ddof=1)
-    assert shapley_values(table)["delta"].tolist() == pytest.approx([expected] * 3)
 
 
 def test_ten_changes_are_the_most_that_are_exact() -> None:

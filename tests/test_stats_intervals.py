@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats.intervals import bca_interval, clopper_pearson, mean_and_sd, sd_interval, standard_error, t_interval
+from harness.stats.intervals import (
+    bca_interval,
+    clopper_pearson,
+    hodges_lehmann,
+    mean_and_sd,
+    sd_interval,
+    skewness,
+    standard_error,
+    t_interval,
+)
 
 AGREE = {"rel": 1e-9, "abs": 1e-12}
 
@@ -94,3 +103,23 @@ def test_sd_interval_is_the_chi_square_one() -> None:
     low, high = sd_interval(2.0, 10)
     assert low == pytest.approx(2 * np.sqrt(9 / stats.chi2.ppf(0.975, 9)), **AGREE)
     assert high == pytest.approx(2 * np.sqrt(9 / stats.chi2.ppf(0.025, 9)), **AGREE)
+
+
+def test_hodges_lehmann_is_the_median_of_the_means_of_pairs_with_the_bounds_of_the_signed_rank_test() -> None:
+    # By hand: of 1, 2, 6 the means of pairs are 1, 1.5, 2, 3.5, 4, 6; three values have no 95% interval.
+    assert hodges_lehmann(np.array([6.0, 1.0, 2.0]))[0] == pytest.approx(2.75)
+    assert np.isnan(hodges_lehmann(np.array([6.0, 1.0, 2.0]))[1:]).all()
+    differences = np.random.default_rng(0).normal(0.5, 1, 10)
+    _, low, high = hodges_lehmann(differences)
+    p_of = lambda shift: stats.wilcoxon(differences - shift, method="exact").pvalue  # noqa: E731
+    assert p_of(low - 1e-9) <= 0.05 < p_of(low + 1e-9)
+    assert p_of(high + 1e-9) <= 0.05 < p_of(high - 1e-9)
+
+
+def test_skewness_and_what_normal_differences_exceed_once_in_a_hundred() -> None:
+    differences = np.random.default_rng(1).exponential(size=12)
+    found, bound = skewness(differences)
+    assert found == pytest.approx(stats.skew(differences))
+    draws = np.random.default_rng(2).normal(size=(20_000, 12))
+    assert np.mean(np.abs(stats.skew(draws, axis=1)) > bound) == pytest.approx(0.01, abs=0.006)
+    assert np.isnan(skewness(differences[:7])).all()

@@ -130,14 +130,13 @@ def test_the_smallest_p_is_reached_by_a_unanimous_result_and_not_undercut(n: int
     assert sign_flip_p(np.linspace(1, 2, n)) == smallest_sign_flip_p(n)
 
 
-@pytest.mark.parametrize(("m", "seeds"), [(1, 6), (2, 7), (9, 9), (25, 10), (26, 11)])
-def test_seeds_to_reach_significance_after_holm(m: int, seeds: int) -> None:
-    assert seeds_to_reach(0.05, m) == seeds  # STATS.md: 6 for one change, 9 for nine; 2 / 2^10 * 25 = 0.0488
-    assert smallest_sign_flip_p(seeds) <= 0.05 / m < smallest_sign_flip_p(seeds - 1)
+def test_six_seeds_reach_significance() -> None:
+    assert seeds_to_reach(0.05) == 6  # 2 / 2^6 = .031
+    assert seeds_to_reach(0.01) == 8  # 2 / 2^8 = .0078
 
 
 def test_seeds_to_reach_counts_an_exact_hit() -> None:
-    assert seeds_to_reach(0.25, 1) == 3  # 2 / 2^3 is 0.25 exactly
+    assert seeds_to_reach(0.25) == 3  # 2 / 2^3 is 0.25 exactly
 
 
 def test_holm_gives_each_hypothesis_its_own_p_when_they_come_unsorted() -> None:

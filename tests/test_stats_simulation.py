@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from stats_tables import make_table
 
-from harness.stats import effects, holm, seeds_needed, sign_flip_p, smallest_detectable_effect, t_power
+from harness.plan.power import seeds_from_pilots
+from harness.stats import effects, holm, seeds_needed, sign_flip_p, westfall_young
 from harness.stats.intervals import bca_interval, clopper_pearson, t_interval
-from harness.stats.significance import equivalence_p, t_p_value
+from harness.stats.significance import equivalence_p
 
 pytestmark = pytest.mark.slow
 
@@ -78,24 +79,33 @@ def test_the_table_of_effects_claims_something_in_few_useless_studies() -> None:
     assert claims / studies <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
 
 
+def family_differences(m: int, n: int, generator: np.random.Generator) -> np.ndarray:
+    """Of m changes against one baseline, with an sd of 1."""
+    return (generator.normal(size=(m, n)) - generator.normal(size=n)) / np.sqrt(2)
+
+
+@pytest.mark.parametrize(("m", "mde"), [(1, 0.8), (1, 1.2), (9, 1.2), (9, 1.5), (15, 1.6)])  # in sd of the difference
+def test_the_planned_seeds_reach_the_planned_power_of_the_test_that_is_used(m: int, mde: float) -> None:
+    n, studies = seeds_needed(mde, 1.0, m=m), 1_000
+    generator, found = np.random.default_rng(n), 0
+    for _ in range(studies):
+        differences = family_differences(m, n, generator)
+        differences[0] += mde
+        found += int(westfall_young(differences)[0] <= 0.05)
+    assert 0.8 - 3 * np.sqrt(0.16 / studies) <= found / studies <= 0.9
+
+
 @pytest.mark.parametrize("m", [1, 9])
-@pytest.mark.parametrize("mde", [0.5, 0.8, 1.2])  # in sd of the difference
-def test_the_planned_seeds_reach_the_planned_power(m: int, mde: float) -> None:
-    n = seeds_needed(mde, 1.0, m=m)
-    differences = normal_differences(n, STUDIES, np.random.default_rng(n)) + mde
-    by_t = np.mean(t_p_value(differences) <= 0.05 / m)
-    assert by_t == pytest.approx(t_power(n, mde, 0.05 / m), abs=0.01)
-    assert by_t >= 0.79
-    # The test of a study is the sign-flip one, planned with the power of t. Above 16 seeds it takes 10^5 flips a study.
-    by_sign_flip = np.mean(sign_flip_p(differences[: 8_000 if n <= 16 else 800]) <= 0.05 / m)
-    assert by_sign_flip >= 0.75
-
-
-@pytest.mark.parametrize("n", [3, 10, 16])
-def test_the_detectable_effect_is_detected_in_four_studies_of_five(n: int) -> None:
-    effect = smallest_detectable_effect(n, 0.004, m=9)
-    differences = 0.004 * normal_differences(n, STUDIES, np.random.default_rng(n)) + effect
-    assert np.mean(t_p_value(differences) <= 0.05 / 9) == pytest.approx(0.8, abs=0.015)
+def test_seeds_planned_from_three_pilots_reach_their_power(m: int) -> None:
+    """The sd of three pilot seeds is often too small by luck; planned as if it were right, .71 was reached."""
+    studies, generator, found = 400, np.random.default_rng(m), 0
+    for _ in range(studies):
+        pilots = family_differences(m, 3, generator)
+        n = seeds_from_pilots(1.5, np.sqrt(pilots.var(axis=1, ddof=1).mean()), 2 * m, m=m)
+        differences = family_differences(m, min(n, 60), generator)
+        differences[0] += 1.5
+        found += int(westfall_young(differences)[0] <= 0.05)
+    assert found / studies >= 0.8 - 3 * np.sqrt(0.16 / studies)
 
 
 @pytest.mark.parametrize("n", [5, 10, 30])

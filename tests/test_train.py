@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from harness.errors import StudyError
-from harness.execution.attempt import run_one
+from harness.execution.here import run_one
 from harness.plan.cell import Cell, make_cells
 from harness.store.cells import Cells
 from harness.store.result import Result

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.greedy import walk_greedy_path
+from harness.api.racing import effect_of
+from harness.api.racing import race as run_race
 from harness.api.training import Watch, train_work
 from harness.api.work import Work, failed_cells, forget_failed, plan_work, save_manifest, unfinished
 from harness.plan.cell import Cell
@@ -64,14 +66,18 @@ def ablate(
     study: str | Path | Study,
     *,
     greedy: bool = False,
+    race: bool = False,
+    mde: float | None = None,
     retry_failed: bool = False,
-    in_process: bool = False,
     watch: Watch = Watch(),  # noqa: B008
     **request: Any,
 ) -> Ablation:
     """Train every cell that a study needs; what has ended is read, never trained again.
 
     Args:
+        race: seeds in blocks, no more for changes that are decided or too small to matter (`racing.race`).
+        mde: with `race` or `seeds="auto"`, the smallest effect worth finding, in the unit in which the reported metric
+            is shown.
         greedy: then walk a path: at each step the change that helps most.
         retry_failed: train cells again that failed or diverged.
         request: as `harness.api.work.plan_work`: profile, seeds, only, skip, designs, settings, store, jobs, ...
@@ -80,11 +86,20 @@ def ablate(
         HarnessError: the request is wrong, or something that it needs is missing.
         KeyboardInterrupt: what has ended is saved; the same call continues.
     """
-    work = plan_work(study, **request)
+    work = plan_work(study, mde=mde if request.get("seeds") == "auto" or not race else None, **request)
     if retry_failed:
         forget_failed(work)
-    todo, expected = unfinished(work)
-    found = train_work(work, todo, lambda: save_manifest(work), expected, watch=watch, in_process=in_process)
+    problems: dict[str, str] = {}
+
+    def train(part: Work) -> None:
+        todo, expected = unfinished(part)
+        found = train_work(part, todo, lambda: save_manifest(part), expected, watch=watch)
+        problems.update(found.problems)
+
+    if race:
+        run_race(work, effect_of(work, mde), train)
+    else:
+        train(work)
     if greedy:
         work = walk_greedy_path(work, only=request.get("only", ()), skip=request.get("skip", ()), watch=watch)
-    return Ablation(work, found.problems)
+    return Ablation(work, problems)

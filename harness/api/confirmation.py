@@ -72,7 +72,8 @@ def confirmation_manifest(plan: Plan, source: Manifest, command: str, alpha: flo
     """
     winner = plan.variants[1]
     name = f"{source.id}-confirm-{winner.cells[0].key[:8]}"
-    return replace(plan.manifest(command), id=name, confirms=source.id, winner=winner.name, alpha=alpha)
+    made = replace(plan.manifest(command), id=name, horizon=len(winner.cells))
+    return replace(made, confirms=source.id, winner=winner.name, alpha=alpha)
 
 
 def known_confirmation(cells: Cells, source: str, winner: str) -> Manifest | None:
@@ -136,7 +137,7 @@ def begin_confirmation(
         )
     alpha = confirmation_alpha(1 + sum(it.confirms == source.id for it in work.cells.manifests().values()))
     seeds = seeds_of(known) if known else fresh_seeds(work.cells, _enough(wanted, alpha, request.get("seeds")))
-    again = plan_work(study, **{**request, "seeds": seeds, "mde": None})
+    again = plan_work(study, **{**request, "seeds": seeds, "mde": None, "horizon": None})
     plan = confirmation_plan(again.plan, found.changes)
     return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line(), alpha), winner
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.api.looking import looked_at
 from harness.api.work import Work, check_device, check_disk, prepare
 from harness.execution.processes import warm_up
 from harness.execution.provenance import command_line, provenance
@@ -80,7 +81,10 @@ class Placebos:
     def _judge(self, name: str, changes: Sequence[str], facts: Any) -> None:
         unread, unseen = (str(facts.get(fact, "")).split(", ") for fact in (SETTINGS_UNREAD, SETTINGS_UNSEEN))
         for change in changes:
-            overrides = list(self.work.plan.study.change(change).overrides)
+            declared = self.work.plan.study.change(change)
+            if declared.code:
+                continue  # its code differs, whatever reads its settings
+            overrides = list(declared.overrides)
             if problem := placebo_problem(change, overrides, unread):
                 self.problems[name] = problem
             elif placebo_problem(change, overrides, unseen):
@@ -111,7 +115,6 @@ def train_work(
     expected: Estimate,
     *,
     watch: Watch = Watch(),
-    in_process: bool = False,
 ) -> Placebos:
     """Trains the cells of `todo`.
 
@@ -132,7 +135,7 @@ def train_work(
     check_disk(work, expected)
     check_device(work, todo)
     prepare(work, todo)
-    if todo and not in_process:
+    if todo:
         warm_up_workers(work)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
@@ -145,7 +148,8 @@ def train_work(
             provenance=provenance(command_line()),
             on_progress=judging(placebos, watch),
             should_stop=placebos.is_refused,
-            in_process=in_process,
+            executor=work.executor,
+            demand=work.demand,
         )
         track_summary(tracking, work.cells, manifest)
     return placebos
@@ -153,7 +157,8 @@ def train_work(
 
 def warm_up_workers(work: Work) -> None:
     """Begin to import what workers need while other things are done."""
-    warm_up(*work.plan.study.trainer.warm_up)
+    if work.executor == "processes":
+        warm_up(*work.plan.study.trainer.warm_up)
 
 
 def open_tracking(cells: Cells) -> "Tracking":
@@ -187,10 +192,9 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> Non
     """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
     from harness.report.tables import families
     from harness.stats import summary
-    from harness.store.load import results_table
 
     manifest = cells.manifests().get(manifest.id, manifest)  # all that is tested together, as tables and reports do
-    table = results_table(cells, manifest)
+    table = looked_at(cells, manifest)
     if not (table["status"] == "finished").any():
         return
     means = summary(table)[["variant", "n_ok", "mean", "sd"]].to_dict("records")
@@ -201,6 +205,12 @@ def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> Non
             variant = family.sides[str(row.variant)][0]
             if variant not in told and not family.full:  # the first design that compares it, single changes before all
                 told.add(variant)
-                numbers = {"effect": row.mean, "low": row.low, "high": row.high, "p": row.p, "p_holm": row.p_holm}
+                numbers = {
+                    "effect": row.mean,
+                    "low": row.low,
+                    "high": row.high,
+                    "p": row.p,
+                    "p_adjusted": row.p_adjusted,
+                }
                 rows[variant] |= numbers
     tracking.log_summary(manifest, rows.values(), {})

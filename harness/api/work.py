@@ -1,22 +1,28 @@
 """What a request means: the plan, the store that it fills, the workers that will train it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedError, HarnessError, StoreError, StudyError
+from harness.execution.executor import EXECUTORS, Demand, check_executor
 from harness.execution.provenance import command_line
 from harness.hardware import cuda_capabilities, resolve_device, usable_cores
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
+from harness.plan.registration import registration
 from harness.store.cells import Cells
+from harness.store.journal import now
 from harness.study.load import load_study
 from harness.study.study import Study
+from harness.trainers.trainer import Settings, Trainer
 
 MOST_JOBS = 1_000  # processes on one machine
+WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -25,7 +31,8 @@ class Work:
     """A plan with the place and the workers that will run it.
 
     Attributes:
-        devices: one entry a worker.
+        devices: one entry a worker. executor: where cells are trained, as `execution.runner.make_executor` takes it.
+        demand: what each cell asks of a cluster, where that trains it.
         asked: how a command names the study: a built-in one's name, or the path that was given.
     """
 
@@ -34,6 +41,15 @@ class Work:
     device: str
     devices: tuple[str, ...]
     asked: str = ""
+    executor: str = EXECUTORS[0]
+    demand: Demand = field(default_factory=Demand)
+
+    @property
+    def workers(self) -> str:
+        """How many train on what, in words; how many nodes a cluster has room for shows when they train."""
+        counted = f"{len(self.devices)} x {self.device}"
+        is_limited = self.demand.most is not None or not self.executor.startswith("ray")
+        return counted if is_limited else f"ray ({self.device}; times are those of one worker)"
 
     @property
     def names(self) -> dict[str, str]:
@@ -48,6 +64,7 @@ def plan_work(
     data: str | None = None,
     seeds: int | Sequence[int] | str | None = None,
     mde: float | None = None,
+    horizon: int | None = None,
     designs: Sequence[str] = (),
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
@@ -56,6 +73,8 @@ def plan_work(
     settings: Mapping[str, Any] = {},
     device: str = "auto",
     jobs: int | None = None,
+    executor: str = EXECUTORS[0],
+    gpus_per_cell: float = 1.0,
     store: str | Path = "mlruns",
 ) -> Work:
     """The plan that a request describes; nothing is trained or written.
@@ -65,14 +84,20 @@ def plan_work(
         data, epochs, weights: options of the study's trainer, where it has them.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
+        horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
+            declared once: by the first call that trains.
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
+        executor: `processes`; `here`, one after another; `ray`, or `ray:ADDRESS`, on a cluster, whose device must be
+            said: `auto` means cpu there. gpus_per_cell: on a cluster; 0.5 puts two cells on a GPU.
 
     Raises:
         HarnessError: everything that is wrong with the request.
     """
-    device = resolve_device(device)
+    check_executor(executor)
+    is_far = executor.startswith("ray")  # this machine's devices say nothing
+    device = device.replace("auto", "cpu") if is_far else resolve_device(device)
     loaded = study if isinstance(study, Study) else load_study(study)
     trainer = loaded.trainer
     overrides: dict[str, Any] = {}
@@ -93,18 +118,40 @@ def plan_work(
             only=only,
             skip=skip,
             overrides=overrides,
+            horizon=horizon,
         )
 
     cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
+    if horizon is not None:
+        _check_horizon(cells, plan, horizon)
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
+        known = cells.manifests().get(plan.id)
+        piloted = {seed for it in known.variants for seed in it.cells} if known else set()
+        pilots = make(tuple(sorted(piloted | set(plan.seeds))))  # not the profile's seeds alone
         effect = mde / trainer.metrics.reporting.factor
-        plan = make(tuple(range(seeds_for(plan, reported(plan, cells), effect))))
+        plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
-    return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
+    if is_far:
+        devices: tuple[str, ...] = (device,) * (jobs or 1)
+    else:
+        devices = worker_devices(device, 1 if executor == "here" else jobs, threads)
+    return Work(plan, cells, device, devices, asked, executor, Demand(threads, gpus_per_cell, jobs))
+
+
+def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
+    """Raises StudyError where the study run has another horizon: who may move it can look until something shows."""
+    known = cells.manifests().get(plan.id)
+    if known and known.comparisons and known.horizon != horizon:
+        declared = f"{known.horizon} seeds" if known.horizon else "none"
+        raise StudyError(
+            f"--horizon {horizon}: study run {plan.id} declared {declared} before its first cell, and that holds. "
+            "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
+            "on; or begin a new study run (another name or profile)."
+        )
 
 
 def store_folder(store: str | Path) -> Path:
@@ -128,14 +175,14 @@ def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
-    """One device name a worker: on a CPU as many workers as cores allow; on CUDA four a device, taking turns."""
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA some a device."""
     if jobs is not None and not 0 < jobs <= MOST_JOBS:
         raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
     count = len(cuda_capabilities())
     names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
-    return tuple(names[index % len(names)] for index in range(jobs or 4 * len(names)))
+    return tuple(names[index % len(names)] for index in range(jobs or WORKERS_A_DEVICE * len(names)))
 
 
 def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:
@@ -175,6 +222,30 @@ def edited_since(work: Work) -> str:
     )
 
 
+def other_file(work: Work) -> str:
+    """A sentence where study runs of this name were made from another file; empty where none was."""
+    of_others = sorted(
+        {
+            os.path.relpath(it.asked)
+            for it in work.cells.manifests().values()
+            if it.study == work.plan.study.name and _is_another_file(it.asked, work.asked)
+        }
+    )
+    if not of_others:
+        return ""
+    return (
+        f"{', '.join(of_others)} is another file whose study is called {work.plan.study.name}: runs of both stand "
+        "under one name, and `--study FILE` tells them apart. Give one of them another name."
+    )
+
+
+def _is_another_file(one: str, other: str) -> bool:
+    try:
+        return not os.path.samefile(one, other)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone: perhaps the same, moved
+        return False
+
+
 def failed_cells(work: Work) -> list[Cell]:
     """The cells of a plan that ended without a number: failed, diverged, out of memory."""
     ended = {cell: work.cells.result(cell.key) for cell in work.plan.cells}
@@ -210,6 +281,35 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, kee
     return manifest
 
 
+def freeze(work: Work, *, hypothesis: str = "", mde: float | None = None) -> Manifest:
+    """Writes down what this plan will test, before its first cell; returns the manifest that holds it.
+
+    Args:
+        mde: the smallest effect that matters, in the unit in which the reported metric is shown.
+
+    Raises:
+        StudyError: a cell of the study run has ended, or something was written down already.
+    """
+    known = work.cells.manifests().get(work.plan.id)
+    if known and known.frozen:
+        raise StudyError(
+            f"study run {work.plan.id} was frozen at {known.frozen['time']} (hash {known.frozen['hash']}); that holds. "
+            "A new study run takes another name or profile."
+        )
+    trained = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
+    if trained or (known and known.looks):
+        raise StudyError(
+            f"{trained} cells of {work.plan.id} have ended, so nothing can be written down before the first. Freeze a "
+            "study before it is trained; what is looked at first and planned later is exploratory."
+        )
+    manifest = save_manifest(work)
+    effect = None if mde is None else mde / work.plan.study.trainer.metrics.reporting.factor
+    with work.cells.updating_manifest(manifest.id):
+        frozen = replace(manifest, frozen=registration(manifest, now(), hypothesis=hypothesis, mde=effect))
+        work.cells.write_manifest(frozen)
+    return frozen
+
+
 def check_disk(work: Work, expected: Estimate) -> None:
     """Raises StoreError where the disk has too little room for what is to be trained."""
     free, needed = work.cells.free_bytes(), expected.disk_bytes + SPARE_BYTES
@@ -222,13 +322,17 @@ def check_disk(work: Work, expected: Estimate) -> None:
 
 def check_device(work: Work, todo: Sequence[Cell]) -> None:
     """Raises HarnessError where cells are to be trained on a device that their trainer cannot use."""
-    problem = work.plan.study.trainer.device_problem(work.device) if todo else ""
+    is_here = not work.executor.startswith("ray")
+    problem = work.plan.study.trainer.device_problem(work.device) if todo and is_here else ""
     if problem:
         raise HarnessError(f"--device {work.device}: {problem} Or use --device cpu; nothing was started.")
 
 
 def prepare(work: Work, todo: Sequence[Cell]) -> None:
     """What these cells need from outside, fetched and checked once, before any of them starts."""
-    settings = {id(cell.settings): cell.settings for cell in todo}  # the seeds of a variant share one object
-    if settings:
-        work.plan.study.trainer.prepare(settings.values(), store=work.cells.root)
+    by_trainer: dict[int, tuple[Trainer, dict[int, Settings]]] = {}  # variants whose code was edited have their own
+    for cell in todo:
+        _, settings = by_trainer.setdefault(id(cell.trainer), (cell.trainer, {}))
+        settings[id(cell.settings)] = cell.settings  # the seeds of a variant share one object
+    for trainer, settings in by_trainer.values():
+        trainer.prepare(settings.values(), store=work.cells.root)

@@ -41,13 +41,12 @@ class ChangeEffect:
         run = evidence.run_of(self.study)
         run.require(BASELINE)
         comparisons = run.comparisons("add-one", [self.change])
-        from harness.stats import effects, refusal
+        from harness.stats import adjusted, effects, why_no_claim
 
         variants = [it.variant for it in comparisons.values()]
         family = effects(run.table, variants=variants, metric=self.metric, delta=self.noticeable)
         row: Any = next(it for it in family.itertuples() if it.variant == self.change)
-        can_reach = row.verdict != "cannot reach significance"
-        why_not = refusal(row.n, row.alpha, 1 if can_reach else row.m) if row.n else "no seed has finished"
+        why_not = why_no_claim(row) if row.n else "no seed has finished"
         if why_not:
             return finding("not run", run, row, why_not)
         largest_gain = row.high if row.higher_is_better else -row.low
@@ -56,7 +55,7 @@ class ChangeEffect:
             "no improvement": largest_gain <= self.noticeable,
             "no difference": row.verdict == "equivalent",
         }[self.printed]
-        how = f"{row.verdict}: p {row.p_holm:.3g} after Holm over {row.m} changes"
+        how = f"{row.verdict}: p {adjusted(row)}"
         how += f"; less than {self.noticeable:g} does not count" if self.noticeable else ""
         return finding("confirmed" if holds else "not reproduced", run, row, how)
 
@@ -192,7 +191,7 @@ def _margin(run: StudyRun, step: RunComparison, rival: RunComparison) -> "Effect
     weights = Counter({step.variant: 1.0, step.reference: -1.0})
     weights.update({rival.variant: -1.0})
     weights.update({rival.reference: 1.0})
-    contrast = Contrast(step.label, rival.label, {name: it for name, it in weights.items() if it}, BASELINE)
+    contrast = Contrast(step.label, rival.label, {name: it for name, it in weights.items() if it})
     return measure(metric_values(run.table, "test/accuracy"), contrast)
 
 

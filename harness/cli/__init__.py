@@ -20,6 +20,10 @@ from harness.urls import masked
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("harness.cli.ablate:ablate", "Train what a study needs and print the table of effects."),
     "search": ("harness.cli.search:search", "Try combinations of changes: which one is the biggest improvement?"),
+    "tune": (
+        "harness.cli.tune:tune",
+        "Compare the variants at their best: the same trials of nuisance settings for each.",
+    ),
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
@@ -37,9 +41,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "summary": ("harness.cli.summary:summary", "Print a model's layers: shapes, parameters, multiply-accumulates."),
     "visualize": ("harness.cli.visualize:visualize", "Draw first-layer filters or a layer's activations as a PNG."),
     "conv": ("harness.cli.conv:conv", "Arithmetic of convolutions: results, sizes, padding, receptive fields."),
-    "ui": ("harness.cli.ui:ui", "Show runs and searches in the browser: MLflow and the Optuna dashboard."),
+    "ui": ("harness.cli.ui:ui", "Watch studies in the browser, beside MLflow and the Optuna dashboard."),
     "init": ("harness.cli.init:init", "Make the databases of MLflow and Optuna ready, before services use them."),
     "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
+    "pack": ("harness.cli.pack:pack", "Write a study's results into one file, to be kept or sent."),
+    "merge": ("harness.cli.merge:merge", "Bring a pack's or another store's results into this store."),
+    "gc": ("harness.cli.gc:gc", "Say what the store could free, then free it."),
+    "delete": ("harness.cli.gc:delete", "Delete a study from the store, from MLflow and from Optuna."),
+    "check": ("harness.cli.check:check", "Look at the whole store: what is wrong, and what mends it."),
     "doctor": ("harness.cli.doctor:doctor", "Say what this machine has: device, precision, versions, data, disk."),
 }
 
@@ -141,7 +150,7 @@ def _make_printable() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -8,7 +8,7 @@ import click
 from harness.api.work import plan_work, save_manifest, unfinished
 from harness.cli.options import plan_options
 from harness.cli.screen import Screen
-from harness.cli.training import announce, explain_failures, train_plan
+from harness.cli.training import COUNTED, announce, explain_failures, train_plan
 
 
 @click.command()
@@ -33,5 +33,5 @@ def aa(ctx: click.Context, /, pairs: int | None, **request: Any) -> None:
     train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     floor = aa_noise_floor(results_table(work.cells, work.plan.manifest()), num_pairs=pairs)
     console.print(noise_floor_line(floor), style="bold", soft_wrap=True)
-    if explain_failures(console, work):
+    if explain_failures(console, work, COUNTED):
         ctx.exit(1)

@@ -8,8 +8,11 @@ import click
 from rich.console import Console
 
 from harness.api.greedy import walk_greedy_path
+from harness.api.looking import looked_at
+from harness.api.racing import effect_of
+from harness.api.racing import race as run_race
 from harness.api.training import Watch
-from harness.api.work import forget_failed, plan_work, save_manifest, unfinished
+from harness.api.work import Work, forget_failed, plan_work, save_manifest, unfinished
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -21,18 +24,20 @@ from harness.store.cells import Cells
 @click.command()
 @plan_options
 @click.option("--greedy", is_flag=True, help="Then walk a path: at each step the change that helps most.")
+@click.option(
+    "--race", is_flag=True, help="Seeds in blocks; none more for a change that is decided, or surely below --mde."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
-@click.option("--in-process", is_flag=True, help="Train in this process, one cell after another (for debugging).")
 @json_option
 @click.pass_context
 def ablate(
     ctx: click.Context,
     /,
     greedy: bool,
+    race: bool,
     dry_run: bool,
     retry_failed: bool,
-    in_process: bool,
     as_json: bool,
     **request: Any,
 ) -> None:
@@ -42,14 +47,26 @@ def ablate(
     moment: the same command continues.
     """
     console = Screen(stderr=as_json)
-    work = plan_work(**request)
+    mde = request.pop("mde")
+    work = plan_work(**request, mde=mde if request["seeds"] == "auto" or not race else None)
+    effect = effect_of(work, mde) if race else 0.0
     if retry_failed and not dry_run:
         forget_failed(work)
     todo, expected = unfinished(work)
     announce(console, work, todo, expected)
     if dry_run:
         return
-    found = train_plan(console, work, todo, lambda: save_manifest(work), expected, in_process=in_process)
+    problems: dict[str, str] = {}
+
+    def train(part: Work) -> None:
+        left, takes = unfinished(part)
+        found = train_plan(console, part, left, lambda: save_manifest(part), takes)
+        problems.update(found.problems)
+
+    if race:
+        run_race(work, effect, train, on_block=console.print)
+    else:
+        train(work)
     if greedy:
         watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
         only, skip = request["only"], request["skip"]
@@ -57,17 +74,15 @@ def ablate(
     held = work.cells.manifests()[work.plan.id]  # of everything that was tested together, whoever asked for it when
     show_table(console, work.cells, held, asked={it.name for it in work.plan.variants}, as_json=as_json)
     num_failed = explain_failures(console, work)
-    if found.problems:
-        raise StudyError(*dict.fromkeys(found.problems.values()))
+    if problems:
+        raise StudyError(*dict.fromkeys(problems.values()))
     if num_failed:
         ctx.exit(1)
 
 
 def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set[str], as_json: bool) -> None:
     """The effects of each design, as a table for people (of the variants asked for) or as JSON on standard output."""
-    from harness.store.load import results_table
-
-    table = results_table(cells, manifest)
+    table = looked_at(cells, manifest)
     if as_json:
         from harness.report.tables import effects_json
 

@@ -8,7 +8,7 @@ from harness.api.confirmation import begin_confirmation, conclude, save_confirma
 from harness.api.work import unfinished
 from harness.cli.options import plan_options
 from harness.cli.screen import Screen
-from harness.cli.training import announce, explain_failures, train_plan
+from harness.cli.training import COUNTED, announce, explain_failures, train_plan
 
 
 @click.command()
@@ -27,7 +27,7 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     console.print(f"To confirm: {winner}, on seeds {', '.join(map(str, work.plan.seeds))}.", style="bold")
     announce(console, work, todo, expected)
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
-    num_failed = explain_failures(console, work)
+    num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
     console.print(f"\n{found.sentence}", style="bold", soft_wrap=True, markup=False)
     if found.registered:

@@ -7,6 +7,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from harness.api.work import WORKERS_A_DEVICE
 from harness.cli.options import store_option
 from harness.cli.progress import size
 from harness.cli.screen import Screen
@@ -14,6 +15,7 @@ from harness.errors import HarnessError
 from harness.execution.provenance import library_versions
 from harness.hardware import cpu_name, cuda_capabilities, resolve_device, usable_cores
 from harness.store.cells import Cells
+from harness.trainers.images.cuda_devices import CudaSetup, cuda_setup, mps_state
 from harness.trainers.images.machine import cuda_problem, native_precision, winograd_pays, winograd_problem
 
 
@@ -23,7 +25,8 @@ from harness.trainers.images.machine import cuda_problem, native_precision, wino
 def doctor(ctx: click.Context, store: Path) -> None:
     """Check device, precision, convolutions, versions, data, tracking and disk; exit code 1 if something is wrong."""
     cells = Cells(store.absolute())
-    checks = [_device(), _precision(), _convolutions(), _versions(), _data(), _tracking(cells.root), _disk(cells)]
+    checks = [_device(), *_cuda(), _precision(), _convolutions()]
+    checks += [_versions(), _data(), _tracking(cells.root), _disk(cells)]
     table = Table.grid(padding=(0, 2))
     for is_good, name, said in checks:
         table.add_row(Text("ok", "green") if is_good else Text("no", "red"), name, said)
@@ -36,15 +39,40 @@ Check = tuple[bool, str, str]
 
 
 def _device() -> Check:
-    if cuda_capabilities():
-        if problem := cuda_problem():
-            said = f"the driver shows a CUDA device, but torch cannot compute on it: {problem}"
-            return False, "device", f"{said}; install a driver and a torch that go together"
-        import torch
+    if not cuda_capabilities():
+        return True, "device", f"{cpu_name()}, {usable_cores()} cores; no CUDA device"
+    if problem := cuda_problem():
+        said = f"the driver shows a CUDA device, but torch cannot compute on it: {problem}"
+        return False, "device", f"{said}; install a driver and a torch that go together"
+    return True, "device", f"{len(cuda_capabilities())} CUDA; a product and a convolution on it were right"
 
-        names = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
-        return True, "device", names
-    return True, "device", f"{cpu_name()}, {usable_cores()} cores; no CUDA device"
+
+def _cuda() -> list[Check]:
+    """What a CUDA machine has besides: nothing on others."""
+    if not cuda_capabilities():
+        return []
+    setup = cuda_setup()
+    return cuda_checks(setup, mps_state()) if setup else []
+
+
+def cuda_checks(setup: CudaSetup, mps: str) -> list[Check]:
+    """The lines of `doctor` about CUDA devices."""
+    kernels = ", ".join(setup.kernels)
+    checks = [(True, "CUDA", f"the driver runs CUDA {setup.driver}; torch is built for {setup.built_for}: {kernels}")]
+    for index, device in enumerate(setup.devices):
+        capability = ".".join(map(str, device.capability))
+        memory = f"{size(device.free_bytes)} of {size(device.total_bytes)} free"
+        checks.append((True, f"cuda:{index}", f"{device.name}, compute capability {capability}, {memory}"))
+        steps = (
+            f"eager: a graph cannot be replayed: {device.graph_problem}" if device.graph_problem else "one CUDA graph"
+        )
+        checks.append((not device.graph_problem, "steps", steps))
+    together = {
+        "running": "MPS is running: their kernels run side by side",
+        "not running": "MPS is not running, so that they take turns; `nvidia-cuda-mps-control -d` starts it",
+        "not installed": "without MPS (nvidia-cuda-mps-control) they take turns",
+    }[mps]
+    return [*checks, (True, "workers", f"{WORKERS_A_DEVICE} cells a device at a time (--jobs); {together}")]
 
 
 def _precision() -> Check:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from harness.api.looking import looked_at
 from harness.cli.options import store_option
 from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
@@ -44,7 +45,7 @@ def export(
     from harness.report.files import check_file, write_file
     from harness.report.formats import export_table
     from harness.report.tables import Tables
-    from harness.store.load import curves_table, find_manifest, results_table
+    from harness.store.load import curves_table, find_manifest
 
     path = None if output == "-" else Path(output)
     if path:
@@ -52,7 +53,7 @@ def export(
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
     say_which_run(cells, manifest, study)
-    tables = Tables(results_table(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
+    tables = Tables(looked_at(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
     content = export_table(tables, table, form)
     if path:
         write_file(path, content)

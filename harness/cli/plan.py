@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from harness.api.work import Work, plan_work, reported, unfinished
+from harness.api.work import Work, freeze, plan_work, reported, unfinished
 from harness.cli.options import json_option, plan_options
 from harness.cli.progress import duration, size
 from harness.cli.screen import Screen
+from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
 
@@ -21,12 +22,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @plan_options
+@click.option(
+    "--freeze", "is_frozen", is_flag=True, help="Write down what will be tested, before the first cell (with --mde)."
+)
+@click.option("--hypothesis", default="", help="With --freeze: what is expected, in words.")
 @json_option
-def plan(as_json: bool, **request: Any) -> None:
+def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> None:
     """Say what a study would train: variants, cells, how many are done, expected time, disk."""
     from harness.plan.sensitivity import sensitivity
 
-    work = plan_work(**request)
+    if hypothesis and not is_frozen:
+        raise StudyError("--hypothesis goes with --freeze, which writes it down.")
+    mde = request.pop("mde")
+    work = plan_work(**request, mde=mde if request["seeds"] == "auto" or not is_frozen else None)
+    if is_frozen:
+        frozen = freeze(work, hypothesis=hypothesis, mde=mde).frozen
+        click.echo(
+            f"Frozen at {frozen['time']}, hash {frozen['hash']}: {len(frozen['family'])} comparisons on "
+            f"{frozen['horizon']} seeds by {frozen['metric']}. The report says in what it was done otherwise.",
+            err=True,
+        )
     todo, expected = unfinished(work)
     can_show = sensitivity(work.plan, reported(work.plan, work.cells))
     if as_json:
@@ -36,7 +51,7 @@ def plan(as_json: bool, **request: Any) -> None:
     console.print(_variants_table(work, {cell.key for cell in todo}))
     console.print(
         f"{len(work.plan.cells)} distinct cells, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "
-        f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
+        f"{duration(expected.seconds)} on {work.workers} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
@@ -59,19 +74,33 @@ def _variants_table(work: Work, todo: set[str]) -> Table:
 
 def _power(can_show: "Sensitivity", metric: Metric) -> str:
     """What the seeds can show, in a sentence; NaN where there is one seed."""
+    from harness.plan.power import seeds_to_reach
+
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
+    if can_show.num_seeds < (least := seeds_to_reach()):
+        return (
+            f"{can_show.num_seeds} seeds give intervals, but can claim nothing, whatever they show: the test needs at "
+            f"least {least}."
+        )
     if math.isnan(can_show.detectable):
         return (
             f"What {can_show.num_seeds} seeds can show is known once a few cells have ended: nothing says yet how much "
             f"{metric.words} varies from seed to seed."
         )
-    basis = "measured" if can_show.is_measured else "expected before any run"
+    basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "
+        f"{can_show.family_size} comparisons{_share(can_show)}: "
+        f"{metric.say_difference(can_show.detectable, signed=False)} of "
         f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
     )
+
+
+def _share(can_show: "Sensitivity") -> str:
+    if can_show.share == 1:
+        return ""
+    return f" (the first design; it has {100 * can_show.share:.0f}% of the error budget, the other designs the rest)"
 
 
 def _basis(expected: Estimate) -> str:

@@ -125,5 +125,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """`12 MB`, `3.4 GB`."""
+    """`56 kB`, `12 MB`, `3.4 GB`."""
+    if 0 < num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.0f} kB"
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from harness.api.looking import looked_at
 from harness.cli.attach import attach
 from harness.cli.options import store_option
 from harness.cli.screen import say
@@ -28,7 +29,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
-    from harness.store.load import confirmations, curves_table, find_manifest, results_table
+    from harness.store.load import confirmations, curves_table, find_manifest
     from harness.store.tried import read_tried
 
     check_folder(output)
@@ -37,7 +38,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     say_which_run(cells, manifest, study)
     tried = read_tried(cells.root, manifest.study, manifest.fingerprints)
     tables = Tables(
-        results_table(cells, manifest),
+        looked_at(cells, manifest),
         load_curves=lambda: curves_table(cells, manifest),
         metric=metric,
         confirmations=confirmations(cells, manifest),

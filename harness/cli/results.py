@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.api.looking import looked_at
 from harness.cli.options import json_option, store_option
+from harness.cli.progress import size
 from harness.cli.screen import say
 from harness.cli.which_run import say_which_run
 from harness.errors import StoreError
@@ -15,6 +17,8 @@ from harness.store.cells import Cells
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.store.usage import Usage
 
 TEXTS = ("variant", "status", "cell")  # to the left; the other columns are numbers
 NONE = "-"  # where there is no number
@@ -32,9 +36,9 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if list_runs or study is None:
         _list_runs(cells)
         return
-    from harness.store.load import load_results
+    from harness.store.load import find_manifest
 
-    table = load_results(study, store=cells.root, profile=profile)
+    table = looked_at(cells, find_manifest(cells, study, profile))
     say_which_run(cells, table.attrs["manifest"], study)
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
@@ -77,7 +81,10 @@ def _aligned(columns: dict[str, list[str]]) -> Iterator[str]:
 
 
 def _list_runs(cells: Cells) -> None:
+    from harness.store.usage import Usage, cell_usage
+
     manifests = cells.manifests()
+    usages: dict[str, Usage] = {}
     if not manifests:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
@@ -88,7 +95,18 @@ def _list_runs(cells: Cells) -> None:
                 ended += cells.result(key, seed=seed) is not None
             except StoreError as error:
                 refused.append(str(error))
-        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(seeds)} cells ended")
+        usages |= {key: cell_usage(cells, key) for key in seeds.keys() - usages.keys()}
+        taken = sum((usages[key] for key in seeds), Usage())
+        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(seeds)} cells ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
             say(f"    {problem}")
+    if len(manifests) > 1:
+        say(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
+
+
+def _taken(usage: "Usage") -> str:
+    """`3.4 GB, of which 3.1 GB weights and other files of training`."""
+    kept = f", of which {size(usage.kept)} weights and other files of training" if usage.kept else ""
+    checkpoints = f", {size(usage.checkpoints)} checkpoints" if usage.checkpoints else ""
+    return f"{size(usage.total)}{kept}{checkpoints}"

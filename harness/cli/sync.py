@@ -1,5 +1,7 @@
 """`harness sync`: deliver to MLflow what it does not have yet."""
 
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -20,5 +22,23 @@ def sync(store: Path) -> None:
         raise StoreError(f"{root}: no such folder, so there is nothing to deliver. --store names another one.")
     uri = resolve_uri(None, root)
     init(uri, root)
-    delivery = deliver(uri, root)
+    delivery = deliver(uri, root, on_progress=_Said())
     click.echo(f"{delivery.delivered} events delivered; MLflow has everything that is in {root}.")
+
+
+class _Said:
+    """Says on standard error how far it is: on a terminal in one line, elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._seconds = 0.5 if self._is_terminal else 10.0
+        self._next = time.monotonic() + self._seconds
+        self._has_said = False
+
+    def __call__(self, done: int, total: int) -> None:
+        is_over = done == total
+        if time.monotonic() < self._next and not (is_over and self._has_said):
+            return
+        end = "\n" if is_over or not self._is_terminal else "\r"
+        click.echo(f"{done:,} of {total:,} cells{end}", nl=False, err=True)
+        self._has_said, self._next = True, time.monotonic() + self._seconds

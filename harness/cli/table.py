@@ -1,7 +1,7 @@
 """The table of effects in the terminal, with the sentence below it."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 60  # of one design; a factorial has hundreds
 MAX_NAME_WIDTH = 30  # longer names go on in the next line
 GAP = 2
-SHORT_VERDICTS = {"cannot reach significance": "too few seeds", "no inference (one seed)": "one seed"}
+SHORT_VERDICTS = {
+    "improves where it trains": "where it trains",
+    "cannot reach significance": "too few seeds",
+    "no inference (one seed)": "one seed",
+}
 STYLES = {"improves": "green", "hurts": "red", "reference": "dim"}
 
 
@@ -28,7 +32,7 @@ class Column(NamedTuple):
 
 
 # In the order in which they are left out where the window is narrow, the first one first; the others always stand.
-OPTIONAL = ("cost", "p_improve", "p", "p_holm", "value")
+OPTIONAL = ("cost", "p_improve", "p", "p_adjusted", "value")
 
 
 def print_effects(
@@ -100,7 +104,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
         Column("value", _heading(metric.words, "without it" * (family.full is not None), metric.value_unit)),
         Column("effect", _heading("effect", "", metric.difference_unit)),
         Column("p", "p"),
-        Column("p_holm", "p\n(Holm)"),
+        Column("p_adjusted", "p\n(adjusted)"),
         Column("p_improve", "P(improve)"),
         Column("cost", "cost\nof a cell"),
         Column("verdict", "verdict", is_number=False),
@@ -118,8 +122,13 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     missing = [column.heading.replace("\n", " ") for column in headings if column not in columns]
     if missing:
         console.print(f"A wider window also shows: {', '.join(missing)}.", style="dim")
+    first = family.effects.iloc[0]
+    look = f"; {first.look}" if first.look else ""
     console.print(
-        f"Effect with its 95% t interval, paired by seed; p by sign-flip, Holm over {len(every) - 1}.", style="dim"
+        "Effect with its 95% t interval, paired by seed; p by sign-flip, adjusted by "
+        f"{first.correction} over {_corrected_over(first)}{look}.",
+        style="dim",
+        soft_wrap=not console.is_terminal,
     )
     if len(rows) < len(every):
         console.print(
@@ -129,6 +138,12 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     for row in shown:
         if row.remark:
             console.print(Text(f"{row.change}: {row.remark}.", style="yellow"), soft_wrap=not console.is_terminal)
+
+
+def _corrected_over(first: Any) -> str:
+    from harness.stats.headline import corrected_over
+
+    return corrected_over(first)
 
 
 _HEADINGS = {"leave-one-out": "change left out", "path": "step", "pairs": "pair", "factorial": "combination"}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
-from harness.api.work import Work, edited_since, failed_cells
+from harness.api.work import Work, edited_since, failed_cells, other_file
 from harness.cli.progress import RunProgress, duration
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
@@ -20,12 +20,14 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     """Says what a plan is about to train."""
     if edited := edited_since(work):
         console.print(edited, style="yellow")
+    if other := other_file(work):
+        console.print(other, style="yellow")
     plan = work.plan
     line = f"{plan.study.name} ({plan.profile}): {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
     line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
     if todo:
         basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {len(work.devices)} x {work.device}, about {duration(expected.seconds)} ({basis})"
+        line += f" on {work.workers}, about {duration(expected.seconds)} ({basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
@@ -37,8 +39,6 @@ def train_plan(
     todo: Sequence[Cell],
     save: Callable[[], Manifest],
     expected: Estimate,
-    *,
-    in_process: bool = False,
 ) -> Placebos:
     """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
@@ -46,7 +46,7 @@ def train_plan(
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:
-        found = train_work(work, todo, save, expected, watch=watch, in_process=in_process)
+        found = train_work(work, todo, save, expected, watch=watch)
     if todo:
         console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
     return found
@@ -80,7 +80,11 @@ def say_stopped(console: Console, what_is_saved: str) -> None:
         )
 
 
-def explain_failures(console: Console, work: Work) -> int:
+RETRY = "Run the same command with --retry-failed to train them again."
+COUNTED = "They stay outcomes of their variants, and what is said counts them."
+
+
+def explain_failures(console: Console, work: Work, what_to_do: str = RETRY) -> int:
     """Says which cells of the plan failed and what to do about it; gives their number."""
     failed = failed_cells(work)
     if failed:
@@ -88,8 +92,8 @@ def explain_failures(console: Console, work: Work) -> int:
         result, name = work.cells.result(first.key), work.names[first.key].replace(" seed ", ", seed ")
         assert result is not None
         console.print(
-            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. Run the same command "
-            f"with --retry-failed to train them again. First failure: cell {first.key} ({name}): {result.reason} "
+            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. {what_to_do} "
+            f"First failure: cell {first.key} ({name}): {result.reason} "
             f"`harness logs {first.key}` shows more.",
             style="red",
             soft_wrap=True,

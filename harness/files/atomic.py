@@ -5,15 +5,21 @@ import shutil
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut."""
+def write_atomically(path: Path, content: str | bytes, *, syncs_folder: bool = True) -> None:
+    """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut.
+
+    Args:
+        syncs_folder: that it is the new one when this returns. Without it a power cut may bring back the old one, until
+            something else in the folder is synced.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    if syncs_folder:
+        sync_folder(path.parent)
 
 
 def replace_synced(source: Path, target: Path) -> None:

@@ -83,10 +83,24 @@ def make_cells(
         fingerprints: what the settings name but do not hold, by role, to a hash.
     """
     named = tuple(sorted(fingerprints.items()))
-    content = [trainer.identity, settings.identity(), named]
-    identity = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    head = hashlib.sha256(identity.encode())
+    head = _head(trainer.identity, settings.identity(), named)
     return [Cell(_key(head, seed), settings, seed, named, trainer) for seed in seeds]
+
+
+def key_of(specification: Mapping[str, Any]) -> str:
+    """The key that what `Cell.to_json` gave belongs to, without asking its trainer: right where that one leaves nothing
+    of the settings out of their identity.
+
+    >>> key_of({"recipe": 1, "settings": {"rate": 0.5}, "fingerprints": {}, "seed": 0})
+    '1cbc0b892384cf26'
+    """
+    named = tuple(sorted(specification["fingerprints"].items()))
+    return _key(_head(specification.get("recipe"), specification["settings"], named), specification["seed"])
+
+
+def _head(recipe: Any, settings: Any, named: Any) -> "hashlib._Hash":
+    identity = json.dumps([recipe, settings, named], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(identity.encode())
 
 
 def _key(head: "hashlib._Hash", seed: int) -> str:

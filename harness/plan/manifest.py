@@ -4,7 +4,7 @@ A study run is a study with one profile, baseline and data. Its manifest says wh
 is compared with what. No file is read or written here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -14,7 +14,10 @@ from harness.trainers.registry import DEFAULT, trainer_class
 
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
-_OPTIONAL = ("asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha")
+_OPTIONAL = (
+    "asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha", "horizon", "looks",
+    "frozen",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,27 @@ class RunComparison:
     reference: str
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One time that the effects of a study run were shown, with seeds that no look before had.
+
+    Attributes:
+        seeds: those whose cells had ended on both sides of a comparison, by then.
+        time: ISO 8601. command: what showed them.
+    """
+
+    seeds: tuple[int, ...]
+    time: str
+    command: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"seeds": list(self.seeds), "time": self.time, "command": self.command}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Look":
+        return cls(tuple(data["seeds"]), data["time"], data["command"])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """One study run.
@@ -72,6 +96,9 @@ class Manifest:
         asked: how a command names the study; empty where 0.1 wrote it: by its name.
         confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` `alpha`, at which it
             is tested (0 where 0.1 began it: .05); once it has ended, `headline` and `outcome`.
+        horizon: the number of seeds that the study run declared before its first cell; 0 where it declared none.
+        looks: the times that its effects were shown, in order.
+        frozen: what `harness plan --freeze` wrote down before the first cell; empty where nothing was.
     """
 
     id: str
@@ -97,6 +124,9 @@ class Manifest:
     headline: str = ""
     outcome: str = ""
     alpha: float = 0.0
+    horizon: int = 0
+    looks: tuple[Look, ...] = ()
+    frozen: Mapping[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
         """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""
@@ -115,6 +145,7 @@ class Manifest:
             "metrics": self.metrics.to_json(),
             "variants": [it.to_json() for it in self.variants],
             "comparisons": comparisons,
+            "looks": [it.to_json() for it in self.looks],
             "notes": list(self.notes),
             "published": [dict(it) for it in self.published],
         }
@@ -142,6 +173,7 @@ class Manifest:
             "variants": tuple(map(RunVariant.from_json, data["variants"])),
             "comparisons": tuple(RunComparison(**it) for it in data["comparisons"]),
             "notes": tuple(data.get("notes", ())),
+            "looks": tuple(map(Look.from_json, data.get("looks", ()))),
             "published": tuple(data.get("published", ())),
         }
         return cls(**data | made)
@@ -164,7 +196,36 @@ class Manifest:
             variants=tuple(variants.values()),
             comparisons=tuple(dict.fromkeys((*self.comparisons, *added.comparisons))),
             notes=tuple(dict.fromkeys((*self.notes, *added.notes))),
+            horizon=self._horizon_beside(added),
+            looks=self.looks,
+            frozen=self.frozen or added.frozen,
         )
+
+    def _horizon_beside(self, added: "Manifest") -> int:
+        """What was declared first holds; a study run from before horizons declares none afterwards."""
+        return self.horizon if self.comparisons else added.horizon
+
+    def without_looks(self) -> "Manifest":
+        """As if nothing had been declared of looks: for what is tested once, and is no effect of this study run."""
+        return replace(self, horizon=0, looks=(), frozen={})
+
+    def comparable_seeds(self, ended: Mapping[str, Set[int]]) -> tuple[int, ...]:
+        """The seeds for which both sides of some comparison have ended, in order.
+
+        Args:
+            ended: variant to the seeds of its cells that have ended.
+        """
+        nothing: Set[int] = frozenset()
+        sides = ((ended.get(it.variant, nothing), ended.get(it.reference, nothing)) for it in self.comparisons)
+        return tuple(sorted({seed for variant, reference in sides for seed in variant & reference}))
+
+    def looked_at(self, seeds: Iterable[int], time: str, command: str) -> "Manifest":
+        """With one look more, where it sees seeds that none before saw; else the same manifest."""
+        new = sorted(set(seeds).difference(*(it.seeds for it in self.looks)))
+        if not new:
+            return self
+        seen = tuple(sorted({*seeds}))
+        return replace(self, looks=(*self.looks, Look(seen, time, command)))
 
 
 def _unsaid_in_the_first_format(data: Mapping[str, Any]) -> dict[str, Any]:

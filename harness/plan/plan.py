@@ -38,6 +38,8 @@ class Plan:
         study: as it was declared; the baseline of this run is `variants[0].settings`.
         make_variant: any set of changes, in the order of the study, as a variant of this plan. Raises StudyError where
             they cannot stand together.
+        horizon: how many seeds the study will have in the end; looking at fewer is looking early.
+        suffix: of the id, where this is another run of the same study, such as a tuned one.
     """
 
     study: Study
@@ -48,6 +50,8 @@ class Plan:
     make_variant: Callable[[Changes], Variant] = field(compare=False, repr=False)
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    horizon: int = 0
+    suffix: str = ""
 
     @property
     def exploratory(self) -> bool:
@@ -69,7 +73,7 @@ class Plan:
         recipe = self.study.trainer.identity
         content = [baseline.settings.identity(), sorted(self.fingerprints.items())]
         what = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)  # as `Variant.settings_hash`
-        return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+        return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}{self.suffix}"
 
     @cached_property
     def _names(self) -> dict[Changes, str]:
@@ -111,6 +115,7 @@ class Plan:
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
             varied=self.study.trainer.varied,
+            horizon=self.horizon if self.comparisons else 0,
         )
 
 
@@ -125,6 +130,7 @@ def make_plan(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    horizon: int | None = None,
 ) -> Plan:
     """The variants, cells and comparisons that a study needs.
 
@@ -135,6 +141,7 @@ def make_plan(
         seeds: empty for the profile's: 0, 1, 2, ...
         only, skip: names of changes and combinations; empty `only` means all.
         overrides: settings of the baseline by dotted path, over the profile's.
+        horizon: number of seeds in the end; the profile's by default, or as many as `seeds` if those are more.
 
     Raises:
         StudyError: an unknown name, a change that alters nothing, changes that exclude each other, or settings that are
@@ -168,7 +175,11 @@ def make_plan(
         problems += check_change(baseline, change, needs.get(change.name, ())) if change.name in used else []
     if problems:
         raise StudyError(*problems)
-    seeds = tuple(seeds) or tuple(range(chosen.seeds))
+    seeds = tuple(seeds) or tuple(range(horizon or chosen.seeds))
+    if horizon is not None and horizon < len(seeds):
+        raise StudyError(
+            f"--horizon {horizon}: fewer than the {len(seeds)} seeds of this plan. Name all that there will be."
+        )
     if len(needed) * len(seeds) > MOST_CELLS:
         raise StudyError(
             f"{len(needed):,} variants with {len(seeds):,} seeds are {len(needed) * len(seeds):,} cells, more than "
@@ -180,7 +191,8 @@ def make_plan(
     problems = same_settings(variants)
     if problems:
         raise StudyError(*problems)
-    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)))
+    end = horizon or max(chosen.seeds, len(seeds))
+    return Plan(study, profile, seeds, variants, comparisons, make, notes, dict(fingerprints(baseline)), end)
 
 
 def _made(make: Variants, needed: Iterable[Changes]) -> list[Variant]:

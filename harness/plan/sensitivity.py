@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from harness.errors import StudyError
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan
-from harness.plan.power import seeds_needed, smallest_detectable_effect
+from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect, weight_beside_main
+from harness.study.designs.registry import kind_of
 
 Reported = Callable[[Cell], float | None]  # the reported metric of a cell; None where it has not finished
 ALPHA = 0.05
@@ -24,14 +25,16 @@ class Sensitivity:
     """Differences in the reported metric, as it is logged.
 
     Attributes:
-        num_seeds: of the plan. family_size: comparisons that are corrected together, of the largest design.
+        num_seeds: of the plan. family_size: comparisons of the main design, which was declared first.
+        share: of the error budget that it has; less than 1 where other designs are tested beside it.
         sd: of the per-seed differences; is_measured: from results, not expected. NaN where nothing is known yet.
-        detectable: the smallest effect that is found with power 0.8 at 0.05 / family_size; NaN with one seed, and where
-            the sd is not known.
+        detectable: the smallest effect that is found with power 0.8 after correction; NaN with fewer seeds than can
+            show anything, and where the sd is not known.
     """
 
     num_seeds: int
     family_size: int
+    share: float
     sd: float
     is_measured: bool
     detectable: float
@@ -39,35 +42,61 @@ class Sensitivity:
 
 def sensitivity(plan: Plan, reported: Reported) -> Sensitivity:
     """What the plan's seeds can show after correction."""
-    n, m = len(plan.seeds), family_size(plan)
-    sd, is_measured = difference_spread(plan, reported)
-    detectable = smallest_detectable_effect(n, sd, ALPHA, m) if n > 1 and not math.isnan(sd) else math.nan
-    return Sensitivity(n, m, sd, is_measured, detectable)
+    n, (m, share) = len(plan.seeds), main_family(plan)
+    spread = difference_spread(plan, reported)
+    detectable = math.nan if math.isnan(spread.sd) else smallest_detectable_effect(n, spread.sd, ALPHA, m, share=share)
+    return Sensitivity(n, m, share, spread.sd, spread.is_measured, detectable)
 
 
 def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
     """The fewest seeds that find an effect of this size (as the metric is logged) with power 0.8 after correction.
 
+    Where the spread was measured, with what its few degrees of freedom leave open; else as if the guess were right.
+
     Raises:
         StudyError: the effect is not positive, or takes more than 10,000 seeds, or the spread is not known yet.
     """
-    sd, _ = difference_spread(plan, reported)
-    if math.isnan(sd):
+    spread = difference_spread(plan, reported)
+    if math.isnan(spread.sd):
         metric = plan.study.trainer.metrics.reporting
         raise StudyError(
             f"how many seeds an effect takes depends on how much {metric.words} varies from seed to seed, and nothing "
             "says that yet: run a few seeds first (--seeds 3), then ask again."
         )
-    return seeds_needed(effect, sd, ALPHA, family_size(plan))
+    m, share = main_family(plan)
+    if spread.is_measured:
+        return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, m, share=share)
+    return seeds_needed(effect, spread.sd, ALPHA, m, share=share)
 
 
-def family_size(plan: Plan) -> int:
-    """Comparisons of the plan's largest design; 1 where it compares nothing."""
-    return max(Counter(it.design for it in plan.comparisons).values(), default=1)
+def main_family(plan: Plan) -> tuple[int, float]:
+    """The comparisons of the plan's main design, and its share of the error budget; 1 where it compares nothing.
+
+    Interactions, which are tested where the variants for them are, are not counted: the share is what designs leave.
+    """
+    pairs = {(it.variant, it.reference): kind_of(it.design) for it in reversed(plan.comparisons)}
+    first = next((kind_of(it.design) for it in plan.comparisons), "")
+    num_main = Counter(pairs.values())[first]
+    num_others = len(pairs) - num_main
+    weight = weight_beside_main(num_main, num_others)
+    return max(num_main, 1), num_main / (num_main + weight * num_others) if num_main else 1.0
 
 
-def difference_spread(plan: Plan, reported: Reported) -> tuple[float, bool]:
-    """Sd of the per-seed differences to the baseline, and whether it was measured.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Sd of the per-seed differences to the baseline; NaN where nothing is known. degrees: of freedom of what was
+    measured; 0 where it is what the trainer expects."""
+
+    sd: float
+    degrees: int = 0
+
+    @property
+    def is_measured(self) -> bool:
+        return self.degrees > 0
+
+
+def difference_spread(plan: Plan, reported: Reported) -> Spread:
+    """The spread to plan with: measured, or else what the trainer expects.
 
     Pooled over variants by degrees of freedom, of the plan's seeds that have results.
     """
@@ -80,8 +109,8 @@ def difference_spread(plan: Plan, reported: Reported) -> tuple[float, bool]:
             squares += sum((it - mean) ** 2 for it in paired)
             degrees += len(paired) - 1
     if degrees >= LEAST_DEGREES and squares > 0:
-        return math.sqrt(squares / degrees), True
-    return plan.study.trainer.expected_spread(plan.variants[0].settings), False
+        return Spread(math.sqrt(squares / degrees), degrees)
+    return Spread(plan.study.trainer.expected_spread(plan.variants[0].settings))
 
 
 def _numbers(cells: Iterable[Cell], reported: Reported) -> dict[int, float]:

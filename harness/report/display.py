@@ -18,6 +18,7 @@ from harness.report.rows import effect_rows
 from harness.report.tables import Family, Tables, rows_of
 from harness.report.wording import format_count, format_p, format_seconds
 from harness.stats.effect import metric_of_row
+from harness.stats.headline import corrected_over
 from harness.stats.sentences import CHECKPOINT_RULE
 from harness.stats.values import PARAMETERS
 
@@ -62,11 +63,11 @@ def effects_grid(family: Family, variants: pd.DataFrame) -> Grid:
     columns = (
         _text(_CHANGE_HEADING.get(family.kind, "change")), Column("n"),
         Column(f"{metric.words}{' without it' * (family.full is not None)}{bracketed(metric.value_unit)}"),
-        Column(f"effect{bracketed(metric.difference_unit)}"), Column("p"), Column("p (Holm)"),
+        Column(f"effect{bracketed(metric.difference_unit)}"), Column("p"), Column("p (adjusted)"),
         Column("P(improve)", on_paper=False), Column("cost of a cell", on_paper=False), _text("verdict"),
     )  # fmt: skip
     cells = tuple(
-        (row.change, row.n, row.value, row.effect, row.p, row.p_holm, row.p_improve, row.cost, row.verdict)
+        (row.change, row.n, row.value, row.effect, row.p, row.p_adjusted, row.p_improve, row.cost, row.verdict)
         for row in rows
     )
     bold = frozenset((index, 3) for index, row in enumerate(rows) if row.is_supported)
@@ -229,12 +230,12 @@ def contrasts_grid(frame: pd.DataFrame, title: str, heading: str) -> Grid:
     metric = metric_of_row(frame.iloc[0])
     columns = (
         _text(heading), Column("n"), Column(f"estimate{bracketed(metric.difference_unit)}"),
-        Column("p"), Column("p (Holm)"), _text("verdict"),
+        Column("p"), Column("p (adjusted)"), _text("verdict"),
     )  # fmt: skip
     rows = tuple(
         (
             row.variant, f"{row.n}/{row.n_planned}", metric.format_estimate(row.mean, row.low, row.high),
-            format_p(row.p), format_p(row.p_holm), row.verdict,
+            format_p(row.p), format_p(row.p_adjusted), row.verdict,
         )
         for row in rows_of(frame)
     )  # fmt: skip
@@ -257,7 +258,10 @@ def marginal_grid(tables: Tables) -> Grid:
         )
         for row in rows_of(frame)
     )  # fmt: skip
-    note = "Least squares with a block for each seed over all combinations trained; assumes that effects add up."
+    note = (
+        "Exploratory: least squares with a block for each seed over whatever combinations were trained, on the "
+        "assumption that effects add up."
+    )
     return Grid("Average effects over all combinations trained", columns, rows, notes=(note,))
 
 
@@ -285,9 +289,11 @@ def _limited(notes: list[str]) -> list[str]:
 
 def _family_note(family: Family) -> str:
     reference = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
-    m = len(family.effects)
+    first = family.effects.iloc[0] if len(family.effects) else None
+    by = "nothing to correct" if first is None else f"{first['correction']} over {corrected_over(first)}"
+    look = f" ({first['look']})" if first is not None and first["look"] else ""
     return (
         f"Effect: {'full combination' if family.full else 'variant'} minus {reference}, paired by seed, with its 95% t "
-        f"interval. p: sign-flip permutation test; Holm over {m} comparison{'s' * (m > 1)}. Bold: an improvement that "
+        f"interval. p: sign-flip permutation test; adjusted by {by}{look}. Bold: an improvement that "
         "the corrected test supports."
     )

@@ -129,7 +129,7 @@ def _forest(tables: Tables, family: Family) -> Exhibit:
         f"Each change inside {family.full}" if family.full else titles.get(family.kind, family.design),
         (("", data),),
         f"{minus.capitalize()}, paired by seed. Large marks: mean with its 95% t interval; small grey points: single "
-        "seeds. Blue and orange: supported after Holm's correction; grey: not, or too few seeds to tell." + omitted,
+        "seeds. Blue and orange: supported after correction; grey: not, or too few seeds to tell." + omitted,
     )
 
 

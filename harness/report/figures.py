@@ -98,7 +98,7 @@ def draw_forest(data: Forest) -> go.Figure:
         if at:
             found = [data.rows[index].estimate for index in at]
             figure.add_scatter(
-                name=name if name == "not supported" else f"{name} (Holm, .05)",
+                name=name if name == "not supported" else f"{name} (adjusted, .05)",
                 y=at,
                 **estimates(found, colour_of_verdict(name), SYMBOLS.get(name, "circle")),
                 customdata=[(data.rows[index].label, data.rows[index].verdict) for index in at],
@@ -224,7 +224,7 @@ def draw_costs(data: Costs) -> go.Figure:
         marks = [mark for mark in data.rows if _group(mark.verdict) == name]
         if marks:
             figure.add_scatter(
-                name=name if name == "not supported" else f"{name} (Holm, .05)",
+                name=name if name == "not supported" else f"{name} (adjusted, .05)",
                 x=[mark.cost for mark in marks],
                 y=[mark.effect.mean for mark in marks],
                 error_y=error_bars([mark.effect for mark in marks]),

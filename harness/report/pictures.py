@@ -171,7 +171,9 @@ def _interval(axes: Axes, at: float, estimate: Estimate, colour: str, marker: st
 
 def _verdicts(shown: set[str]) -> list[tuple[str, str, str]]:
     """Entries of the legend: what the corrected test supports, and everything else together."""
-    supported = [(f"{name} (Holm, .05)", colour_of_verdict(name), MARKERS[name]) for name in MARKERS if name in shown]
+    supported = [
+        (f"{name} (adjusted, .05)", colour_of_verdict(name), MARKERS[name]) for name in MARKERS if name in shown
+    ]
     return [*supported, *([("not supported", NEUTRAL, "o")] if shown - MARKERS.keys() else [])]
 
 

@@ -19,7 +19,7 @@ class EffectRow:
         change: what the effect is of; in the first rows, the reference.
         n: finished cells of planned ones, `9/10`, of the variant whose `value` is shown.
         value: mean and sd of the metric: of the variant with the change, in `leave-one-out` of the one without it.
-        effect: estimate with its t interval; p raw, Holm-adjusted; P(improve).
+        effect: estimate with its t interval; p raw, adjusted; P(improve).
         cost: mean time of a finished cell, and as a multiple of the reference's.
         verdict: of the harness's eight; `reference` for the reference itself.
         remark: missing cells and whatever else makes the numbers unusual; empty as a rule.
@@ -30,7 +30,7 @@ class EffectRow:
     value: str
     effect: str
     p: str
-    p_holm: str
+    p_adjusted: str
     p_improve: str
     cost: str
     verdict: str
@@ -65,7 +65,7 @@ def _reference_row(row: Any, metric: Metric) -> EffectRow:
         value=metric.format_spread(row.mean, row.sd),
         effect=ABSENT,
         p=ABSENT,
-        p_holm=ABSENT,
+        p_adjusted=ABSENT,
         p_improve=ABSENT,
         cost=format_seconds(row.seconds),
         verdict="reference",
@@ -84,7 +84,7 @@ def _effect_row(effect: Any, shown: Any, reference_seconds: float, metric: Metri
         value=metric.format_spread(shown.mean, shown.sd),
         effect=metric.format_estimate(effect.mean, effect.low, effect.high),
         p=format_p(effect.p),
-        p_holm=format_p(effect.p_holm),
+        p_adjusted=format_p(effect.p_adjusted),
         p_improve=format_share(effect.p_improve) if is_inferred else ABSENT,
         cost=cost,
         verdict=str(effect.verdict),

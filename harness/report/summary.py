@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.plan.registration import departures
 from harness.report.tables import Tables, rows_of
 from harness.report.wording import format_seconds
 from harness.stats.overview import comparability_problems
@@ -85,11 +86,26 @@ def provenance(tables: Tables) -> list[tuple[str, str]]:
         ("commit", _listed(commits)),
         *_noted(finished, "data_fingerprint"),
         *_code(tables),
+        *_planned(tables),
         ("last cell finished", max(finished["finished_at"], default="")),
     ]
     if differing := deviations(tables):
         rows.append(("differs from the study as declared", differing))
     return [(name, value or "none recorded") for name, value in rows]
+
+
+def _planned(tables: Tables) -> list[tuple[str, str]]:
+    """How the study run was planned, looked at, and done otherwise."""
+    manifest, results = tables.manifest, tables.results
+    ended = sorted(int(seed) for seed in results.loc[results["status"] != "missing", "seed"].unique())
+    rows = [("horizon", f"{manifest.horizon} seeds, declared before the first cell" if manifest.horizon else "none")]
+    looks = [f"{it.time[:16]} at {len(it.seeds)} seeds" for it in manifest.looks]
+    rows.append(("looks at the effects", "; ".join(looks) or "this one"))
+    if manifest.frozen:
+        said = f"frozen at {manifest.frozen['time']}, hash {manifest.frozen['hash']}"
+        said += f", hypothesis: {manifest.frozen['hypothesis']}" if manifest.frozen["hypothesis"] else ""
+        rows += [("plan", said), ("done as planned", "; ".join(departures(manifest, ended)) or "as planned")]
+    return rows
 
 
 def _code(tables: Tables) -> list[tuple[str, str]]:

@@ -9,24 +9,29 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest
+from harness.plan.registration import smallest_that_matters
 from harness.report.overfitting import overfitting_table
-from harness.stats.combinations import factorial_interactions, interactions, shapley_values
+from harness.stats.combinations import (
+    factorial_interaction_contrasts,
+    interaction_contrasts,
+    shapley_contrasts,
+)
 from harness.stats.effect import Contrast
-from harness.stats.family import EFFECT_COLUMNS, measure_family
+from harness.stats.family import EFFECT_COLUMNS, measure_families, measure_family
 from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
 from harness.stats.overview import summary
 from harness.stats.published import compare_published
-from harness.stats.values import PARAMETERS, metric_values
+from harness.stats.values import PARAMETERS, Values, metric_values
 from harness.store.load import metrics_of
-from harness.study.designs.registry import DESIGNS
+from harness.study.designs.registry import DESIGNS, kind_of
 
 EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
 PUBLISHED_COLUMNS: tuple[str, ...] = (
@@ -107,7 +112,11 @@ class Tables:
     @cached_property
     def families(self) -> Mapping[str, Family]:
         """The effects by design, single changes first."""
-        return families(self.results, self.metric)
+        return _families_of(self._measured)
+
+    @cached_property
+    def _measured(self) -> "_Measured":
+        return _measured(self.results, self.metric)
 
     @cached_property
     def headline(self) -> Headline:
@@ -144,19 +153,21 @@ class Tables:
     @cached_property
     def interactions(self) -> pd.DataFrame:
         """Every pair whose combination and singles were trained; of a complete factorial, averaged over the others."""
-        if self._factorial_changes:
-            with contextlib.suppress(ResultsError):  # not complete: pairs may do
-                return factorial_interactions(self.results, self._factorial_changes, **self._options)
-        return interactions(self.results, **self._options)
+        if INTERACTIONS in self._measured.frames:
+            return self._measured.frames[INTERACTIONS]
+        raise ResultsError("no combination of two changes stands beside each of them alone; use the design `pairs`.")
 
     @cached_property
     def shapley(self) -> pd.DataFrame:
-        changes = self._factorial_changes
+        if SHAPLEY in self._measured.frames:
+            return self._measured.frames[SHAPLEY]
+        changes = _factorial_changes(self.manifest)
         if not changes:
             raise ResultsError(
                 "there is no factorial in these results; `harness ablate --design factorial` trains one."
             )
-        return shapley_values(self.results, changes, **self._options)
+        shapley_contrasts(self._measured.values, changes)  # says what is missing
+        raise AssertionError("a factorial that is complete was measured")
 
     @cached_property
     def marginal(self) -> pd.DataFrame:
@@ -167,48 +178,101 @@ class Tables:
     def cells(self) -> pd.DataFrame:
         return self.results
 
-    @property
-    def _factorial_changes(self) -> list[str]:
-        held = {it.name: it.changes for it in self.manifest.variants}
-        sides = self.families["factorial"].sides.values() if "factorial" in self.families else []
-        return sorted({change for variant, _ in sides for change in held[variant]})
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"metric": self.metric, "exploratory": self.manifest.exploratory}
-
 
 # The names of the tables: properties of `Tables`, and names of files.
 TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
 
 
+INTERACTIONS, SHAPLEY = "interactions", "shapley"
+GREEDY = "path:greedy"
+
+
+class _Measured(NamedTuple):
+    """Everything that a study run tests of one metric.
+
+    Attributes:
+        frames: EFFECT_COLUMNS by design, and those of interactions and Shapley values, where the variants for them are.
+        sides: design -> label -> (variant, reference).
+    """
+
+    values: Values
+    frames: Mapping[str, pd.DataFrame]
+    sides: Mapping[str, Mapping[str, tuple[str, str]]]
+
+
 def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Family]:
     """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none.
 
+    All designs are corrected together, with the interactions and Shapley values that their variants allow: a study run
+    makes a false claim with probability .05 at most, whichever of its tables one reads. The main design, which was
+    declared first, weighs four fifths at least (`plan.power.OTHERS_WEIGH`). The steps of a greedy path were chosen by
+    the very results that are tested: they are exploratory, can claim nothing, and cost the others nothing.
+
     Single changes come first, and then the other designs in their documented order, whichever ran first.
     """
-    manifest: Manifest = results.attrs["manifest"]
-    values = metric_values(results, metric)
-    sides: dict[str, dict[str, tuple[str, str]]] = {}
-    for it in manifest.comparisons:
-        sides.setdefault(it.design, {})[it.label] = (it.variant, it.reference)
+    return _families_of(_measured(results, metric))
+
+
+def main_designs(manifest: Manifest) -> list[str]:
+    """The designs that the study run was declared for: those of the kind that it compared first. A change on top of
+    another is a single change, too."""
+    kinds = {it.design: kind_of(it.design) for it in manifest.comparisons if it.design != GREEDY}
+    first = next(iter(kinds.values()), "")
+    return [design for design, kind in kinds.items() if kind == first]
+
+
+def _families_of(measured: _Measured) -> dict[str, Family]:
     found = {}
-    for design, pairs in sorted(sides.items(), key=_rank):
-        contrasts = [
-            Contrast(label, reference, {variant: 1.0, reference: -1.0}, reference)
-            for label, (variant, reference) in pairs.items()
-        ]
-        # The steps of a greedy path were chosen by the very results that are tested.
-        exploratory = manifest.exploratory or design == "path:greedy"
-        frame = measure_family(values, contrasts, alpha=0.05, delta=0.0, exploratory=exploratory)
+    for design, pairs in sorted(measured.sides.items(), key=_rank):
+        frame = measured.frames[design]
         if not design.startswith("path"):
             frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
         found[design] = Family(design, frame, pairs)
     return found
 
 
+def _measured(results: pd.DataFrame, metric: str | None) -> _Measured:
+    manifest: Manifest = results.attrs["manifest"]
+    values = metric_values(results, metric)
+    # What was declared to matter is so in the metric that is reported.
+    delta = smallest_that_matters(manifest) if values.metric == manifest.metrics.reporting else 0.0
+    sides: dict[str, dict[str, tuple[str, str]]] = {}
+    for it in manifest.comparisons:
+        sides.setdefault(it.design, {})[it.label] = (it.variant, it.reference)
+    tested = {
+        design: [Contrast(label, reference, {variant: 1.0, reference: -1.0}) for label, (variant, reference) in it]
+        for design, it in ((design, pairs.items()) for design, pairs in sides.items())
+    }
+    greedy = tested.pop(GREEDY, None)
+    main, alpha = main_designs(manifest), 0.05
+    tested |= _acting_together(values, manifest) if tested else {}
+    frames = measure_families(values, tested, main=main, alpha=alpha, delta=delta, exploratory=manifest.exploratory)
+    if greedy is not None:
+        frames[GREEDY] = measure_family(values, greedy, alpha=alpha, delta=delta, exploratory=True)
+    return _Measured(values, frames, sides)
+
+
+def _acting_together(values: Values, manifest: Manifest) -> dict[str, list[Contrast]]:
+    """Every pair whose combination and singles were trained; of a complete factorial, averaged over the others."""
+    found = {}
+    changes = _factorial_changes(manifest)
+    if changes:
+        with contextlib.suppress(ResultsError):  # not complete
+            found[SHAPLEY] = shapley_contrasts(values, changes)
+            found[INTERACTIONS] = factorial_interaction_contrasts(values, changes)
+    if not found.get(INTERACTIONS):
+        with contextlib.suppress(ResultsError):  # no pair beside each of its changes alone
+            found[INTERACTIONS] = interaction_contrasts(values)
+    return found
+
+
+def _factorial_changes(manifest: Manifest) -> list[str]:
+    held = {it.name: it.changes for it in manifest.variants}
+    return sorted({change for it in manifest.comparisons if it.design == "factorial" for change in held[it.variant]})
+
+
 def _rank(item: tuple[str, object]) -> int:
-    kind = item[0].partition(":")[0].replace("on-top", "add-one")  # after it: the sort keeps the order of the plan
+    kind = kind_of(item[0])  # on-top after add-one: the sort keeps the order of the plan
     return list(DESIGNS).index(kind) if kind in DESIGNS else len(DESIGNS)
 
 

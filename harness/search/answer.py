@@ -186,7 +186,7 @@ def _gaps(table: pd.DataFrame, best: Changes, names: dict[Changes, str], metric:
         rest = tuple(other for other in best if other != name)
         if rest in names and (name,) in names:
             weights = {names[(name,)]: 1.0, names[()]: -1.0, names[best]: -1.0, names[rest]: 1.0}
-            contrasts.append(Contrast(name, "alone minus left out", weights, names[()]))
+            contrasts.append(Contrast(name, "alone minus left out", weights))
     if not contrasts:
         return _empty()
     return measure_family(metric_values(table, metric), contrasts, alpha=0.05, delta=0.0, exploratory=True)

@@ -112,11 +112,11 @@ def _simplest(answer: Answer) -> str:
         return "Nothing that was tried is better than the baseline."
     if simplest is None:
         return "How simple it may be without loss cannot be said: the standard error takes two seeds at least."
-    error = answer.metric.say_difference(simplest.standard_error, signed=False)
     if simplest.simplest == answer.best.name:
-        return f"None with fewer changes comes within one standard error ({error}) of it."
+        return "None with fewer changes comes within one standard error, paired by seed, of it."
+    error = answer.metric.say_difference(simplest.standard_error, signed=False)
     mean = answer.metric.say(simplest.simplest_mean)
-    return f"The simplest within one standard error ({error}) of it: {simplest.simplest}, {mean}."
+    return f"The simplest within one standard error ({error}, paired by seed) of it: {simplest.simplest}, {mean}."
 
 
 def _biggest(answer: Answer) -> str:

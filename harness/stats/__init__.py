@@ -7,10 +7,14 @@ labels matters; the same table gives the same numbers. No file, no database, no 
 only.
 
     values        the table as a matrix of variants by seeds; missing cells
-    intervals     Student's t, BCa, Clopper-Pearson
+    intervals     Student's t, BCa, Clopper-Pearson, Hodges-Lehmann
     significance  sign-flip test, t test, equivalence, Holm
     effect        what an effect is
     paired        one effect: a contrast within each seed
+    resampling    joint sign flips of a family, and the statistic that is compared
+    stepdown      the correction at one look: Westfall-Young
+    sequential    at several looks, and beyond the horizon
+    evidence      which of them a family gets
     family        effects tested together: add-one, leave-one-out, path; verdicts
     combinations  interactions, Shapley values
     marginal      linear model over any combinations; the one-standard-error rule
@@ -29,7 +33,7 @@ The rules it keeps, and where:
     2  1 seed smoke, 3 exploratory, 10 standard; seeds auto      family._verdict, power.seeds_needed, power.prior_sd
     3  mean, sd, dz, t interval; BCa beside it from 10 seeds     paired.measure, intervals
     4  exact sign-flip test; "cannot reach significance"         significance.sign_flip_p, headline.refusal
-    5  one family, Holm, raw and adjusted p; exploratory         significance.holm, family.measure_family
+    5  one family, raw and adjusted p; exploratory               evidence.evidence, family.measure_family
     6  P(improve), Clopper-Pearson, gamma; equivalence           paired.measure, effect.is_meaningful, equivalence_p
     7  interactions, leave-one-out, Shapley values               combinations, family.leave_one_out_effects
     8  selection on validation; confirmation; simplest set       headline, sentences.confirmation_line, marginal
@@ -37,8 +41,16 @@ The rules it keeps, and where:
     10 A/A                                                       noise.aa_noise_floor
     11 published numbers                                         published.compare_published
     12 the report line                                           sentences.report_line
+    13 one study run, one correction over all of its designs     family.measure_families; tests/test_one_family.py,
+                                                                 tests/test_report_tables.py
+    14 Westfall-Young by joint sign flips                        stepdown.westfall_young; tests/test_stats_evidence.py
+    15 looks are counted and share one error                     sequential, evidence; api.looking writes them
+    16 racing                                                    api.racing; tests/test_racing.py
     17 confirmation is one decision, with an error budget        decision.decide, decision.confirmation_alpha
-    18 missing pairs move the verdict (of a confirmation)        decision.worst_case_p
+    18 missing pairs move the verdict                            family._verdict, evidence.lost_pairs, decision
+    19 skew is said, with Hodges-Lehmann beside the mean         paired._skew_note, intervals.hodges_lehmann
+    20 planning speaks of the test that is used                  plan.power.effective_level, seeds_from_pilots
+    23 marginal errors by combination; the rule of one, paired   marginal; tests/test_stats_marginal.py
     25 a published number without a spread is one more run       published.compare_published
 """
 
@@ -61,7 +73,7 @@ from harness.stats.family import (
     leave_one_out_effects,
     measure_family,
 )
-from harness.stats.headline import Headline, biggest_improvement, refusal
+from harness.stats.headline import Headline, adjusted, biggest_improvement, refusal, why_no_claim
 from harness.stats.marginal import MARGINAL_COLUMNS, SimplestChoice, marginal_effects, simplest_within_one_se
 from harness.stats.noise import NoiseFloor, aa_noise_floor
 from harness.stats.overview import comparability_problems, summary
@@ -69,6 +81,7 @@ from harness.stats.paired import measure, paired_effect
 from harness.stats.published import PublishedComparison, compare_published
 from harness.stats.sentences import noise_floor_line, published_line, report_line
 from harness.stats.significance import expected_luck, holm, sign_flip_p, smallest_sign_flip_p
+from harness.stats.stepdown import westfall_young
 from harness.stats.values import metric_values
 from harness.stats.wording import describe_seeds, format_p
 
@@ -86,6 +99,7 @@ __all__ = [
     "SimplestChoice",
     "Verdict",
     "aa_noise_floor",
+    "adjusted",
     "biggest_improvement",
     "comparability_problems",
     "compare_published",
@@ -121,4 +135,6 @@ __all__ = [
     "smallest_sign_flip_p",
     "summary",
     "t_power",
+    "westfall_young",
+    "why_no_claim",
 ]

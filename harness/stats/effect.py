@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import ResultsError
 from harness.metrics import COSTS, Metric
-from harness.stats.values import NOT_PLANNED
+from harness.stats.values import NOT_PLANNED, NOT_RUN
 
 MEANINGFUL_P_IMPROVE = 0.75  # gamma of Bouthillier et al. 2021
 
@@ -22,20 +22,18 @@ class Contrast:
         name: what the effect is of; it stands in `Effect.variant`.
         reference: what it is measured against, in words or as a variant's name.
         weights: variant's name -> weight. A variant that the table lacks counts as a missing cell in every seed.
-        yardstick: the variant whose sd between seeds sets the smallest region of practical equivalence.
     """
 
     name: str
     reference: str
     weights: Mapping[str, float]
-    yardstick: str
 
     @classmethod
     def pair(cls, variant: str, reference: str) -> "Contrast":
         """Raises ResultsError for a variant against itself: its effect is zero by construction."""
         if variant == reference:
             raise ResultsError(f"{variant!r} is compared with itself; name another reference.")
-        return cls(variant, reference, {variant: 1.0, reference: -1.0}, reference)
+        return cls(variant, reference, {variant: 1.0, reference: -1.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,13 @@ class MissingCell:
     variant: str
     status: str
 
+    @property
+    def has_ended(self) -> bool:
+        """It was trained, and gave no number."""
+        return self.status not in (NOT_PLANNED, NOT_RUN)
+
     def __str__(self) -> str:
-        why = {"missing": "not run", NOT_PLANNED: "not planned", "finished": "without this metric"}
+        why = {NOT_RUN: "not run", NOT_PLANNED: "not planned", "finished": "without this metric"}
         return f"{self.variant} seed {self.seed} {why.get(self.status, self.status)}"
 
 
@@ -57,19 +60,23 @@ class Effect:
 
     Attributes:
         seeds: the seeds with a number on every side; `differences` has one value for each, in this order.
-        n_planned: seeds planned on at least one side. n < n_planned: the effect is that of the complete pairs only, and
+        n_planned: seeds planned on every side. n < n_planned: the effect is that of the complete pairs only, and
             `missing` says which cells lack. A diverged cell is an outcome: leaving it out flatters the side that
             diverged.
         variant_mean: mean of the variant over `seeds` (NaN for a contrast of more than two variants), as
             reference_mean.
         sd: standard deviation of the differences; dz = mean / sd. NaN with one seed; dz is NaN where sd is 0.
         low, high: Student's t interval; bca_low, bca_high: bootstrap interval, from 10 seeds on.
+        hodges_lehmann: median of the means of all pairs of differences, with its signed-rank interval (no bounds where
+            n cannot reach the confidence): what the mean says where a few bad seeds do not pull at it. skewness of the
+            differences.
         p: sign-flip permutation test; smallest_p: the least it could be with n seeds; p_t: paired t test.
         wins, ties: seeds in which the variant is better (by the metric's own direction), and equal.
         p_improve: (wins + ties / 2) / n with its Clopper-Pearson interval.
         correlation: between the two sides over seeds. variance_ratio: variance of the differences over the variance
             that independent runs would give; below 1, pairing by seed reduced the noise.
-        delta: half-width of the region of practical equivalence; p_equivalence: two one-sided t tests against it.
+        delta: half-width of the region of practical equivalence, as declared; 0 where none was. p_equivalence: two
+            one-sided t tests against it; NaN where none was.
         extra_seconds, extra_parameters: the same contrast of training seconds per cell and of model parameters.
         note: what makes these numbers unusual, empty as a rule.
     """
@@ -91,6 +98,10 @@ class Effect:
     high: float
     bca_low: float
     bca_high: float
+    hodges_lehmann: float
+    hodges_lehmann_low: float
+    hodges_lehmann_high: float
+    skewness: float
     p: float
     smallest_p: float
     p_t: float

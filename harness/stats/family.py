@@ -1,26 +1,29 @@
-"""Families of effects: what is tested together, corrected together, and called by one of eight verdicts.
+"""Families of effects: what is tested together, corrected together, and called by one of nine verdicts.
 
 A family is all changes of one design against one reference. Add-one effects, leave-one-out effects, the steps of a path
-and (in `combinations.py`) interactions and Shapley values differ only in their contrasts.
+and (in `combinations.py`) interactions and Shapley values differ only in their contrasts. The families of one study run
+are corrected together, so that five designs make no more false claims than one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import ResultsError
-from harness.plan.power import smallest_detectable_effect
+from harness.plan.power import smallest_detectable_effect, weight_beside_main
 from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
+from harness.stats.evidence import Evidence, differences_of, evidence, lost_pairs
 from harness.stats.paired import measure
-from harness.stats.significance import holm
-from harness.stats.values import Values, metric_values
+from harness.stats.significance import equivalence_p, holm
+from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells, describe_seeds
 
 Verdict = Literal[
     "improves",
+    "improves where it trains",
     "hurts",
     "equivalent",
     "inconclusive",
@@ -32,12 +35,28 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 # A row per effect: the fields of Effect, with the seeds and the missing cells in words and the metric in columns of its
-# own (`effect.metric_of_row` reads them), then what the family adds. `m` is the size of the family, `detectable` the
-# smallest effect that n seeds show with power 0.8 at alpha / m.
+# own (`effect.metric_of_row` reads them), then what the family adds: `p_adjusted`, which decides, by `correction` (its
+# name) at `look` (in words; empty where there is one, at the horizon), and `smallest_p_adjusted`, the least it could be
+# then; `p_holm`, for comparison; `m`, the size of the family; `corrected_over`, all different comparisons that were
+# corrected together, those of the study run's other designs too, and `share`, what the family weighs among them;
+# `detectable`, the smallest effect that n seeds show with power 0.8 after correction.
 _SIDES = ("variant", "reference")
 _WORDED = ("metric", "seeds", "differences", "missing")
 _NUMBERS = tuple(it.name for it in fields(Effect) if it.name not in (*_SIDES, *_WORDED))
-FAMILY_COLUMNS: tuple[str, ...] = ("p_holm", "p_equivalence_holm", "m", "alpha", "detectable", "verdict")
+FAMILY_COLUMNS: tuple[str, ...] = (
+    "p_adjusted",
+    "smallest_p_adjusted",
+    "correction",
+    "look",
+    "p_holm",
+    "p_equivalence_holm",
+    "m",
+    "corrected_over",
+    "share",
+    "alpha",
+    "detectable",
+    "verdict",
+)
 EFFECT_COLUMNS: tuple[str, ...] = (
     *_SIDES,
     *METRIC_COLUMNS,
@@ -111,32 +130,130 @@ def leave_one_out_effects(
     contrasts = []
     for change in sorted(changes):
         without = values.holding(changes - {change})
-        contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}, without))
+        contrasts.append(Contrast(change, without, {full: 1.0, without: -1.0}))
     return _best_first(measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory))
 
 
 def measure_family(
     values: Values, contrasts: Iterable[Contrast], *, alpha: float, delta: float, exploratory: bool
 ) -> pd.DataFrame:
-    """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, Holm over all of them."""
-    members = [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
-    m = len(members)
-    adjusted = holm(np.array([effect.p for effect in members]))
-    equivalence = holm(np.array([effect.p_equivalence for effect in members]))
-    rows = []
-    for effect, p_holm, p_equivalence_holm in zip(members, map(float, adjusted), map(float, equivalence), strict=True):
-        rows.append(
-            _row(effect)
-            | {
-                "p_holm": p_holm,
-                "p_equivalence_holm": p_equivalence_holm,
-                "m": m,
-                "alpha": alpha,
-                "detectable": smallest_detectable_effect(effect.n, effect.sd, alpha, m) if effect.n > 1 else np.nan,
-                "verdict": _verdict(effect, p_holm, p_equivalence_holm, alpha, m, exploratory),
-            }
-        )
-    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, corrected over all of them."""
+    alone = measure_families(
+        values, {"": tuple(contrasts)}, main=("",), alpha=alpha, delta=delta, exploratory=exploratory
+    )
+    return alone[""]
+
+
+def measure_families(
+    values: Values,
+    families: Mapping[str, Sequence[Contrast]],
+    *,
+    main: Collection[str],
+    alpha: float,
+    delta: float,
+    exploratory: bool,
+) -> dict[str, pd.DataFrame]:
+    """Measure the families of a study run, corrected over all of them together: name -> EFFECT_COLUMNS.
+
+    A contrast that stands in several families is one comparison with one p. Those of the main families weigh 1 each;
+    the others weigh a quarter of them together, and at most 1 each (`power.OTHERS_WEIGH`).
+
+    Args:
+        main: names of the families that the study was declared for, before data.
+    """
+    measured = {
+        name: [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
+        for name, contrasts in families.items()
+    }
+    members: list[Effect] = []
+    place_of: dict[frozenset[tuple[str, float]], int] = {}
+    num_main = 0
+    for name in sorted(families, key=lambda it: it not in main):
+        for contrast, effect in zip(families[name], measured[name], strict=True):
+            if place_of.setdefault(_identity(contrast), len(members)) == len(members):
+                members.append(effect)
+        num_main = len(members) if name in main else num_main
+    weights = _weights(num_main, len(members) - num_main)
+    joint = _Joint(values, members, weights, alpha)
+    frames = {}
+    for name, contrasts in families.items():
+        places = [place_of[_identity(contrast)] for contrast in contrasts]
+        share = float(weights[list(set(places))].sum() / weights.sum()) if places else 1.0
+        rows = [
+            _row(effect) | joint.row(place, effect, len(places), share, exploratory)
+            for effect, place in zip(measured[name], places, strict=True)
+        ]
+        frames[name] = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    return frames
+
+
+def _identity(contrast: Contrast) -> frozenset[tuple[str, float]]:
+    return frozenset((name, weight) for name, weight in contrast.weights.items() if weight != 0)
+
+
+def _weights(num_main: int, num_others: int) -> FloatArray:
+    return np.concatenate([np.ones(num_main), np.full(num_others, weight_beside_main(num_main, num_others))])
+
+
+class _Joint:
+    """What is decided over all different comparisons of a study run."""
+
+    def __init__(self, values: Values, members: Sequence[Effect], weights: FloatArray, alpha: float) -> None:
+        self.alpha, self.weights = alpha, weights
+        self.found = _evidence(values, members, weights, alpha)
+        is_lost = any(map(lost_pairs, members))
+        self.worst = _evidence(values, members, weights, alpha, against_claims=True) if is_lost else self.found
+        self.holm = holm(np.array([effect.p for effect in members]), weights)
+        self.equivalence = holm(np.array([effect.p_equivalence for effect in members]), weights)
+
+    def row(self, place: int, effect: Effect, m: int, share: float, exploratory: bool) -> dict[str, Any]:
+        """FAMILY_COLUMNS of one comparison in a family of m that weighs this share."""
+        found, alpha = self.found, self.alpha
+        level = alpha * float(self.weights[place] / self.weights.sum())
+        p, smallest, p_worst = (float(it[place]) for it in (found.p, found.smallest, self.worst.p))
+        claim = _Claim(p, smallest, p_worst, float(self.equivalence[place]), level)
+        detectable = smallest_detectable_effect(effect.n, effect.sd, alpha, m, share=share) if effect.n > 1 else np.nan
+        return {
+            "p_adjusted": claim.p,
+            "smallest_p_adjusted": claim.smallest,
+            "correction": found.correction,
+            "look": found.look,
+            "p_holm": float(self.holm[place]),
+            "p_equivalence_holm": claim.p_equivalence,
+            "m": m,
+            "corrected_over": len(self.weights),
+            "share": share,
+            "alpha": alpha,
+            "detectable": detectable,
+            "verdict": _verdict(effect, claim, alpha, exploratory),
+        }
+
+
+def _evidence(
+    values: Values, members: Sequence[Effect], weights: FloatArray, alpha: float, *, against_claims: bool = False
+) -> Evidence:
+    seeds = {seed for effect in members for seed in effect.seeds}
+    seeds |= {cell.seed for effect in members for cell in effect.missing if cell.has_ended}
+    if against_claims:
+        seeds.update(*map(lost_pairs, members))
+    ended = sorted(seeds)
+    differences = differences_of(members, ended, against_claims=against_claims)
+    return evidence(differences, ended, values.schedule, alpha, weights)
+
+
+class _Claim(NamedTuple):
+    """What the family says about one member.
+
+    Attributes:
+        p: adjusted; smallest: the least that it could be; p_worst: with every lost pair counted against the claim.
+        level: its part of alpha, were alpha shared out by weight.
+    """
+
+    p: float
+    smallest: float
+    p_worst: float
+    p_equivalence: float
+    level: float
 
 
 def _row(effect: Effect) -> dict[str, Any]:
@@ -145,21 +262,38 @@ def _row(effect: Effect) -> dict[str, Any]:
     return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
 
 
-def _verdict(
-    effect: Effect, p_holm: float, p_equivalence_holm: float, alpha: float, m: int, exploratory: bool
-) -> Verdict:
-    """A claim needs an adjusted p of at most alpha, whichever way it goes; everything else says why there is none."""
+def _verdict(effect: Effect, claim: _Claim, alpha: float, exploratory: bool) -> Verdict:
+    """A claim needs an adjusted p of at most alpha, whichever way it goes, and has to stand where missing pairs speak
+    against it; everything else says why there is none."""
     if effect.n == 0:
         return "no results"
     if effect.n == 1:
         return "no inference (one seed)"
     if exploratory or effect.smallest_p > alpha:  # not even one change alone could be told from chance
         return "exploratory"
-    if p_equivalence_holm <= alpha:  # first: a difference within the region does not matter, however sure it is
-        return "equivalent"
-    if p_holm <= alpha:
-        return "improves" if effect.improvement > 0 else "hurts"
-    return "cannot reach significance" if effect.smallest_p > alpha / m else "inconclusive"
+    if claim.p_equivalence <= alpha and _is_equivalent_at_worst(effect, claim.level):
+        return "equivalent"  # first: a difference within the region does not matter, however sure it is
+    if claim.p <= alpha:
+        stands = claim.p_worst <= alpha and _keeps_its_sign(effect)
+        if effect.improvement > 0:
+            return "improves" if stands else "improves where it trains"
+        return "hurts" if stands else "inconclusive"
+    return "cannot reach significance" if claim.smallest > alpha else "inconclusive"
+
+
+def _at_worst(effect: Effect) -> FloatArray:
+    """The differences of one effect, signed so that more is better, lost pairs counted against its claim."""
+    seeds = sorted({*effect.seeds, *lost_pairs(effect)})
+    counted: FloatArray = differences_of([effect], seeds, against_claims=True)[0]
+    return counted
+
+
+def _keeps_its_sign(effect: Effect) -> bool:
+    return bool(np.sign(_at_worst(effect).mean()) == np.sign(effect.improvement))
+
+
+def _is_equivalent_at_worst(effect: Effect, level: float) -> bool:
+    return not lost_pairs(effect) or float(equivalence_p(_at_worst(effect), effect.delta)) <= level
 
 
 def _best_first(family: pd.DataFrame) -> pd.DataFrame:

@@ -60,16 +60,44 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
     return Headline(str(row.variant), bool(supported), " ".join(part for part in parts if part))
 
 
-def refusal(n: int, alpha: float = 0.05, m: int = 1) -> str:
-    """Why n seeds cannot reach significance in a family of m, and how many could; empty where they can."""
+def refusal(n: int, alpha: float = 0.05) -> str:
+    """Why n seeds cannot reach significance, and how many could; empty where they can. The size of the family has no
+    part in it: joint sign flips do not multiply the smallest p."""
     smallest = smallest_sign_flip_p(n)
-    if n > 1 and smallest <= alpha / m:
+    if n > 1 and smallest <= alpha:
         return ""
-    family = f"{m} changes tested together need {format_p(alpha / m)}" if m > 1 else f"{format_p(alpha)} is needed"
     seeds = f"{n} seed" if n == 1 else f"{n} seeds"
     return (
-        f"It cannot reach significance with {seeds}: the smallest possible p is {format_p(smallest)} and {family},"
-        f" which takes at least {seeds_to_reach(alpha, m)} seeds."
+        f"It cannot reach significance with {seeds}: the smallest possible p is {format_p(smallest)} and"
+        f" {format_p(alpha)} is needed, which takes at least {seeds_to_reach(alpha)} seeds."
+    )
+
+
+def why_no_claim(row: Any) -> str:
+    """Why an effect of a family cannot be claimed with the seeds that it has at this look; empty where it can."""
+    if refused := refusal(row.n, row.alpha):
+        return refused
+    if not row.smallest_p_adjusted > row.alpha:
+        return ""
+    return (
+        f"It cannot reach significance yet: this is {row.look}, and the smallest adjusted p that it could show is"
+        f" {format_p(row.smallest_p_adjusted)}. Go on to the seeds that were planned."
+    )
+
+
+def adjusted(row: Any) -> str:
+    """The p that decides, how it was corrected and at which look: `0.0078 after Westfall-Young over 9 changes`."""
+    look = f" ({row.look})" if row.look else ""
+    return f"{format_p(row.p_adjusted)} after {row.correction} over {corrected_over(row)}{look}"
+
+
+def corrected_over(row: Any) -> str:
+    """Over what the p that decides was corrected: the changes of one design, or all that the study run compares."""
+    if row.share == 1:
+        return _changes(row)
+    return (
+        f"all {row.corrected_over} comparisons of this study run, in which {_changes(row)} of this design weigh"
+        f" {100 * row.share:.0f}%"
     )
 
 
@@ -96,8 +124,8 @@ def _estimate(row: Any) -> str:
 def _claim(row: Any, how: str) -> str:
     return (
         f"The biggest single improvement{how} is {row.variant}: {_estimate(row)} in {metric_of_row(row).words}"
-        f" over {row.reference} on {row.n} of {row.n_planned} seeds; p {format_p(row.p)} raw, {format_p(row.p_holm)}"
-        f" after Holm over {_changes(row)}; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
+        f" over {row.reference} on {row.n} of {row.n_planned} seeds; p {format_p(row.p)} raw, {adjusted(row)}"
+        f"; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
         f" {row.p_improve_high:.2f}]."
     )
 
@@ -126,18 +154,23 @@ def _why_not(row: Any) -> str:
         return "One seed shows nothing about the next one: no inference. 3 seeds give intervals, 10 are the standard."
     if row.verdict in ("exploratory", "cannot reach significance"):
         chosen_after_data = "Its changes were chosen after seeing data, so this is exploratory."
-        return refusal(row.n, row.alpha, row.m) or chosen_after_data
+        return why_no_claim(row) or chosen_after_data
+    if row.verdict == "improves where it trains":
+        return (
+            f"It improves where it trains ({row.n} of {row.n_planned} seeds): p {adjusted(row)}, but not if every pair"
+            " without a number counts against it. Find out why they have none."
+        )
     if row.verdict == "equivalent":
         return (
             f"It is equivalent to {row.reference} within {metric.say_difference(row.delta, signed=False)}"
             f" (p {format_p(row.p_equivalence_holm)} after Holm)."
         )
     if row.verdict == "hurts":
-        return f"It is worse than {row.reference}: p {format_p(row.p_holm)} after Holm over {_changes(row)}."
+        return f"It is worse than {row.reference}: p {adjusted(row)}."
     detectable = metric.say_difference(row.detectable, signed=False)
     shown = f"; these seeds show an effect of {detectable} with power 0.8" if row.detectable > 0 else ""
     note = f" ({row.note})" if row.note else ""
-    return f"p {format_p(row.p)} raw, {format_p(row.p_holm)} after Holm over {_changes(row)}{note}{shown}."
+    return f"p {format_p(row.p)} raw, {adjusted(row)}{note}{shown}."
 
 
 def _luck(row: Any) -> str:

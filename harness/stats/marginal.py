@@ -20,6 +20,8 @@ from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells
 from harness.store.load import metrics_of
 
+TIE = 1e-12  # a gap of exactly one standard error is within it
+
 MARGINAL_COLUMNS: tuple[str, ...] = (
     "change", "mean", "se", "low", "high", "p", "p_holm", "m", "cells_with", "cells_without", "n", "n_planned", "note",
 )  # fmt: skip
@@ -34,10 +36,12 @@ def marginal_effects(
 ) -> pd.DataFrame:
     """Each change's effect averaged over the combinations seen: a linear model with a block for each seed.
 
-    y(cell) = block(seed) + sum of the effects of the cell's changes + noise, by least squares; t intervals with the
-    residual degrees of freedom. Assumes that changes add up: interactions end up in the residual, which widens the
-    intervals, and in the estimates where the combinations are unbalanced. Combinations picked by a search are not a
-    sample: the label is exploratory.
+    y(cell) = block(seed) + sum of the effects of the cell's changes + noise, by least squares. Standard errors take the
+    combinations for the unit, not their cells: what a model of sums leaves unexplained is the same in every seed of a
+    combination, so that more seeds do not make it smaller (cells as independent cover .85 where there are
+    interactions, combination means .954). t with combinations - 1 - changes degrees of freedom. Where every
+    combination has a parameter of its own, nothing is left unexplained but the cells' own noise, which then stands for
+    it. Combinations picked by a search are not a sample: the label is exploratory.
 
     Args:
         changes: the columns of the model; by default all that the table names. Cells with other changes are not used.
@@ -59,7 +63,8 @@ def marginal_effects(
     if not response.size:
         raise ResultsError(f"no finished cell has only the changes {', '.join(named)}; nothing can be estimated.")
     inseparable = _inseparable(_within(design, block))
-    estimate, se, degrees = _least_squares(_within(design, block), _within(response[:, None], block)[:, 0], block)
+    fit = _least_squares(_within(design, block), _within(response[:, None], block)[:, 0], block, design)
+    estimate, se, degrees = fit
     alone = [not others.any() for others in inseparable]
     estimate, se = np.where(alone, estimate, np.nan), np.where(alone, se, np.nan)
     half = stdtrit(degrees, 1 - alpha / 2) * se if degrees > 0 else np.full_like(se, np.nan)
@@ -89,7 +94,8 @@ class SimplestChoice:
     """The best combination, and the simplest one that cannot be told from it.
 
     Attributes:
-        gap: mean difference best minus simplest over their common seeds. standard_error: of the best's mean.
+        gap: mean difference best minus simplest over their common seeds. standard_error: of that gap, paired by seed;
+            NaN where the best is the simplest.
         left_out: variants with fewer than two finished seeds, which cannot be compared.
     """
 
@@ -106,12 +112,12 @@ class SimplestChoice:
 def simplest_within_one_se(
     table: pd.DataFrame, *, metric: str | None = None, variants: Sequence[str] | None = None
 ) -> SimplestChoice:
-    """The one-standard-error rule (Breiman et al. 1984): of the variants not more than one standard error of the best's
-    mean behind the best, the one with the fewest changes; then with the fewest parameters, where training notes them;
-    the best mean; the first name.
+    """The one-standard-error rule (Breiman et al. 1984), paired: of the variants that are not more than one standard
+    error of their own difference to the best behind it, the one with the fewest changes; then with the fewest
+    parameters, where training notes them; the best mean; the first name.
 
-    The gap is taken over the seeds that both have. A variant with one seed takes no part: the best of many such would
-    be the luckiest.
+    The gap and its standard error are taken over the seeds that both have; what a seed does to both is in neither. A
+    variant with one seed takes no part: the best of many such would be the luckiest.
 
     Args:
         metric: by default the one that selects: this is a choice.
@@ -128,14 +134,15 @@ def simplest_within_one_se(
             f"no variant has {values.metric.name} on two seeds, so no standard error is known; run at least two."
         )
     best = min(rows, key=lambda row: (-sign * np.nanmean(values.numbers[row]), values.variants[row]))
-    numbers = values.numbers[best][np.isfinite(values.numbers[best])]
-    standard_error = float(mean_and_sd(numbers)[1]) / np.sqrt(numbers.size)
 
-    def gap(row: int) -> float:
+    def gap(row: int) -> tuple[float, float]:
+        """Mean and standard error of best minus this one; NaN with fewer than two common seeds."""
         both = np.isfinite(values.numbers[best]) & np.isfinite(values.numbers[row])
-        return float((values.numbers[best] - values.numbers[row])[both].mean()) if both.any() else np.nan
+        mean, sd = mean_and_sd((values.numbers[best] - values.numbers[row])[both])
+        return float(mean), float(sd) / np.sqrt(max(int(both.sum()), 1))
 
-    near = [row for row in rows if sign * gap(row) <= standard_error]
+    gaps = {row: gap(row) for row in rows}
+    near = [row for row in rows if row == best or sign * gaps[row][0] <= gaps[row][1] + TIE]
     simplest = min(
         near,
         key=lambda row: (
@@ -149,10 +156,10 @@ def simplest_within_one_se(
         best=values.variants[best],
         simplest=values.variants[simplest],
         metric=values.metric,
-        best_mean=float(numbers.mean()),
+        best_mean=float(np.nanmean(values.numbers[best])),
         simplest_mean=float(np.nanmean(values.numbers[simplest])),
-        gap=gap(simplest),
-        standard_error=standard_error,
+        gap=gaps[simplest][0],
+        standard_error=np.nan if simplest == best else gaps[simplest][1],
         left_out=tuple(sorted(values.variants[row] for row in asked if row not in rows)),
     )
 
@@ -177,16 +184,26 @@ def _within(columns: FloatArray, block: NDArray[np.intp]) -> FloatArray:
 
 
 def _least_squares(
-    design: FloatArray, response: FloatArray, block: NDArray[np.intp]
+    design: FloatArray, response: FloatArray, block: NDArray[np.intp], combinations: FloatArray
 ) -> tuple[FloatArray, FloatArray, int]:
-    """Estimates, standard errors (NaN without residual degrees of freedom), and those degrees of freedom."""
+    """Estimates, standard errors (NaN without residual degrees of freedom), and those degrees of freedom.
+
+    Args:
+        combinations: (cell, change), of which equal rows are one combination.
+    """
     solution, _, rank, _ = np.linalg.lstsq(design, response, rcond=1e-10)
     estimate: FloatArray = np.asarray(solution, dtype=np.float64)
-    degrees = len(response) - len(np.unique(block)) - int(rank)
+    residual = response - design @ estimate
+    _, of_cell = np.unique(combinations, axis=0, return_inverse=True)
+    counts = np.bincount(of_cell.ravel())
+    degrees = len(counts) - 1 - int(rank)
+    squares = float((np.bincount(of_cell.ravel(), residual) ** 2 / counts).sum())
+    if degrees < 1:
+        degrees = len(response) - len(np.unique(block)) - int(rank)
+        squares = float(residual @ residual)
     if degrees < 1:
         return estimate, np.full(len(estimate), np.nan), degrees
-    residual = response - design @ estimate
-    covariance = np.linalg.pinv(design.T @ design, rcond=1e-10, hermitian=True) * (residual @ residual) / degrees
+    covariance = np.linalg.pinv(design.T @ design, rcond=1e-10, hermitian=True) * squares / degrees
     return estimate, np.sqrt(np.diag(covariance)), degrees
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.metrics import Metric
 from harness.stats.effect import Contrast, Effect, MissingCell
-from harness.stats.intervals import bca_interval, clopper_pearson, mean_and_sd, t_interval
+from harness.stats.intervals import bca_interval, clopper_pearson, hodges_lehmann, mean_and_sd, skewness, t_interval
 from harness.stats.significance import equivalence_p, sign_flip_p, smallest_sign_flip_p, t_p_value
 from harness.stats.values import NOT_PLANNED, FloatArray, Values, metric_values
 
-ROPE_SD = 0.1  # half-width of the region of practical equivalence, in sd of the reference (Kruschke 2018)
 # 0.72 - 0.71 and 0.71 - 0.70 differ in the 17th digit, though both are 100 examples of 10,000; they must tie.
 DECIMALS = 12  # of differences between numbers from 0.001 to 1,000; fewer above, more below, see `_decimals`
 
@@ -39,8 +39,8 @@ def paired_effect(
         table: one row per cell, as `load_results` gives it.
         metric: by default the one that the study reports.
         confidence: coverage of the intervals, in (0, 1).
-        delta: differences below it do not matter to the user, as the metric is logged (0.01 is one percent); the region
-            of practical equivalence is at least 0.1 sd of the reference between seeds.
+        delta: differences below it do not matter to the user, as the metric is logged (0.01 is one percent). Without
+            one there is no test of equivalence: a margin taken from the data would be chosen by them.
 
     Raises:
         ResultsError: unknown variant, reference or metric; both are the same; a seed with two different cells.
@@ -57,7 +57,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     assert names, f"the contrast {contrast.name} weighs nothing"
     weights = np.array([contrast.weights[name] for name in names])
     numbers, statuses, seconds, parameters = _sides(values, names)
-    planned = (statuses != NOT_PLANNED).any(axis=0)
+    planned = _planned(statuses)
     complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
     sides = numbers[:, complete]
     differences = np.round(weights @ sides, _decimals(sides)) + 0.0  # -0.0 would print as a loss
@@ -65,12 +65,12 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
     mean, sd = (float(x) for x in mean_and_sd(differences))
     low, high = (float(x) for x in t_interval(differences, confidence))
     bca_low, bca_high = bca_interval(differences, confidence)
+    centre, (skew, bound) = hodges_lehmann(differences, confidence), skewness(differences)
     improved = values.metric.sign * differences
     wins, ties = int((improved > 0).sum()), int((improved == 0).sum())
     p_improve_low, p_improve_high = clopper_pearson(wins + ties / 2, n, confidence) if n > 1 else (np.nan, np.nan)
     is_pair = sorted(weights) == [-1.0, 1.0]
     variant_mean, reference_mean = _means_of_pair(sides, weights) if is_pair and n else (np.nan, np.nan)
-    delta = max(delta, ROPE_SD * _sd_of(sides, names, contrast.yardstick))
     return Effect(
         variant=contrast.name,
         reference=contrast.reference,
@@ -89,6 +89,10 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         high=high,
         bca_low=bca_low,
         bca_high=bca_high,
+        hodges_lehmann=centre[0],
+        hodges_lehmann_low=centre[1],
+        hodges_lehmann_high=centre[2],
+        skewness=skew,
         p=float(sign_flip_p(differences)),
         smallest_p=smallest_sign_flip_p(n) if n > 1 else np.nan,
         p_t=float(t_p_value(differences)),
@@ -100,10 +104,10 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         correlation=_correlation(sides) if is_pair else np.nan,
         variance_ratio=_variance_ratio(sides, weights, sd),
         delta=delta,
-        p_equivalence=float(equivalence_p(differences, delta)),
+        p_equivalence=float(equivalence_p(differences, delta)) if delta > 0 else np.nan,
         extra_seconds=float((weights @ seconds[:, complete]).mean()) if n else np.nan,
         extra_parameters=float(weights @ parameters),
-        note=_note(differences, is_pair),
+        note=_note(differences, is_pair) or _skew_note(values.metric, n, (skew, bound), (low, high), centre),
     )
 
 
@@ -118,6 +122,15 @@ def _sides(values: Values, names: list[str]) -> tuple[FloatArray, NDArray[np.str
         values.seconds[at],
         np.where(known, values.parameters[at], np.nan),
     )
+
+
+def _planned(statuses: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """(seed,): those planned on every side; on any, where a side was planned nowhere and there is nothing to compare.
+
+    A side may have more seeds than the other: it was extended alone, or the other was closed in a race.
+    """
+    on_side = statuses != NOT_PLANNED
+    return np.asarray(on_side.all(axis=0) if on_side.any(axis=1).all() else on_side.any(axis=0))
 
 
 def _decimals(sides: FloatArray) -> int:
@@ -143,13 +156,6 @@ def _means_of_pair(sides: FloatArray, weights: FloatArray) -> tuple[float, float
     return float(sides[np.argmax(weights)].mean()), float(sides[np.argmin(weights)].mean())
 
 
-def _sd_of(sides: FloatArray, names: list[str], yardstick: str) -> float:
-    """Seed-to-seed sd of the yardstick; 0 where one seed cannot tell, or where it is no part of the contrast."""
-    if yardstick not in names or sides.shape[1] < 2:
-        return 0.0
-    return float(mean_and_sd(sides[names.index(yardstick)])[1])
-
-
 def _correlation(sides: FloatArray) -> float:
     if sides.shape[1] < 2 or (np.ptp(sides, axis=1) == 0).any():
         return np.nan
@@ -169,3 +175,23 @@ def _note(differences: FloatArray, is_pair: bool) -> str:
     if is_pair and differences[0] == 0:
         return f"identical in all {differences.size} seeds: check that the change reaches the model"
     return "the same difference in every seed: its spread cannot be estimated, so there is no t interval"
+
+
+def _skew_note(
+    metric: Metric,
+    n: int,
+    skew: tuple[float, float],
+    t_bounds: tuple[float, float],
+    centre: tuple[float, float, float],
+) -> str:
+    """Where the differences are more skewed than n allows, every test here is off: it is said, with what to do."""
+    if not abs(skew[0]) > skew[1]:
+        return ""
+    estimate, low, high = centre
+    robust = f"Hodges-Lehmann {metric.say_difference(estimate)} [{metric.say_interval(low, high)}]"
+    excludes = [bound[0] > 0 or bound[1] < 0 for bound in (t_bounds, (low, high))]
+    disagree = "; the two disagree about zero" if excludes[0] != excludes[1] else ""
+    return (
+        f"skewed differences (skewness {skew[0]:+.1f} on {n} seeds), so that mean and p are less sure than they look: "
+        f"{robust}{disagree}; train more seeds, and look at the seeds that ended early"
+    )

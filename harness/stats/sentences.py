@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.stats.effect import MEANINGFUL_P_IMPROVE, metric_of_row
-from harness.stats.headline import refusal
+from harness.stats.headline import adjusted, why_no_claim
 from harness.stats.noise import NoiseFloor
 from harness.stats.published import PublishedComparison
 from harness.stats.wording import format_p
@@ -30,7 +30,7 @@ def report_line(
 ) -> str:
     """One effect with everything that STATS rule 12 asks for, as one paragraph to paste.
 
-    Metric and checkpoint rule; n and the seeds; what varied; pairing; estimate [t interval]; dz; p raw and Holm (m);
+    Metric and checkpoint rule; n and the seeds; what varied; pairing; estimate [t interval]; dz; p raw and adjusted;
     P(improve) [interval]; detectable effect; device and library versions; commit and whether dirty; data fingerprint;
     n_ok/n; cost.
 
@@ -123,7 +123,7 @@ def _inference(row: Any) -> str:
     meaningful = f"{'' if row.is_meaningful else 'not '}meaningful at {MEANINGFUL_P_IMPROVE:g}"
     parts = [
         f"{estimate} {bounds}, dz {dz}",
-        f"sign-flip p {format_p(row.p)} raw, {format_p(row.p_holm)} Holm (m = {row.m}), paired t p {format_p(row.p_t)}",
+        f"sign-flip p {format_p(row.p)} raw, {adjusted(row)}, paired t p {format_p(row.p_t)}",
         f"{p_improve}, {meaningful}",
     ]
     if row.detectable > 0:
@@ -132,7 +132,7 @@ def _inference(row: Any) -> str:
         parts.append(row.note)
     parts.append(f"verdict: {row.verdict}")
     claims = row.verdict in ("improves", "hurts", "equivalent")
-    return "; ".join(parts) + "." + ("" if claims else f" {refusal(row.n, row.alpha, row.m)}".rstrip())
+    return "; ".join(parts) + "." + ("" if claims else f" {why_no_claim(row)}".rstrip())
 
 
 def _provenance(row: Any, table: pd.DataFrame) -> str:

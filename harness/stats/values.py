@@ -17,13 +17,28 @@ from numpy.typing import NDArray
 
 from harness.errors import ResultsError
 from harness.metrics import COSTS, Metric, Metrics
+from harness.plan.manifest import Manifest
 from harness.store.load import metrics_of
 from harness.store.result import RESULT_COLUMNS
 
 FloatArray = NDArray[np.float64]
 
 NOT_PLANNED = ""
+NOT_RUN = "missing"
 PARAMETERS = "parameters"  # a fact: the number that a cell trains, which not every training notes
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What was declared of the looks at a study's effects, and which there were.
+
+    Attributes:
+        horizon: number of seeds that the study declared; 0 where none was, and this is the only look.
+        looks: the seeds that had ended at each recorded look, in their order in time.
+    """
+
+    horizon: int = 0
+    looks: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,7 @@ class Values:
         parameters: (v,); number of trained parameters, NaN where no cell finished and where training does not note it.
         changes: (v,); the set of changes of each variant.
         variant_of: the variant that holds exactly this set of changes; of several, the one with most numbers.
+        schedule: the looks that the study run declared and had.
     """
 
     metric: Metric
@@ -48,6 +64,7 @@ class Values:
     parameters: FloatArray
     changes: tuple[frozenset[str], ...]
     variant_of: Mapping[frozenset[str], str]
+    schedule: Schedule = Schedule()
 
     def row(self, variant: str) -> int | None:
         """Index of a variant, None where the table has no cell of it."""
@@ -120,12 +137,18 @@ def metric_values(table: pd.DataFrame, metric: str | None = None) -> Values:
         parameters=parameters,
         changes=changes,
         variant_of=_variant_of(variants, changes, numbers),
+        schedule=_schedule(table),
     )
 
 
 def changes_of(text: object) -> frozenset[str]:
     """The changes that the column `changes` names; the baseline's are none (empty, or NaN after some file formats)."""
     return frozenset(text.split("+")) if isinstance(text, str) and text else frozenset()
+
+
+def _schedule(table: pd.DataFrame) -> Schedule:
+    manifest: Manifest = table.attrs["manifest"]
+    return Schedule(manifest.horizon, tuple(look.seeds for look in manifest.looks))
 
 
 def _floats(column: "pd.Series[float]") -> FloatArray:

@@ -6,6 +6,7 @@
                        ...                what the trainer keeps, such as best.safetensors
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
+                       differing/         other results of this very cell, which `harness merge` brought
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
 
 This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
@@ -17,18 +18,20 @@ import functools
 import json
 import logging
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
-from harness.plan.cell import Cell
+from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
+from harness.store.journal import Journal, writing
 from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
 
@@ -36,7 +39,12 @@ log = logging.getLogger(__name__)
 
 # What a cell's folder holds that is the harness's own; everything else was kept by the trainer.
 _FIRST_CHECKPOINT = "checkpoint.pt"  # of 0.1; the cell of which it is starts again
-BOOKKEEPING = frozenset({"spec.json", "journal.jsonl", "result.json", "lock", CHECKPOINT, _FIRST_CHECKPOINT})
+CHECKPOINTS = frozenset({CHECKPOINT, _FIRST_CHECKPOINT})
+DIFFERING = "differing"
+RECORD = ("spec.json", "journal.jsonl", "result.json")  # in the order of writing: what a cell says of itself
+BOOKKEEPING = frozenset({*RECORD, "lock", DIFFERING, *CHECKPOINTS})
+_SPECIFIED: Mapping[str, type] = {"settings": dict, "seed": int, "fingerprints": dict}
+_KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +56,37 @@ class Cells:
     def folder(self, key: str) -> Path:
         return self.root / "cells" / key
 
+    def all_keys(self) -> list[str]:
+        """Of every cell that has a folder, whichever study run names it, sorted."""
+        try:
+            with os.scandir(self.root / "cells") as entries:
+                return sorted(it.name for it in entries if is_key(it.name) and it.is_dir())
+        except FileNotFoundError:
+            return []
+
     def open(self, cell: Cell) -> Path:
         """The cell's folder, made if need be, with its specification in it; one that is damaged is written again."""
         folder = self.folder(cell.key)
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             path, content = folder / "spec.json", cell.to_json()
             if not _is_specification(path, content):
                 remove(path)
-                write_atomically(path, json.dumps(content, indent=1))
+                write_atomically(path, json.dumps(content, indent=1), syncs_folder=False)  # the result will
         return folder
 
     @contextlib.contextmanager
     def claim(self, cell: Cell) -> Iterator[bool]:
         """Holds the cell for this process: True, or False where another living process holds it."""
-        path = self.open(cell) / "lock"
-        with _writing(path):
+        self.open(cell)
+        with self.hold(cell.key) as is_ours:
+            yield is_ours
+
+    @contextlib.contextmanager
+    def hold(self, key: str) -> Iterator[bool]:
+        """`claim`, of a cell whose folder is there."""
+        path = self.folder(key) / "lock"
+        with writing(path):
             file = path.open("a")
         with file as lock:
             try:
@@ -97,9 +120,9 @@ class Cells:
         path = self.folder(key) / "spec.json"
         try:
             content = json.loads(path.read_bytes())
-            if isinstance(content, dict) and {"settings", "seed", "fingerprints"} <= content.keys():
+            if isinstance(content, dict) and all(isinstance(content.get(it), kind) for it, kind in _SPECIFIED.items()):
                 return content
-            problem: object = "settings, seed or fingerprints are missing"
+            problem: object = "settings, seed or fingerprints are missing, or are something else"
         except (OSError, ValueError, RecursionError) as error:
             problem = error
         raise DamagedError(
@@ -144,11 +167,16 @@ class Cells:
             raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
         return result
 
-    def write_result(self, result: Result) -> None:
-        """Ends a cell: journals the result, writes it, and only then drops the checkpoint."""
+    def write_result(self, result: Result, journal: Journal | None = None) -> None:
+        """Ends a cell: journals the result, writes it, and only then drops the checkpoint.
+
+        Args:
+            journal: the cell's, where the caller has it open.
+        """
         folder = self.folder(result.key)
-        self.append(result.key, {"event": "ended", **result.to_json()})
-        with _writing(folder):
+        with contextlib.nullcontext(journal) if journal else self.journal(result.key) as journal:
+            journal.append({"event": "ended", **result.to_json()})
+        with writing(folder):
             write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
             remove(folder / _FIRST_CHECKPOINT)
@@ -156,7 +184,7 @@ class Cells:
     def keep_checkpoint(self, key: str, path: Path) -> None:
         """Makes what stands at `path` (in the cell's folder) its checkpoint, in place of the last one, synced."""
         folder = self.folder(key)
-        with _writing(folder):
+        with writing(folder):
             replace_synced(path, folder / CHECKPOINT)
 
     def forget_result(self, key: str) -> None:
@@ -164,7 +192,7 @@ class Cells:
         folder = self.folder(key)
         (folder / "result.json").unlink(missing_ok=True)  # first: without it the cell has not ended
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in BOOKKEEPING - {CHECKPOINT, _FIRST_CHECKPOINT}:
+            if path.name not in BOOKKEEPING - CHECKPOINTS:
                 remove(path)
 
     def kept_files(self, key: str) -> list[Path]:
@@ -175,14 +203,12 @@ class Cells:
 
     def append(self, key: str, event: dict[str, Any]) -> None:
         """Adds one event (with the time, UTC, ISO 8601) to the cell's journal and syncs it to the disk."""
-        path = self.folder(key) / "journal.jsonl"
-        line = json.dumps({"time": now(), **event}) + "\n"
-        with _writing(path), path.open("ab+") as journal:
-            if journal.tell() and not _ends_with_newline(journal):
-                line = "\n" + line  # the last writer died within a line
-            journal.write(line.encode())
-            journal.flush()
-            os.fsync(journal.fileno())
+        with self.journal(key) as journal:
+            journal.append(event)
+
+    def journal(self, key: str) -> Journal:
+        """The cell's journal, opened to add several events; for the holder of its claim."""
+        return Journal(self.folder(key) / "journal.jsonl")
 
     def events(self, key: str) -> list[dict[str, Any]]:
         """Every whole event, in the order of writing; half a line that a dying process left, and whatever else is no
@@ -216,7 +242,7 @@ class Cells:
     def updating_manifest(self, name: str) -> Iterator[None]:
         """Waits until no other process reads and writes this manifest; none must write it from an older one."""
         folder = self.root / "studies"
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / f".{name}.lock").open("a")
         with lock:
@@ -225,7 +251,7 @@ class Cells:
 
     def write_manifest(self, manifest: Manifest) -> None:
         path = self.root / "studies" / f"{manifest.id}.json"
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(manifest.to_json(), indent=1))
 
@@ -249,11 +275,18 @@ class Cells:
         path = self.root / "studies" / f"{name}.json"
         return _read_manifest(path) if path.exists() else None
 
+    def remove_manifest(self, name: str) -> None:
+        """Forgets a study run; its cells stay."""
+        path = self.root / "studies" / f"{name}.json"
+        with self.updating_manifest(name), writing(path):
+            path.unlink(missing_ok=True)
+            (path.parent / f".{name}.lock").unlink(missing_ok=True)
+
     def set_manifest_aside(self, name: str) -> None:
         """Renames a damaged manifest, for it is to be made again; says so."""
         path = self.root / "studies" / f"{name}.json"
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-        with _writing(path):
+        with writing(path):
             path.rename(aside)
         log.warning(
             f"warning: {path}: was damaged. It stays as {aside.name}; a new one holds what this command asks for. What "
@@ -264,6 +297,11 @@ class Cells:
         """Free space of the disk that holds (or will hold) the cells."""
         existing = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         return shutil.disk_usage(existing).free
+
+
+def is_key(name: str) -> bool:
+    """Whether this could be the key of a cell."""
+    return _KEY.fullmatch(name) is not None
 
 
 def drop_checkpoint(folder: Path) -> None:
@@ -279,15 +317,16 @@ def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
     """The validations in a journal: of the last attempt, the last one of each step, in the order of steps."""
     by_step: dict[int, Validation] = {}
     for event in events:
-        if event["event"] in ("started", "restarted"):
-            by_step.clear()
-        elif event["event"] == "validation" and isinstance(event.get("step"), int):
-            by_step[event["step"]] = Validation.from_event(event)
+        note_validation(by_step, event)
     return [by_step[step] for step in sorted(by_step)]
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def note_validation(by_step: dict[int, Validation], event: Mapping[str, Any]) -> None:
+    """Follows a journal: what is known of the last attempt after one more event."""
+    if event["event"] in ("started", "restarted"):
+        by_step.clear()
+    elif event["event"] == "validation" and isinstance(event.get("step"), int):
+        by_step[event["step"]] = Validation.from_event(event)
 
 
 def _refused(path: str, problem: object) -> StoreError:
@@ -334,19 +373,3 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path}: is no manifest that this harness can read ({type(error).__name__}: {error}). Move it away; the "
             "cells that it names are not lost, the same command of the study finds them again."
         ) from None
-
-
-def _ends_with_newline(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Make room or give rights there, or choose another folder "
-            "with --store; nothing that was saved is lost."
-        ) from error

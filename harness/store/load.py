@@ -1,5 +1,6 @@
 """Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     if Path(study).suffix in (".yaml", ".yml"):
         study = load_study(study).name
     fitting = [it for it in _runs_of(study, manifests) if profile in (None, it.profile)]
+    fitting = [it for it in fitting if is_file_of(it, asked)] or fitting  # two files may have one name
     if fitting:
         return next((it for it in reversed(fitting) if has_results(cells, it)), fitting[-1])
     for path in (cells.root / "studies").glob("*.json"):
@@ -105,6 +107,14 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
         f"`harness ablate --study {asked}` makes them; --store names another folder."
     )
+
+
+def is_file_of(manifest: Manifest, study: str) -> bool:
+    """Whether a study run is of this very file, as far as the path that its command named says."""
+    try:
+        return os.path.samefile(manifest.asked, study)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone
+        return False
 
 
 def has_results(cells: Cells, manifest: Manifest) -> bool:

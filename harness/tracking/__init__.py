@@ -1,6 +1,7 @@
 """Tracking with MLflow; the only package that imports it, and not before it is used.
 
     database.py   where tracking lives: URIs, a database made ready once
+    places.py     where artifacts lie, also after the store was moved
     run_image.py  what MLflow should hold for a cell, as plain values from its journal
     outline.py    the tree of runs of a study; images of variants and of the study
     summary.py    effects and files of a study run, kept until they are delivered

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import TrackingError
 from harness.files.locks import locked
+from harness.tracking.places import mend
 from harness.urls import masked, url_problem
 
 SQLITE = "sqlite:///"
@@ -67,7 +68,8 @@ def init(uri: str, root: Path) -> None:
     """Makes sure that the database can be used, and creates it where there is none; safe in many processes at once.
 
     SQLite: made under another name and renamed, so that a death in the middle leaves nothing; in WAL mode, so that
-    readers do not wait for writers. PostgreSQL: under an advisory lock. A server: asked one question.
+    readers do not wait for writers. PostgreSQL: under an advisory lock. A server: asked one question. Where the
+    store was moved since it was last used, the addresses of its artifacts are mended (`places.py`).
 
     Args:
         uri: as `resolve_uri` gives it.
@@ -87,6 +89,7 @@ def init(uri: str, root: Path) -> None:
             from mlflow import MlflowClient
 
             MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        mend(uri, root)
     except Exception as error:
         if isinstance(error, (*tracking_failures(), sqlite3.Error, OSError, ImportError)):
             raise explained(error, uri) from error
@@ -126,7 +129,10 @@ SENTENCES = (
         r"readonly database|permission denied|operation not permitted|read-only file system",
         f"is read-only for this user. Give write rights there (SQLite: to the file and its folder), or {ELSEWHERE}.",
     ),
-    (r"disk is full|no space left", f"the disk is full. Make room, or {ELSEWHERE}; nothing that was saved is lost."),
+    (
+        r"disk is full|no space left|disk i/o error",
+        f"the disk is full. Make room, or {ELSEWHERE}; nothing that was saved is lost.",
+    ),
     (
         r"database (table )?is locked",
         f"is locked by another program for more than {WAIT_SECONDS:.0f} s. Close what holds it open for writing "

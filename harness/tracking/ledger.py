@@ -75,6 +75,9 @@ class Ledger:
     def of_study(self, study_id: str) -> dict[str, Entry]:
         return {entry.key: entry for entry in self._select("study_id = ?", study_id)}
 
+    def all(self) -> list[Entry]:
+        return list(self._select("'' = ?", ""))
+
     def of_cell(self, cell_key: str) -> list[Entry]:
         """The runs of one cell in every study, in the order in which they were entered."""
         return list(self._select("cell_key = ?", cell_key))
@@ -104,19 +107,32 @@ class Ledger:
 
 
 @contextmanager
-def open_ledger(path: Path, target: str) -> Iterator[Ledger]:
+def open_ledger(path: Path, target: str, *, formerly: str = "") -> Iterator[Ledger]:
     """The ledger in this file, made if need be; one that is no database any more is replaced by an empty one.
+
+    Args:
+        target: whose entries. formerly: what an earlier version called the same target.
 
     Raises:
         StoreError: the file cannot be read or written.
     """
     try:
         with closing(_connect(path)) as connection:
+            if formerly not in ("", target):
+                connection.execute("UPDATE OR IGNORE runs SET target = ? WHERE target = ?", (target, formerly))
             yield Ledger(connection, target)
     except sqlite3.Error as error:
-        raise StoreError(
-            f"{path}: cannot be used ({error}). Delete it: it is made again from MLflow's runs."
-        ) from error
+        raise StoreError(f"{path}: cannot be used ({error}). {_next_step(error)}") from error
+
+
+def _next_step(error: sqlite3.Error) -> str:
+    """What mends it: a full disk is no damage, and neither is a file that somebody else holds."""
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return "Make room there; nothing that was saved is lost, and the same command continues."
+    if "locked" in text or "readonly" in text or "unable to open" in text:
+        return "Give this user write rights there, and close what holds it open; then the same command continues."
+    return "Move it away: it is made again from MLflow's runs."
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -135,6 +151,7 @@ def _prepared(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=20.0, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("PRAGMA synchronous = normal")  # a power cut may cost the last entries: MLflow is asked then
         connection.executescript(SCHEMA)
     except Exception:
         connection.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.plan.manifest import Manifest, RunVariant
 from harness.tracking.ledger import Entry
+from harness.tracking.places import STORE_TAG
 from harness.tracking.run_image import (
     LONGEST_TAG,
     Artifact,
@@ -149,7 +150,7 @@ class Outline:
     def _study_tags(self) -> dict[str, str]:
         return {
             "harness.kind": "study",
-            "harness.store": self.store_id,
+            STORE_TAG: self.store_id,
             "harness.study": self.manifest.study,
             "harness.study_id": self.id,
             "harness.profile": self.manifest.profile,

@@ -106,7 +106,7 @@ class Sender:
             if dataset:
                 self._server.log_dataset(entry.run_id, dataset)
             for artifact in artifacts:
-                self._server.put(entry.run_id, entry.artifact_uri, artifact)
+                self._server.put(entry.run_id, self._experiment, entry.artifact_uri, artifact)
             if not has_status:
                 self._server.set_status(entry.run_id, image.status, image.end_ms)
         return self._ledger.put(_noted(image, entry, is_settled=is_settled))

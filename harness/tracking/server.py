@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from harness.errors import TrackingError
 from harness.tracking.database import configure_mlflow, init
+from harness.tracking.places import artifacts_folder, local_folder, set_address
 from harness.tracking.run_image import Artifact, Dataset, Point, RunStatus
 from harness.urls import masked
 
@@ -50,7 +50,8 @@ class Server:
 
         self._client = MlflowClient(tracking_uri=uri)
         self._uri, self._is_remote = uri, uri.startswith("http")
-        self._artifacts = None if self._is_remote else root.absolute() / "artifacts"
+        self._artifacts = None if self._is_remote else artifacts_folder(root)
+        self._names: dict[str, str] = {}  # of experiments, by id
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, made if need be. Its artifacts go below the store's folder, wherever we run."""
@@ -58,12 +59,15 @@ class Server:
         if found is None:
             where = (self._artifacts / name).as_uri() if self._artifacts else None
             kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages show runs, not chats
-            return str(self._client.create_experiment(name, artifact_location=where, tags=kind))
+            made = str(self._client.create_experiment(name, artifact_location=where, tags=kind))
+            self._names[made] = name
+            return made
         if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"{masked(self._uri)}: experiment '{name}' is deleted. Restore it with `mlflow experiments restore "
                 f"--experiment-id {found.experiment_id}`, or remove it for good with `mlflow gc`."
             )
+        self._names[found.experiment_id] = name
         return str(found.experiment_id)
 
     def create_run(self, experiment: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Run:
@@ -73,6 +77,8 @@ class Server:
             for twin in self.find(experiment, {KEY_TAG: tags[KEY_TAG]}):
                 if twin.run_id != run.info.run_id:
                     self.delete_run(twin.run_id)
+        elif (place := self._place(experiment, run.info.run_id)) and place.as_uri() != run.info.artifact_uri:
+            set_address(self._uri, run.info.run_id, place.as_uri())  # another store made the experiment
         return _as_run(run)
 
     def delete_run(self, run_id: str) -> None:
@@ -135,9 +141,9 @@ class Server:
         context = entities.InputTag("mlflow.data.context", "training")
         self._client.log_inputs(run_id, [entities.DatasetInput(it, tags=[context])])
 
-    def put(self, run_id: str, artifact_uri: str, artifact: Artifact) -> None:
+    def put(self, run_id: str, experiment: str, artifact_uri: str, artifact: Artifact) -> None:
         """Stores an artifact; in a folder of this machine as a hard link, so that weights lie on the disk once."""
-        folder = _local_folder(artifact_uri)
+        folder = self._place(experiment, run_id) or local_folder(artifact_uri)
         if folder:
             _place(artifact, folder)
         elif isinstance(artifact.source, str):
@@ -145,6 +151,17 @@ class Server:
         else:
             parent = PurePosixPath(artifact.name).parent.as_posix()
             self._client.log_artifact(run_id, str(artifact.source), None if parent == "." else parent)
+
+    def remove_files(self, experiment: str, run_id: str) -> None:
+        """Of a run in the trash, where they lie below the store; a server keeps them until `mlflow gc`."""
+        place = self._place(experiment, run_id)
+        if place:
+            shutil.rmtree(place.parent, ignore_errors=True)
+
+    def _place(self, experiment: str, run_id: str) -> Path | None:
+        """Where the artifacts of a run of this store lie, whatever MLflow noted when the store was elsewhere; None
+        where a server has them."""
+        return self._artifacts / self._names[experiment] / run_id / "artifacts" if self._artifacts else None
 
     def set_status(self, run_id: str, status: RunStatus, end_ms: int | None) -> None:
         if status == "RUNNING":
@@ -164,11 +181,6 @@ def _as_run(run: Any) -> Run:
         metric_keys=list(run.data.metrics),
         has_dataset=bool(run.inputs and run.inputs.dataset_inputs),
     )
-
-
-def _local_folder(artifact_uri: str) -> Path | None:
-    parts = urlsplit(artifact_uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _place(artifact: Artifact, folder: Path) -> None:

@@ -9,23 +9,23 @@ older version) goes to MLflow's trash and is made again. Training never waits fo
 
 import contextlib
 import json
+import shutil
 import time
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
-from harness.files.atomic import write_atomically
-from harness.files.locks import is_locked, locked
+from harness.files.locks import is_locked
 from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
 from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
-from harness.tracking.ledger import Ledger, open_ledger
+from harness.tracking.ledger import Entry, Ledger, open_ledger
 from harness.tracking.outline import Outline
+from harness.tracking.places import STORE_TAG, store_id, target
 from harness.tracking.run_image import (
     FORMAT,
     Record,
@@ -37,7 +37,7 @@ from harness.tracking.run_image import (
 )
 from harness.tracking.sender import Sender
 from harness.tracking.server import Server
-from harness.tracking.summary import record_summary, summary_artifacts, summary_points
+from harness.tracking.summary import record_summary, summary_artifacts, summary_folder, summary_points
 from harness.urls import masked
 
 
@@ -151,6 +151,41 @@ class Tracking:
         """The lock that a process holds (shared) while it works on a study run: what makes RUNNING true."""
         return self._folder / "live" / study_id
 
+    @property
+    def store_id(self) -> str:
+        return store_id(self.root)
+
+    def delivered(self, manifest: Manifest | None = None) -> list[Entry]:
+        """Every run that was delivered, of a study run or of all, as it was noted. From the disk alone."""
+        with self._open_ledger() as ledger:
+            return ledger.all() if manifest is None else list(ledger.of_study(manifest.id).values())
+
+    def forget(self, manifest: Manifest) -> int:
+        """Moves the runs of a study run to MLflow's trash, and removes their files where they lie below the store.
+
+        Returns:
+            How many runs.
+
+        Raises:
+            TrackingError: the database or server cannot be used. StoreError: a process works on this study run.
+        """
+        if is_locked(self.live_lock(manifest.id)):
+            raise StoreError(f"{manifest.id}: a process works on it now. Stop that one first; nothing was deleted.")
+        try:
+            self._server = self._server or Server(self.uri, self.root)
+            experiment = self._server.experiment(manifest.study)
+            found = self._server.find(experiment, {STORE_TAG: self.store_id, "harness.study_id": manifest.id})
+            for run in found:
+                self._server.delete_run(run.run_id)
+                self._server.remove_files(experiment, run.run_id)
+        except tracking_failures() as error:
+            raise explained(error, self.uri) from error
+        with self._open_ledger() as ledger:
+            ledger.drop(ledger.of_study(manifest.id))
+        shutil.rmtree(summary_folder(self.root, manifest.id), ignore_errors=True)
+        self.live_lock(manifest.id).unlink(missing_ok=True)
+        return len(found)
+
     def _deliver(
         self, experiment: str, manifest: Manifest, cells: Cells, ledger: Ledger, keys: Collection[str] | None = None
     ) -> Iterator[int]:
@@ -168,7 +203,7 @@ class Tracking:
 
     def _settle_others(self, experiment: str, study_id: str, cells: Cells, ledger: Ledger) -> Iterator[int]:
         assert self._server
-        stale = self._server.find(experiment, {"harness.store": self._store_id()}, status="RUNNING")
+        stale = self._server.find(experiment, {STORE_TAG: self.store_id}, status="RUNNING")
         by_study = {run.tags["harness.study_id"] for run in stale} - {study_id}
         manifests = cells.manifests() if by_study else {}
         for other in sorted(by_study & manifests.keys()):
@@ -180,19 +215,10 @@ class Tracking:
                 self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
 
     def _outline(self, manifest: Manifest) -> Outline:
-        return Outline(manifest, self._store_id())
-
-    def _store_id(self) -> str:
-        """Made once, beside the cells: it stays theirs wherever they are copied to."""
-        path = self.root / "store-id"
-        if not path.exists():
-            with locked(self._folder / "lock"):
-                if not path.exists():
-                    write_atomically(path, uuid.uuid4().hex[:12])
-        return path.read_text()
+        return Outline(manifest, self.store_id)
 
     def _open_ledger(self) -> AbstractContextManager[Ledger]:
-        return open_ledger(self._folder / "ledger.db", masked(self.uri))
+        return open_ledger(self._folder / "ledger.db", target(self.uri, self.root), formerly=masked(self.uri))
 
 
 class _Pass:
@@ -273,20 +299,30 @@ class _Pass:
         return settings
 
 
-def sync(uri: str, root: Path) -> Delivery:
-    """Delivers whatever waits in a store, of every study run.
+def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lambda done, total: None) -> Delivery:
+    """Delivers whatever waits in a store, of every study run. Cut off anywhere, the same call continues.
+
+    Args:
+        on_progress: gets how many cells are delivered, of how many; a cell counts in each study run that shows it.
 
     Raises:
         TrackingError: the database or server cannot be used.
         StoreError: cells that cannot be read, after all other study runs have been delivered.
     """
     tracking, cells = Tracking(uri, root), Cells(root)
-    delivered, problems = 0, list[str]()
-    for manifest in cells.manifests().values():
+    manifests = cells.manifests().values()
+    totals = {it.id: sum(len(variant.cells) for variant in it.variants) for it in manifests}
+    delivered, before, problems = 0, 0, list[str]()
+    for manifest in manifests:
         try:
-            delivered += tracking.project(manifest, cells).delivered
+            settled = sum(bool(it.cell_key) and it.settled for it in tracking.delivered(manifest))
+            for number, events in enumerate(tracking.deliveries(manifest, cells), start=settled + 1):
+                delivered += events
+                on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
         except StoreError as error:
             problems.append(str(error))
+        before += totals[manifest.id]
+        on_progress(before, sum(totals.values()))
     if problems:
         raise StoreError("\n".join(dict.fromkeys(problems)))
     return Delivery(delivered)

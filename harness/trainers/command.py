@@ -80,11 +80,12 @@ class CommandTrainer(UserTrainer):
     def _modules(self) -> list[str]:
         words = list(self.call)
         module = words[words.index("-m") + 1] if "-m" in words[:-1] and _is_python(words[0]) else ""
-        place = self.root.joinpath(*module.split(".")) if module else self.root / "-"
-        return [module] if place.is_dir() or place.with_suffix(".py").is_file() else []  # else it is installed
+        place = module.replace(".", "/") if module else "-"
+        is_own = self.code.is_file(f"{place}.py") or self.code.glob(f"{place}/*.py")
+        return [module] if is_own else []  # else it is installed
 
     def _files(self) -> list[str]:
-        return [word for word in self.call if not placeholders(word) and _is_file_of(self.root, word)]
+        return [word for word in self.call if not placeholders(word) and _is_inside(word) and self.code.is_file(word)]
 
     def before_attempt(self, folder: Path) -> None:
         """Finds the checkpoint that the script had told of when it or its reader died."""
@@ -273,6 +274,7 @@ class _Script:
         elif "read" in line:
             self._noted_reads = True
             self._reads.note(str(line["read"]))
+            self._reads.write()
         elif "restarted" in line:
             run.restarted(str(line["restarted"]))
         else:
@@ -285,6 +287,7 @@ class _Script:
         if not (folder / name).exists():
             raise RunError(f"{LINES}: checkpoint {name!r} is not in $HARNESS_FOLDER; tell of it after its rename.")
         _point_to(folder, name)
+        self._run.kept()
 
 
 def placeholders(word: str) -> list[str]:
@@ -341,7 +344,8 @@ def _write_settings(run: Run, values: Mapping[str, Any]) -> bool:
     (run.folder / RUN_FILE).write_text(json.dumps(told))
     file = run.folder / SETTINGS_FILE
     text = json.dumps(run.settings.tree(), indent=1)
-    if file.is_file() and file.read_text() == text and _was_opened(file):
+    was_opened = file.is_file() and _was_opened(file)  # before it is read here
+    if was_opened and file.read_text() == text:
         return True
     file.write_text(text)
     os.utime(file, (0, file.stat().st_mtime))
@@ -356,8 +360,12 @@ def _was_opened(file: Path) -> bool:
 
 
 def _is_file_of(folder: Path, word: str) -> bool:
+    return _is_inside(word) and (folder / word).is_file()
+
+
+def _is_inside(word: str) -> bool:
     path = Path(word)
-    return bool(word) and not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
+    return bool(word) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_python(word: str) -> bool:

@@ -66,6 +66,7 @@ class Run:
         self.num_steps = 0
         self.facts: dict[str, Any] = {}
         self.final: dict[str, float] | None = None  # what `finish` got
+        self.with_checkpoint: Callable[[], None] = lambda: None  # called before each is kept: writes what goes with it
 
     @property
     def seconds(self) -> float:
@@ -142,7 +143,12 @@ class Run:
         yield path
         if not path.exists():
             raise RunError("run.saving: nothing was written to the path that it gave; save a file or a folder there.")
+        self.with_checkpoint()
         self._emit({"event": "saved", "step": self.num_steps, "seconds": self.seconds, "path": str(path)})
+
+    def kept(self) -> None:
+        """Say that the checkpoint was put in its place already, by whoever made it."""
+        self._emit({"event": "saved", "step": self.num_steps, "path": str(self.folder / CHECKPOINT)})
 
     def saved(self) -> Path | None:
         """The last checkpoint, or None where there is none."""

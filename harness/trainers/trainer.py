@@ -5,7 +5,7 @@ A trainer turns settings and a seed into metrics. The core plans, runs, stores a
 class like this one, in a package of its own, and a line in `registry.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -66,6 +66,26 @@ class Exported:
     output: Any
     requirements: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a change does to the code that trains; one of the three is there.
+
+    Attributes:
+        change: its name, for messages.
+        commits: by hash or name, in the order in which they are applied.
+        branch: all that it holds since it left the baseline's commit. patch: path of a file that `git diff` printed.
+    """
+
+    change: str
+    commits: tuple[str, ...] = ()
+    branch: str = ""
+    patch: str = ""
+
+    def __str__(self) -> str:
+        what = {"commit": ", ".join(self.commits), "branch": self.branch, "patch": self.patch}
+        return next(f"{kind} {name}" for kind, name in what.items() if name)
 
 
 class Trainer:
@@ -158,6 +178,25 @@ class Trainer:
             DataError, StudyError: it is not there, or cannot be read.
         """
         return {}
+
+    def with_edits(self, edits: Sequence[Edit]) -> "Trainer":
+        """The same training by edited code: its cells have another fingerprint of their sources, unless the edits are
+        of nothing that training reads.
+
+        Args:
+            edits: merged into the code in this order, what one needs before it.
+
+        Raises:
+            StudyError: the edits do not merge, cannot be found or are of what is fixed; the trainer has no code of the
+                user's.
+        """
+        raise StudyError(
+            *(
+                f"change {it.change!r}: {it}: the trainer {self.kind} has no code of the study's own that a change "
+                "could edit; a change of its settings has overrides."
+                for it in edits
+            )
+        )
 
     def edited_since(self, fingerprints: Mapping[str, str], store: Path) -> str:
         """What was edited since cells with these fingerprints were planned, in words; empty where nothing was.

@@ -188,9 +188,10 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of the device memory that this process's tensors took, or on the CPU of its resident memory, in bytes."""
+    """Peak of what this process held of the device's memory besides its context (tensors, graphs, what is cached for
+    them), or on the CPU of its resident memory, in bytes."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     return process_peak_memory_bytes()
 
 

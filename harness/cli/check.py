@@ -1,0 +1,37 @@
+"""`harness check`: looks at the whole store."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from harness.cli.options import json_option, store_option
+from harness.cli.screen import say
+
+
+@click.command()
+@store_option
+@json_option
+@click.pass_context
+def check(ctx: click.Context, store: Path, as_json: bool) -> None:
+    """Look at the whole store, cells, study runs, MLflow and Optuna: what is wrong, and what mends it.
+
+    Checksums, keys and seeds; numbers against journals; runs and files that should be in MLflow. Nothing is altered.
+    Exit code 1 where something is wrong; a note alone is not.
+    """
+    from harness.api.stores import check_store
+
+    found = list(check_store(store, on_part=lambda part: click.echo(f"looking at {part}", err=True)))
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(it) for it in found], indent=1) + "\n")
+    else:
+        for it in found:
+            say(f"{'wrong' if it.is_wrong else 'note'}: {it}")
+    num_wrong = sum(it.is_wrong for it in found)
+    if not as_json:
+        notes = f", {len(found) - num_wrong} notes" if len(found) > num_wrong else ""
+        click.echo(f"{store}: {f'{num_wrong} things are wrong' if num_wrong else 'nothing is wrong'}{notes}.")
+    if num_wrong:
+        ctx.exit(1)

@@ -1,0 +1,114 @@
+"""What a family's differences prove, however often they were looked at: the one place that chooses the correction.
+
+Terminal, JSON, export, report, MLflow and Python print what is decided here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.stats.effect import Effect
+from harness.stats.sequential import Looks, e_process_p, group_sequential, spent_by
+from harness.stats.significance import smallest_sign_flip_p
+from harness.stats.stepdown import westfall_young
+from harness.stats.values import FloatArray, Schedule
+
+ONE_LOOK = "Westfall-Young"
+SEVERAL_LOOKS = "group-sequential Westfall-Young"
+BEYOND = "e-process and Holm"
+# Within the horizon alpha is spent; beyond it a tenth more, so that all looks for ever cost 1.1 alpha at most.
+PRICE_BEYOND = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a family of m members proves.
+
+    Attributes:
+        p: (m,) adjusted p-values, NaN for fewer than two differences.
+        smallest: (m,) the least that each could be with the seeds that it has, at this look.
+        correction: its name. look: which look this is, in words; empty where it is the only one, at the horizon.
+    """
+
+    p: FloatArray
+    smallest: FloatArray
+    correction: str
+    look: str
+
+
+def evidence(
+    differences: FloatArray,
+    seeds: Sequence[int],
+    schedule: Schedule,
+    alpha: float,
+    weights: FloatArray | None = None,
+) -> Evidence:
+    """The adjusted p-values of a family, by what its study declared and how often it was looked at.
+
+    Once, at the horizon (or where none was declared): Westfall-Young. Earlier, or not for the first time: its
+    group-sequential version. Beyond the horizon: an e-process, valid at any time, whose p is multiplied by 10.
+
+    Args:
+        differences: (m, s), a row a member, NaN where it lacks the seed.
+        seeds: (s,), those that have ended, in rising order.
+        weights: (m,), how much of the error each member may spend; equal by default.
+    """
+    looks = _nested(seeds, schedule)
+    counts = np.isfinite(differences).sum(axis=1)
+    least = np.array([smallest_sign_flip_p(int(n)) if n > 1 else np.nan for n in counts])
+    n, horizon = len(seeds), schedule.horizon
+    if not horizon or (len(looks) == 1 and n == horizon):
+        return Evidence(westfall_young(differences, alpha, weights), least, ONE_LOOK, "")
+    look = f"look {len(looks)}, at {n} of {horizon} planned seeds"
+    if n > horizon:
+        p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
+        unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan), weights)
+        look = f"look {len(looks)}, at {n} seeds, beyond the {horizon} planned"
+        return Evidence(p, np.minimum(PRICE_BEYOND * unanimous, 1.0), BEYOND, look)
+    share = spent_by(looks, horizon)[-1]
+    p = group_sequential(differences, looks, horizon, alpha, weights)
+    return Evidence(p, np.minimum(least / share, 1.0) if share else least, SEVERAL_LOOKS, look)
+
+
+def _nested(seeds: Sequence[int], schedule: Schedule) -> Looks:
+    """The seeds of each look as masks, each within the next, the last one now; looks that saw nothing new are one."""
+    now, seen = np.asarray(seeds, dtype=np.int64), np.zeros(len(seeds), dtype=bool)
+    masks = []
+    for look in schedule.looks:
+        grown = seen | np.isin(now, look)
+        if grown.sum() > seen.sum() and not grown.all():
+            masks.append(grown)
+        seen = grown
+    return [*masks, np.ones(len(now), dtype=bool)]
+
+
+def differences_of(members: Sequence[Effect], seeds: Sequence[int], *, against_claims: bool = False) -> FloatArray:
+    """The per-seed improvements of a family as a matrix (m, s), NaN where a pair is not complete.
+
+    Args:
+        against_claims: a missing pair counts as the largest difference of the others, against what the member claims:
+            against an improvement whichever side is missing, against a harm where only the reference is.
+    """
+    place = {seed: index for index, seed in enumerate(seeds)}
+    found = np.full((len(members), len(seeds)), np.nan)
+    for row, effect in zip(found, members, strict=True):
+        row[[place[seed] for seed in effect.seeds]] = np.asarray(effect.differences) * effect.metric.sign
+        if against_claims:
+            largest, sign = np.abs(effect.differences).max(initial=0.0), np.sign(effect.improvement)
+            row[[place[seed] for seed in lost_pairs(effect)]] = -sign * largest
+    return found
+
+
+def lost_pairs(effect: Effect) -> list[int]:
+    """The seeds of pairs that were planned on every side, lack a number, and would speak against the effect's claim."""
+    by_seed: dict[int, list[str]] = {}
+    unplanned = {it.seed for it in effect.missing if not it.status}
+    for cell in effect.missing:
+        by_seed.setdefault(cell.seed, []).append(cell.variant)
+    is_claim_of_harm = effect.improvement < 0
+    return [
+        seed
+        for seed, variants in by_seed.items()
+        if seed not in unplanned and not (is_claim_of_harm and effect.variant in variants)
+    ]

@@ -1,0 +1,68 @@
+"""Joint sign flips of a family: one sign a seed, the same for every member, and the statistic that is compared.
+
+Flipping whole seeds keeps whatever correlation the members have, which is what a correction by m throws away. What is
+decided from it, once or at several looks, is in `stepdown.py` and `sequential.py`.
+
+Axes: b sign vectors, m members of the family, s seeds.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.stats.significance import EXACT_MAX_SEEDS, FLIP_GENERATOR_SEED, all_signs
+from harness.stats.values import FloatArray
+
+FLIPS_AT_ONCE = 8_192
+TIE = 1e-9  # scores that differ by less are equal: sums of the same numbers in another order differ in the last bits
+
+
+def joint_signs(num_seeds: int, at_most: int) -> NDArray[np.int8]:
+    """Sign vectors (b, s). The first is all ones: the data as they were observed.
+
+    Up to 16 seeds all 2^(s-1) with the first sign fixed (the other half are mirror images); above, `at_most` drawn with
+    a fixed seed, behind the one that was observed.
+    """
+    if num_seeds <= EXACT_MAX_SEEDS:
+        return all_signs(num_seeds)
+    drawn = np.random.default_rng(FLIP_GENERATOR_SEED).integers(0, 2, (at_most, num_seeds), dtype=np.int8)
+    return np.concatenate([np.ones((1, num_seeds), dtype=np.int8), (1 - 2 * drawn).astype(np.int8)])
+
+
+def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray | None = None) -> FloatArray:
+    """|t| of every member under every sign vector, (b, m), on one scale; 0 where a member is all zeros or empty.
+
+    Where all members have the same number of seeds, that is any increasing function of |t|, and the largest |t| is the
+    largest score. A member with fewer seeds has heavier tails; each |t| with v degrees of freedom is taken to the
+    normal scale by (8v + 1) / (8v + 3) sqrt(v log(1 + t^2 / v)) (Wallace 1959), so that it does not outweigh the rest.
+
+    Members that do not weigh the same are compared by z^2 + 2 log(weight), z on that normal scale: as p falls like
+    exp(-z^2 / 2), a member of weight w has to have about w times the p of one of weight 1 to be as extreme. Any fixed
+    statistic keeps the error; this one says who may spend it.
+
+    Args:
+        differences: (m, s), NaN where a member lacks the seed.
+        weights: (m,), positive; equal by default.
+    """
+    has = np.isfinite(differences)
+    filled = np.where(has, differences, 0.0)
+    n = has.sum(axis=1)
+    sum_of_squares = n * (filled**2).sum(axis=1)
+    sums: FloatArray = signs.astype(np.float64) @ filled.T
+    # Flips leave the sum of squares: t^2 / (t^2 + v) = (sum d)^2 / (n sum d^2), a share of 1.
+    shares = np.divide(sums**2, sum_of_squares, out=np.zeros_like(sums), where=sum_of_squares > 0)
+    share: FloatArray = np.minimum(np.round(shares, 12), 1.0)
+    weights = np.ones(len(differences)) if weights is None else weights
+    is_weighted = len(np.unique(weights)) > 1
+    if len(np.unique(n[n > 1])) <= 1 and not is_weighted:
+        return share
+    v = np.maximum(n - 1, 1)
+    with np.errstate(divide="ignore"):  # all differences equal: infinite
+        squares = ((8 * v + 1) / (8 * v + 3)) ** 2 * v * -np.log1p(-share)
+    return np.asarray(squares + 2 * np.log(weights) if is_weighted else np.sqrt(squares))
+
+
+def can_decide(differences: FloatArray, alpha: float) -> NDArray[np.bool_]:
+    """Which members have seeds enough to reach alpha alone: 2^(1-n) <= alpha. A member that cannot is never claimed,
+    so it has no part in the correction of the others."""
+    n = np.isfinite(differences).sum(axis=1)
+    return np.asarray((n > 1) & (2.0 ** (1 - n) <= alpha))
