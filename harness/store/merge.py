@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -62,11 +62,11 @@ def merge(cells: Cells, source: Path) -> Merged:
             raise StoreError(f"{source}: is no store, for it has no study runs. Name a pack, or a store's folder.")
         if source.resolve() == cells.root.resolve():
             raise StoreError(f"{source}: is this store itself. --store names the one to merge into.")
-        return _merge(cells, Cells(source))
+        return _merge(cells, Cells(source), take=shutil.copy2)
     cells.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".merging-", dir=cells.root) as folder:
         unpack(source, Path(folder))
-        return _merge(cells, Cells(Path(folder)))
+        return _merge(cells, Cells(Path(folder)), take=os.replace)  # what was unpacked is ours
 
 
 def differing_results(cells: Cells, key: str) -> list[Path]:
@@ -74,7 +74,7 @@ def differing_results(cells: Cells, key: str) -> list[Path]:
     return sorted((cells.folder(key) / DIFFERING).glob("*/result.json"))
 
 
-def _merge(cells: Cells, there: Cells) -> Merged:
+def _merge(cells: Cells, there: Cells, *, take: Callable[[Path, Path], object]) -> Merged:
     merged = Merged()
     try:
         keys = there.all_keys()
@@ -82,7 +82,7 @@ def _merge(cells: Cells, there: Cells) -> Merged:
             with _adding(cells) as coming:
                 for key in keys[first : first + _AT_ONCE]:
                     try:
-                        _merge_cell(cells, there, key, merged, coming)
+                        _merge_cell(cells, there, key, merged, coming, take)
                     except DamagedError as error:
                         merged.refused.append(str(error))
         for room in ("sources", "tracking/summaries"):
@@ -97,7 +97,9 @@ def _merge(cells: Cells, there: Cells) -> Merged:
     return merged
 
 
-def _merge_cell(cells: Cells, there: Cells, key: str, merged: Merged, coming_folder: Path) -> None:
+def _merge_cell(
+    cells: Cells, there: Cells, key: str, merged: Merged, coming_folder: Path, take: Callable[[Path, Path], object]
+) -> None:
     try:
         coming = there.result(key)
     except StoreError as error:
@@ -112,7 +114,7 @@ def _merge_cell(cells: Cells, there: Cells, key: str, merged: Merged, coming_fol
     if not cells.folder(key).exists():
         (coming_folder / key).mkdir()
         for file in _files(there, key):
-            shutil.copy2(file, coming_folder / key / file.name)
+            take(file, coming_folder / key / file.name)
         merged.added.append(key)
         return
     with cells.hold(key) as is_ours:
