@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
+    "study": ("harness.cli.study:study", "Write a study of a range of commits: which of them helped?"),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
