@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
     "logs": ("harness.cli.logs:logs", "Print what a cell said while it trained, and why it failed."),
     "try": ("harness.cli.trying:try_", "Try a study's training on one short cell: resume, seeds, what it never reads."),
+    "compare": ("harness.cli.compare:compare", "Say which effects differ between two study runs."),
+    "gate": ("harness.cli.gate:gate", "For CI: did this code get worse than that of another commit?"),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
     "report": ("harness.cli.report:report", "Write one HTML page with tables and figures, and the files beside it."),
     "claims": ("harness.cli.claims:claims", "Recompute the report's claims: confirmed, corrected, not reproduced."),

@@ -16,6 +16,7 @@ only.
     sequential    at several looks, and beyond the horizon
     evidence      which of them a family gets
     family        effects tested together: add-one, leave-one-out, path; verdicts
+    between       the same effects in two study runs
     combinations  interactions, Shapley values
     examples      seeds crossed with test examples: which are gained and lost, the interval for new ones
     marginal      linear model over any combinations; the one-standard-error rule
