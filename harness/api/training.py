@@ -136,11 +136,7 @@ def train_work(
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: passes through; what has ended is saved, and the same call continues.
     """
-    check_disk(work, expected)
-    check_device(work, todo)
-    prepare(work, todo)
-    if todo:
-        warm_up_workers(work)
+    get_ready(work, todo, expected)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
     manifest = save()
@@ -157,6 +153,15 @@ def train_work(
         )
         track_summary(tracking, work.cells, manifest)
     return placebos
+
+
+def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate) -> None:
+    """Checks and fetches what these cells need, before any of them starts; raises what `train_work` says of it."""
+    check_disk(work, expected)
+    check_device(work, todo)
+    prepare(work, todo)
+    if todo:
+        warm_up_workers(work)
 
 
 def warm_up_workers(work: Work) -> None:

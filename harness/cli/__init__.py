@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.tune:tune",
         "Compare the variants at their best: the same trials of nuisance settings for each.",
     ),
+    "worker": ("harness.cli.worker:worker", "Train cells of a study beside other workers, until nothing is left."),
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),

@@ -109,6 +109,26 @@ settings_option = click.option(
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
+_executor_options = [
+    click.option(
+        "--executor",
+        default=EXECUTORS[0],
+        show_default=True,
+        help="Where cells are trained: processes; here (one after another, for debugging); ray or ray:ADDRESS.",
+    ),
+    click.option(
+        "--gpus-per-cell",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="On a Ray cluster with --device cuda: 0.5 trains two cells on each GPU.",
+    ),
+]
+_mde_option = click.option(
+    "--mde",
+    type=click.FloatRange(0, min_open=True),
+    help="With --seeds auto, --race: effect to find, as it is shown.",
+)
 _design_option = _names_option("--design", "designs", help="Designs, comma-separated; the study's own by default.")
 _PLAN_OPTIONS = [
     study_option,
@@ -118,11 +138,7 @@ _PLAN_OPTIONS = [
     click.option(
         "--seeds", help="A count (10), a list (0,1,2; `4,` is the one seed 4) or auto; the profile's by default."
     ),
-    click.option(
-        "--mde",
-        type=click.FloatRange(0, min_open=True),
-        help="With --seeds auto, --race: effect to find, as it is shown.",
-    ),
+    _mde_option,
     click.option(
         "--horizon",
         type=click.IntRange(2),
@@ -144,19 +160,7 @@ _PLAN_OPTIONS = [
     ),
     device_option,
     click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
-    click.option(
-        "--executor",
-        default=EXECUTORS[0],
-        show_default=True,
-        help="Where cells are trained: processes; here (one after another, for debugging); ray or ray:ADDRESS.",
-    ),
-    click.option(
-        "--gpus-per-cell",
-        type=click.FloatRange(0, min_open=True),
-        default=1.0,
-        show_default=True,
-        help="On a Ray cluster with --device cuda: 0.5 trains two cells on each GPU.",
-    ),
+    *_executor_options,
     store_option,
     no_diff_option,
 ]
@@ -173,4 +177,12 @@ def search_space_options(command: Command) -> Command:
     """As `plan_options`, without `--design`: a search decides itself which variants to train."""
     for option in reversed(_PLAN_OPTIONS):
         command = command if option is _design_option else option(command)
+    return command
+
+
+def worker_options(command: Command) -> Command:
+    """As `plan_options`, without where to train, which a worker is itself, and without what depends on results, which
+    others make meanwhile."""
+    for option in reversed(_PLAN_OPTIONS):
+        command = command if option in (*_executor_options, _mde_option) else option(command)
     return command

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.execution.runner import Progress
 from harness.metrics import Metric
 from harness.plan.cell import Cell
-from harness.store.result import Validation
+from harness.store.result import Result, Validation
 
 
 @dataclass
@@ -62,17 +62,9 @@ class RunProgress:
         elif progress.result is not None:
             self._running.pop(cell.key, None)
             self._ended_here += 1
-            result = progress.result
-            self._failed += not result.is_finished
-            if result.is_finished:
-                said = (
-                    f"{self.metric.words} {self.metric.say(result.metrics[self.metric.name])}, {result.seconds:.1f} s"
-                )
-            else:
-                said = f"{result.status}: {result.reason}"
-            line = f"[{self.num_done + self._ended_here}/{self.num_cells}] {name}: {said}"
-            style = "" if result.is_finished else "red"
-            self.console.print(Text(line, style=style), soft_wrap=True)
+            self._failed += not progress.result.is_finished
+            count = f"[{self.num_done + self._ended_here}/{self.num_cells}]"
+            self.console.print(outcome(f"{count} {name}", progress.result, self.metric), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         done = self.num_done + self._ended_here
@@ -92,6 +84,13 @@ class RunProgress:
         seconds = spent / self._ended_here * (self.num_cells - self.num_done - self._ended_here)
         off_by = 1 + 1 / math.sqrt(self._ended_here)
         return f"{duration_range(seconds / off_by, seconds * off_by)} left"
+
+
+def outcome(name: str, result: Result, metric: Metric) -> Text:
+    """A cell that has ended, in a line."""
+    if result.is_finished:
+        return Text(f"{name}: {metric.words} {metric.say(result.metrics[metric.name])}, {result.seconds:.1f} s")
+    return Text(f"{name}: {result.status}: {result.reason}", style="red")
 
 
 def _position(progress: Progress) -> str:

@@ -60,6 +60,7 @@ class Demand:
 
 
 Tell = Callable[[Progress | Died], None]
+SECONDS_OF_GRACE = 40.0  # of training that was asked to stop and looks at `run.should_stop`
 EXECUTORS = ("processes", "here", "ray")  # the members; the first is the default
 
 

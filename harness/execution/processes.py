@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -21,7 +22,7 @@ from tempfile import gettempdir
 from typing import Any, Self
 
 from harness.errors import DeviceLostError, HarnessError
-from harness.execution.executor import Died, Progress, Tell
+from harness.execution.executor import SECONDS_OF_GRACE, Died, Progress, Tell
 from harness.execution.here import progress_of, run_one
 from harness.execution.record import STOPPED
 from harness.execution.todo import POLL_SECONDS
@@ -30,7 +31,7 @@ from harness.store.cells import Cells
 from harness.trainers.run import Event
 
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # Ctrl-C, and that it was closed
-SECONDS_OF_GRACE = 40.0  # of a worker that was asked to stop, and whose training looks at `run.should_stop`
+_HELD = (*_OF_THE_TERMINAL, signal.SIGTERM)  # which a scheduler sends to every process of a job
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
 HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
@@ -70,10 +71,22 @@ class _Worker:
 
 class Processes:
     """An executor (`executor.py`): local processes, one a device, started when there is a cell for them. One that dies
-    is replaced."""
+    is replaced.
 
-    def __init__(self, devices: Sequence[str], cells: Cells, provenance: Mapping[str, Any]) -> None:
+    Args:
+        seconds_of_grace: of workers that are asked to stop, and whose training looks at `run.should_stop`.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        cells: Cells,
+        provenance: Mapping[str, Any],
+        *,
+        seconds_of_grace: float = SECONDS_OF_GRACE,
+    ) -> None:
         self._cells, self._provenance = cells, dict(provenance)
+        self._seconds_of_grace = seconds_of_grace
         self._context = _context()
         self._free_devices = list(devices)[::-1]  # of workers that are not started: there was nothing to do
         self._workers: list[_Worker] = []
@@ -83,11 +96,10 @@ class Processes:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._interrupt(self._workers)
         for worker in self._workers:
-            if error[0] is not None:
-                self._interrupt(worker)
-            else:
-                worker.pipe.close()  # an idle worker ends when its pipe does
+            worker.pipe.close()  # an idle worker ends when its pipe does
         for worker in self._workers:
             worker.process.join(timeout=10)
             if worker.process.is_alive():
@@ -120,7 +132,7 @@ class Processes:
             return
         self._workers.remove(worker)
         self._free_devices.append(worker.device)
-        self._interrupt(worker)
+        self._interrupt([worker])
         worker.pipe.close()
         self._stopped.append(cell)
 
@@ -147,14 +159,24 @@ class Processes:
             raise payload
         tell(progress_of(cell, payload))
 
-    def _interrupt(self, worker: _Worker) -> None:
-        worker.process.terminate()
-        worker.process.join(timeout=SECONDS_OF_GRACE)
-        if worker.cell is None or self._cells.result(worker.cell.key) or self._cells.is_claimed(worker.cell.key):
+    def _interrupt(self, workers: Sequence[_Worker]) -> None:
+        """Asks them to end, all at once; kills those that have not when their time is over."""
+        for worker in workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + self._seconds_of_grace
+        for worker in workers:
+            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            self._note_stop(worker.cell)
+
+    def _note_stop(self, cell: Cell | None) -> None:
+        if cell is None or self._cells.result(cell.key) or self._cells.is_claimed(cell.key):
             return
-        events = self._cells.events(worker.cell.key)  # none of a worker that was still starting: there is no folder yet
+        events = self._cells.events(cell.key)  # none of a worker that was still starting: there is no folder yet
         if events and events[-1]["event"] != STOPPED["event"]:
-            self._cells.append(worker.cell.key, STOPPED)
+            self._cells.append(cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -178,18 +200,22 @@ def _how_it_ended(process: BaseProcess) -> str:
 
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started in here is deaf to Ctrl-C and a closed terminal from its first instruction on, and is
-    started whole: for us, they wait until the end of the block. Both hold for the main thread, which gets them."""
+    """A process that is started in here is deaf to Ctrl-C, a closed terminal and SIGTERM from its first instruction on,
+    and is started whole: for us, they wait until the end of the block. Both hold for the main thread, which gets them.
+
+    The server that workers are forked from stays so: where it died of a SIGTERM that a scheduler sends to everyone, its
+    workers would be taken for ended while they save.
+    """
     resource_tracker.ensure_running()  # else it would be with the first process, and would unblock the signal
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[int] = []  # not ignored here: another thread of ours may get what this one blocks
-    handlers = {number: signal.getsignal(number) for number in _OF_THE_TERMINAL}
+    handlers = {number: signal.getsignal(number) for number in _HELD}
     handlers = {number: it for number, it in handlers.items() if it != signal.SIG_IGN}  # `nohup` is left alone
     for number in handlers:
         signal.signal(number, lambda number, frame: waiting.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)  # which the new process inherits
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # which the new process inherits
     try:
         yield
     finally:
@@ -207,6 +233,7 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     stop = _Stop()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     while True:
         stop.was_asked_for = False
         if stop.is_asked:  # while the cell before was ending

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from harness.errors import HarnessError, StudyError
 from harness.execution.attempt import Ended, Left, Saved
-from harness.execution.executor import Demand, Died, Progress, Tell
+from harness.execution.executor import SECONDS_OF_GRACE, Demand, Died, Progress, Tell
 from harness.execution.node import STAYS, Errand, Slot, Told
 from harness.execution.parcels import Parcel, parcels_of, put_down
 from harness.execution.provenance import COMPUTING, library_versions
@@ -42,7 +42,6 @@ SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes there are
 SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_SLOT = 300.0  # until the first worker of a cluster that is busy must have started
 SECONDS_FOR_A_MESSAGE = 300.0  # of a checkpoint on its way; Ray itself may wait for ever
-SECONDS_OF_GRACE = 40.0  # of training that looks at `run.should_stop`
 
 
 @dataclass

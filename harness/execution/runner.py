@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.executor import EXECUTORS, Demand, Died, Executor, Progress, check_executor
+from harness.execution.executor import EXECUTORS, SECONDS_OF_GRACE, Demand, Died, Executor, Progress, check_executor
 from harness.execution.here import Here
 from harness.execution.processes import Processes
 from harness.execution.record import failed, stamped
@@ -31,6 +31,7 @@ def make_executor(
     devices: Sequence[str],
     provenance: Mapping[str, Any],
     demand: Demand = Demand(),  # noqa: B008
+    seconds_of_grace: float = SECONDS_OF_GRACE,
 ) -> Executor:
     """The executor that a request names, one of `EXECUTORS`.
 
@@ -38,6 +39,7 @@ def make_executor(
         devices: one entry a worker, such as `["cpu", "cpu"]` or `["cuda:0", "cuda:0", "cuda:1"]`.
         provenance: commit, versions and the like; goes into the journal of each cell.
         demand: of each cell, on a cluster, whose nodes and not `devices` say how many train at a time.
+        seconds_of_grace: that worker processes get to save when they are interrupted.
 
     Raises:
         StudyError: there is no such executor.
@@ -47,7 +49,7 @@ def make_executor(
     if asked == "here":
         return Here(devices[0], cells, provenance)
     if asked == "processes":
-        return Processes(devices, cells, provenance)
+        return Processes(devices, cells, provenance, seconds_of_grace=seconds_of_grace)
     from harness.execution.ray import Ray
 
     return Ray(asked.partition(":")[2], cells, provenance, device=devices[0], demand=demand)
@@ -63,6 +65,7 @@ def run(
     should_stop: Callable[[Cell], bool] = lambda cell: False,
     executor: str = EXECUTORS[0],
     demand: Demand = Demand(),  # noqa: B008
+    seconds_of_grace: float = SECONDS_OF_GRACE,
 ) -> None:
     """Trains every cell of `todo` that has not ended; afterwards each one has a result in `cells`, or was stopped.
 
@@ -71,13 +74,15 @@ def run(
             when a cell has ended, and every second.
         should_stop: whether to leave a cell that trains where it is, to be continued by another run; asked at each of
             its events, and about every second.
-        devices, provenance, executor, demand: as for `make_executor`.
+        devices, provenance, executor, demand, seconds_of_grace: as for `make_executor`.
 
     Raises:
         StoreError: a result or journal cannot be written. KeyboardInterrupt passes through, workers stopped first.
     """
     source = Todo(todo, cells, should_stop, on_progress)
-    with make_executor(executor, cells, devices=devices, provenance=provenance, demand=demand) as chosen:
+    with make_executor(
+        executor, cells, devices=devices, provenance=provenance, demand=demand, seconds_of_grace=seconds_of_grace
+    ) as chosen:
         _Runner(source, cells, chosen, provenance, on_progress, should_stop).drain()
 
 

@@ -1,7 +1,9 @@
 """Files and folders that are replaced as a whole, and are on the disk when the call returns."""
 
+import contextlib
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 
@@ -23,8 +25,24 @@ def write_atomically(
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     if syncs_folder:
         sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder that nobody else writes to: process ids repeat between machines that share a disk."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
 
 def replace_synced(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import DamagedError, StoreError
-from harness.files.atomic import remove, replace_synced, sync_folder
+from harness.files.atomic import remove, replace_synced, sync_folder, temporary_beside
 from harness.plan.manifest import Manifest
 from harness.store.cells import CHECKPOINTS, DIFFERING, RECORD, Cells
 from harness.store.result import Result, checksum
@@ -203,7 +203,7 @@ def _files(there: Cells, key: str) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = temporary_beside(target)
     shutil.copy2(source, temporary)
     replace_synced(temporary, target)
 

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from harness.errors import OutputError, StoreError
 from harness.files.bits import EXAMPLES_FILE
+from harness.files.atomic import temporary_beside
 from harness.plan.manifest import Manifest
 from harness.store.cells import RECORD, Cells, is_key
 from harness.version import harness_version
@@ -76,7 +77,7 @@ def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_
         "runs": [it.id for it in manifests],
         "files": {name: _described(file) for name, file in files.items()},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as raw:
             _write(raw, index, files)

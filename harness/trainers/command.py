@@ -30,6 +30,7 @@ from harness.trainers.user import Reads, UserTrainer, leaves, thread_environment
 PUT_BACK = 75  # exit code: not done, start me again (EX_TEMPFAIL of sysexits.h)
 MOST_PUT_BACKS = 3  # without a new line in between; then the script makes no progress
 SECONDS_OF_GRACE = 30.0  # between SIGTERM and SIGKILL
+SECONDS_BETWEEN_SIGNALS = 2.0  # to a script, and to the worker that follows it
 POLL_SECONDS = 0.02
 OWN_PLACEHOLDERS = ("seed", "device", "folder")
 LINES, SETTINGS_FILE, RUN_FILE = "metrics.jsonl", ".settings.json", ".run.json"
@@ -109,7 +110,7 @@ class CommandTrainer(UserTrainer):
         while True:
             told = script.lines_told
             code = script.attempt()
-            if run.final is not None or run.should_stop:
+            if run.final is not None or self._is_left(run, code):
                 break
             if code == -signal.SIGKILL and not num_kills:
                 num_kills += 1  # by whom cannot be known: once more before it is an outcome, as with a worker
@@ -125,6 +126,14 @@ class CommandTrainer(UserTrainer):
             run.note(versions=library_versions(run.sources))
         if run.final is not None:
             script.note_unread()
+
+    def _is_left(self, run: Run, code: int) -> bool:
+        """Whether training is to stop. A scheduler tells every process of a job, and the script may have heard it
+        first."""
+        deadline = time.monotonic() + (SECONDS_BETWEEN_SIGNALS if code == -signal.SIGTERM else 0.0)
+        while not run.should_stop and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return run.should_stop
 
     def words(self, run: Run, values: Mapping[str, Any]) -> list[str]:
         """The command as it is started: placeholders filled in, files of the sources taken from the snapshot."""

@@ -8,7 +8,6 @@ from a snapshot of these files, so that an edit while a study trains changes not
 import ast
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, StudyError
-from harness.files.atomic import replace_synced
+from harness.files.atomic import replace_synced, temporary_beside
 from harness.trainers.code import ClashError, Code
 
 ROLE = "sources"  # among a cell's fingerprints
@@ -67,7 +66,7 @@ class Sources:
         """
         if folder.is_dir():
             return
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        temporary = temporary_beside(folder)
         try:
             for name, content in self.files.items():
                 path = temporary / name
