@@ -19,16 +19,10 @@ def write_atomically(
         one_writer: nobody else writes this file at the same time; then the rest that a killed writer left is written
             over, not collected.
     """
-    temporary = path.with_name(f".{path.name}.{'part' if one_writer else os.getpid()}")
-    with temporary.open("wb") as file:
-        file.writelines(it.encode() if isinstance(it, str) else it for it in content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    temporary = temporary_beside(path)
+    temporary = path.with_name(f".{path.name}.part") if one_writer else temporary_beside(path)
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.writelines(it.encode() if isinstance(it, str) else it for it in content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import OutputError, StoreError
-from harness.files.bits import EXAMPLES_FILE
 from harness.files.atomic import temporary_beside
+from harness.files.bits import EXAMPLES_FILE
 from harness.plan.manifest import Manifest
 from harness.store.cells import RECORD, Cells, is_key
 from harness.version import harness_version
