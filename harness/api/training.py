@@ -115,7 +115,6 @@ def train_work(
     expected: Estimate,
     *,
     watch: Watch = Watch(),
-    in_process: bool = False,
     origin: Mapping[str, object] = {},
 ) -> Placebos:
     """Trains the cells of `todo`.
