@@ -1,7 +1,8 @@
 """Web services as child processes: started together, waited for, watched, and stopped together.
 
-What `harness ui` shows: the MLflow server and the Optuna dashboard, both on loopback only, because neither asks who is
-there and the dashboard can delete studies. Whole installations for several people are `docker-compose.yml`'s matter.
+What `harness ui` shows: the page of the studies, the MLflow server and the Optuna dashboard, all on loopback only,
+because none of them asks who is there and the dashboard can delete studies. Whole installations for several people are
+`docker-compose.yml`'s matter.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -29,6 +30,7 @@ HOST = "127.0.0.1"
 READY_SECONDS = 120.0  # the MLflow server takes 7 s on an idle machine
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.2
+MOST_BLOCKS = 20  # of ports that are tried
 SHOWN_LINES = 15  # of the log of a service that died
 
 
@@ -48,6 +50,18 @@ class Service:
     address: str
     probe: str
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def live_page(root: Path, port: int, links: Sequence[tuple[str, str]]) -> Service:
+    """The page of the studies in a store; reads the folder of cells, needs no database.
+
+    Args:
+        links: name and address of the services beside it, for people.
+    """
+    command = [sys.executable, "-m", "harness.live.serve", str(root), "--host", HOST, "--port", str(port)]
+    command += [part for name, address in links for part in ("--link", name, address)]
+    address = f"http://{HOST}:{port}"
+    return Service("Studies", tuple(command), f"{address}/", f"{address}/healthy")
 
 
 def mlflow_server(uri: str, root: Path, port: int) -> Service:
@@ -104,21 +118,56 @@ def free_port(preferred: int) -> int:
 
     Another process may take it before the service does; the service then dies, and `running` says so.
     """
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed one's port is free
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise TrackingError(f"no free port on {HOST}.")
+    return next(port for port in (preferred, 0) if _is_free(port)) or _given()
+
+
+def ports(first: int, count: int, *, is_asked: bool) -> list[int]:
+    """Ports one after another, the same each time as long as nobody else has them.
+
+    Args:
+        is_asked: whether the user named the first: then no other will do. Else a block further on is taken, ten ports
+            away, where one of them is taken.
+
+    Raises:
+        TrackingError: somebody listens on one of those that were asked for, or there is no free block.
+    """
+    for start in range(first, first + (1 if is_asked else 10 * MOST_BLOCKS), 10):
+        taken = [port for port in range(start, start + count) if not _is_free(port)]
+        if not taken:
+            return list(range(start, start + count))
+    if is_asked:
+        listed = " and ".join(map(str, taken))
+        raise TrackingError(
+            f"--port {first}: somebody listens on {listed} already. Name another; {count} are taken in a row."
+        )
+    raise TrackingError(f"no free ports on {HOST} from {first} on; name another with --port.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a closed one's port is free
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _given() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
-def running(services: Sequence[Service]) -> Iterator["Running"]:
+def running(
+    services: Sequence[Service], on_ready: Callable[[Service], None] = lambda service: None
+) -> Iterator["Running"]:
     """Starts the services, waits until each answers, and stops all of them at the end of the block, however it ends;
     a SIGKILL of this process ends them, too (`guard.py`).
+
+    Args:
+        on_ready: is told of each service as soon as it answers.
 
     Raises:
         TrackingError: a service died or did not answer in time; the message ends with the last lines of its log.
@@ -133,7 +182,7 @@ def running(services: Sequence[Service]) -> Iterator["Running"]:
             started.append(_start(service))
             print(started[-1].process.pid, file=guard.stdin, flush=True)
         everything = Running(started)
-        everything.wait_until_ready()
+        everything.wait_until_ready(on_ready)
         yield everything
     finally:
         _stop(started)
@@ -160,12 +209,15 @@ class Running:
 
     started: Sequence[_Started]
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, on_ready: Callable[[Service], None]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         waiting = list(self.started)
         while waiting:
             self.check()
-            waiting = [it for it in waiting if not answers(it.service.probe)]
+            ready = [it for it in waiting if answers(it.service.probe)]
+            for it in ready:
+                waiting.remove(it)
+                on_ready(it.service)
             if waiting and time.monotonic() > deadline:
                 names = " and ".join(it.service.name for it in waiting)
                 raise TrackingError(

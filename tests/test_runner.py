@@ -331,3 +331,11 @@ def test_a_trainer_that_workers_cannot_import_stops_the_run_with_its_name(tmp_pa
         run([cell], cells, devices=["cpu"], provenance={})
 
     assert cells.result(cell.key) is None
+
+
+def test_out_of_memory_beside_others_is_tried_once_more_alone_before_it_is_an_outcome(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(4, fakes.NeedsAllMemory())
+    run(todo, cells, devices=["cpu", "cpu"], provenance={})
+    assert [cells.result(cell.key).status for cell in todo] == ["finished", "finished", "out-of-memory", "finished"]
+    said = [event["reason"] for event in cells.events(todo[1].key) if event["event"] == "failed"]
+    assert said == ["out of memory while other cells trained; it is tried once more, alone: too little memory"]

@@ -144,6 +144,19 @@ def test_the_preferred_port_is_taken_if_it_is_free():
     assert free_port(other) == other
 
 
+def test_ports_are_the_same_each_time_and_move_on_together_where_one_is_taken():
+    first = free_port(0) // 10 * 10 + 30
+    with socket.socket() as listening:
+        found = services.ports(first, 3, is_asked=False)
+        assert found == list(range(found[0], found[0] + 3))
+        assert services.ports(found[0], 3, is_asked=True) == found
+        listening.bind(("127.0.0.1", found[1]))
+        listening.listen()
+        assert services.ports(found[0], 3, is_asked=False)[0] > found[2]
+        with pytest.raises(TrackingError, match=rf"--port {found[0]}: somebody listens on {found[1]} already"):
+            services.ports(found[0], 3, is_asked=True)
+
+
 @pytest.mark.parametrize(
     ("url", "bare", "environment"),
     [
@@ -207,8 +220,13 @@ def harness_ui(store, **variables):
 
 def addresses(lines):
     """Of MLflow and of the dashboard, or of the latter only."""
-    found = [re.search(r"http://127\.0\.0\.1:\d+", line) for line in lines if line.startswith(("MLflow", "Optuna"))]
+    services = sorted(line for line in lines if line.startswith(("MLflow", "Optuna")))
+    found = [re.search(r"http://127\.0\.0\.1:\d+", line) for line in services]
     return [match[0] for match in found if match]
+
+
+def page_address(lines):
+    return next(line.split()[-1] for line in lines if line.startswith("Studies"))
 
 
 def fetch(address, **headers):
@@ -237,10 +255,13 @@ def shown(tmp_path_factory):
         yield process, lines, root
 
 
-def test_ui_prints_both_addresses_once_both_answer(shown):
+def test_ui_prints_each_address_once_it_answers(shown):
     _, lines, _ = shown
     mlflow, dashboard = addresses(lines)
-    assert [line.split()[0] for line in lines] == ["Starting;", "MLflow", "a", "Optuna", "Ctrl-C"]
+    first = [line.split()[0] for line in lines]
+    assert (first[0], first[-1]) == ("Starting;", "Ctrl-C")
+    assert sorted(first[1:-1]) == ["MLflow", "Optuna", "Studies", "a"]
+    assert first[first.index("MLflow") + 1] == "a"  # the experiment, below its server
     assert fetch(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=a%20study")
     assert [it["study_name"] for it in fetch(f"{dashboard}/api/studies")["study_summaries"]] == ["a search"]
 
@@ -250,7 +271,8 @@ def test_ui_listens_on_loopback_only_and_refuses_other_names(shown):
     children = psutil.Process(process.pid).children(recursive=True)
     listening = [it.laddr for child in children for it in child.net_connections() if it.status == "LISTEN"]
     assert {address.ip for address in listening} == {"127.0.0.1"}
-    assert {address.port for address in listening} == {int(it.rpartition(":")[2]) for it in addresses(lines)}
+    served = [page_address(lines).rstrip("/"), *addresses(lines)]
+    assert {address.port for address in listening} == {int(it.rpartition(":")[2]) for it in served}
     api = f"{addresses(lines)[0]}/api/2.0/mlflow/experiments/search?max_results=1"
     assert fetch(api, Host="localhost:5000")
     with pytest.raises(urllib.error.HTTPError) as error:  # a page elsewhere whose name points at this machine
@@ -302,7 +324,7 @@ def test_ui_starts_no_job_queue(shown):
     process, _, _ = shown
     commands = [" ".join(child.cmdline()) for child in psutil.Process(process.pid).children(recursive=True)]
     assert not any("huey" in command or "job" in command for command in commands)
-    assert len(commands) <= 5  # MLflow's command and its server with a helper; the dashboard and its worker
+    assert len(commands) <= 6  # MLflow's command and its server with a helper; the dashboard and its worker; the page
 
 
 def test_ui_serves_the_artifacts_of_runs_that_were_written_without_a_server(shown):
@@ -328,6 +350,10 @@ def test_ui_shows_the_run_and_the_search_in_a_browser(shown):
         wait_for_text(page, "a study", "a cell of it")
         page.get(f"{addresses(lines)[1]}/dashboard/")
         wait_for_text(page, "a search")
+        page.get(page_address(lines))
+        wait_for_text(page, "There is no study in this store yet.")
+        links = [it.get_attribute("href") for it in page.find_elements("css selector", ".services a")]
+        assert links[1:] == [f"{addresses(lines)[0]}/", f"{addresses(lines)[1]}/dashboard/"]
 
 
 def test_a_second_ui_takes_other_ports_and_notices_when_one_of_its_services_dies(shown):
@@ -364,7 +390,7 @@ def test_ui_shows_a_server_that_runs_elsewhere_and_starts_none_and_ends_with_its
     with harness_ui(tmp_path, MLFLOW_TRACKING_URI=server) as (process, others):
         assert f"MLflow            {server} (a server of its own)" in others
         assert len(addresses(others)) == 2
-        assert others[-1] == "Ctrl-C stops it."
+        assert others[-1] == "Ctrl-C stops all of them."
         children = psutil.Process(process.pid).children(recursive=True)
         assert not any("mlflow" in str(child.cmdline()) for child in children)
         process.send_signal(signal.SIGHUP)

@@ -15,35 +15,47 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def looked_at(cells: Cells, manifest: Manifest) -> "pd.DataFrame":
+def looked_at(cells: Cells, manifest: Manifest, command: str = "") -> "pd.DataFrame":
     """The results of a study run, as `harness.store.load.results_table`, to be shown now: this is a look.
 
     A look with no seed that an earlier one had not is none. In a store that cannot be written, the look counts where it
     happens, and nobody learns of it later.
+
+    Args:
+        command: what shows them; by default the command line of this process.
     """
     from harness.store.load import results_table
 
     table = results_table(cells, manifest)
     seeds = ended_seeds(table)
     if manifest.looked_at(seeds, "", "") is not manifest:
-        table.attrs["manifest"] = _written(cells, manifest, seeds)
+        table.attrs["manifest"] = _written(cells, manifest, seeds, command or command_line())
     return table
 
 
 def ended_seeds(table: "pd.DataFrame") -> tuple[int, ...]:
     """The seeds for which both sides of some comparison have ended."""
     manifest: Manifest = table.attrs["manifest"]
-    ended = table[table["status"] != "missing"].groupby("variant")["seed"].agg(set).to_dict()
-    found: set[int] = set()
-    for it in manifest.comparisons:
-        found |= ended.get(it.variant, set()) & ended.get(it.reference, set())
-    return tuple(sorted(int(seed) for seed in found))
+    rows = table[table["status"] != "missing"]
+    ended: dict[str, set[int]] = {}
+    for variant, seed in zip(rows["variant"], rows["seed"], strict=True):
+        ended.setdefault(str(variant), set()).add(int(seed))
+    return manifest.comparable_seeds(ended)
 
 
-def _written(cells: Cells, manifest: Manifest, seeds: tuple[int, ...]) -> Manifest:
+def seen_before(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of the seeds that earlier looks have seen: what may be shown again without a look."""
+    manifest: Manifest = table.attrs["manifest"]
+    seen = {seed for look in manifest.looks for seed in look.seeds}
+    shown = table[table["seed"].isin(seen)].reset_index(drop=True)
+    shown.attrs["manifest"] = manifest
+    return shown
+
+
+def _written(cells: Cells, manifest: Manifest, seeds: tuple[int, ...], command: str) -> Manifest:
     """The manifest with this look, written; the time of its file stays, by which the latest study run is found."""
     path = cells.root / "studies" / f"{manifest.id}.json"
-    time, command = now(), command_line()
+    time = now()
     try:
         with cells.updating_manifest(manifest.id):
             known = cells.manifest(manifest.id)

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "summary": ("harness.cli.summary:summary", "Print a model's layers: shapes, parameters, multiply-accumulates."),
     "visualize": ("harness.cli.visualize:visualize", "Draw first-layer filters or a layer's activations as a PNG."),
     "conv": ("harness.cli.conv:conv", "Arithmetic of convolutions: results, sizes, padding, receptive fields."),
-    "ui": ("harness.cli.ui:ui", "Show runs and searches in the browser: MLflow and the Optuna dashboard."),
+    "ui": ("harness.cli.ui:ui", "Watch studies in the browser, beside MLflow and the Optuna dashboard."),
     "init": ("harness.cli.init:init", "Make the databases of MLflow and Optuna ready, before services use them."),
     "sync": ("harness.cli.sync:sync", "Deliver to MLflow what could not be delivered before."),
     "pack": ("harness.cli.pack:pack", "Write a study's results into one file, to be kept or sent."),

@@ -11,7 +11,7 @@ from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
 
 FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
-TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "examples", "interactions", "shapley", "marginal")
 
 
 @click.command()
@@ -38,6 +38,7 @@ def export(
     cells         every cell, so every seed, with all its numbers and its provenance
     published     ours against the published numbers of the study
     overfitting   gap between training and validation, where the best checkpoint stands
+    examples      each effect on new test examples, too; how many of them a change gains and loses
     interactions  what two changes do together beyond their sum (designs pairs, factorial)
     shapley       contribution of each change averaged over all orders (design factorial)
     marginal      effect of each change averaged over all combinations seen, by a linear model
@@ -45,7 +46,7 @@ def export(
     from harness.report.files import check_file, write_file
     from harness.report.formats import export_table
     from harness.report.tables import Tables
-    from harness.store.load import curves_table, find_manifest
+    from harness.store.load import curves_table, examples_of, find_manifest
 
     path = None if output == "-" else Path(output)
     if path:
@@ -53,7 +54,12 @@ def export(
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
     say_which_run(cells, manifest, study)
-    tables = Tables(looked_at(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
+    tables = Tables(
+        looked_at(cells, manifest),
+        load_curves=lambda: curves_table(cells, manifest),
+        metric=metric,
+        load_examples=lambda name: examples_of(cells, manifest, name),
+    )
     content = export_table(tables, table, form)
     if path:
         write_file(path, content)

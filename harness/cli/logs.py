@@ -8,8 +8,7 @@ from harness.cli.options import store_option
 from harness.cli.screen import say
 from harness.errors import ResultsError
 from harness.store.cells import Cells
-
-SHOWN = ("stdout.log", "stderr.log")
+from harness.store.said import said
 
 
 @click.command()
@@ -21,23 +20,7 @@ def logs(cell: str, store: Path) -> None:
     CELL is a cell's key, or the beginning of one; `harness results` lists them.
     """
     cells = Cells(store.absolute())
-    key = find_key(cells, cell)
-    events = cells.events(key)
-    result = cells.result(key)
-    state = f"{result.status}{f': {result.reason}' if result.reason else ''}" if result else "has not ended"
-    say(f"cell {key}: {state}")
-    for event in events:
-        if event["event"] != "validation":
-            say(f"{event['time']}  {event['event']}{_detail(event)}")
-    for name in SHOWN:
-        path = cells.folder(key) / name
-        if path.is_file() and path.stat().st_size:
-            click.echo(f"\n== {name}")
-            say(path.read_text(errors="replace").rstrip())
-    traces = [event["traceback"] for event in events if event.get("traceback")]
-    if traces:
-        click.echo("\n== traceback of the last failure")
-        say(traces[-1].rstrip())
+    say(said(cells, find_key(cells, cell)))
 
 
 def find_key(cells: Cells, start: str) -> str:
@@ -49,8 +32,3 @@ def find_key(cells: Cells, start: str) -> str:
     if not found:
         raise ResultsError(f"{cells.root}: no cell {start!r}; `harness results --study NAME` lists them.")
     raise ResultsError(f"{len(found)} cells begin with {start!r}: {', '.join(found[:6])}; give more of the key.")
-
-
-def _detail(event: dict[str, object]) -> str:
-    parts = [f"{name} {event[name]}" for name in ("step", "status", "reason", "signal") if event.get(name)]
-    return f"  {', '.join(parts)}" if parts else ""

@@ -131,6 +131,11 @@ _PLAN_OPTIONS = [
     _design_option,
     _names_option("--only", help="Only these changes.", shell_complete=_complete_change),
     _names_option("--skip", help="Not these changes.", shell_complete=_complete_change),
+    click.option(
+        "--vary",
+        type=click.Choice(["split"]),
+        help="What else to draw from the seed, on both sides: the split off for validation. Other cells, other keys.",
+    ),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
     click.option(
         "--weights",

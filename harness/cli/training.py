@@ -10,7 +10,7 @@ from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
 from harness.api.work import Work, edited_since, failed_cells, other_file
-from harness.cli.progress import RunProgress, duration
+from harness.cli.progress import RunProgress, duration, duration_range
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
 from harness.plan.manifest import Manifest
@@ -27,7 +27,7 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
     if todo:
         basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {work.workers}, about {duration(expected.seconds)} ({basis})"
+        line += f" on {work.workers}, {duration_range(*expected.bounds)} ({basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
@@ -42,7 +42,7 @@ def train_plan(
 ) -> Placebos:
     """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
-    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.seconds, metric=metric)
+    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.bounds, metric=metric)
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:

@@ -6,7 +6,7 @@ trainer; nothing here imports anything heavy or prints: who wants to see progres
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -95,11 +95,13 @@ class _Runner:
         self._on_progress, self._should_stop = on_progress, should_stop
         self._training: dict[str, Cell] = {}  # by key
         self._deaths: Counter[str] = Counter()  # of workers, by key
+        self._crowded_out: deque[Cell] = deque()  # ran out of memory beside others; each is tried once more, alone
+        self._tried_alone: set[str] = set()  # keys
 
     def drain(self) -> None:
         source, executor = self._source, self._executor
-        while not source.is_over or self._training:
-            while executor.num_free and (cell := source.take()) is not None:
+        while not source.is_over or self._training or self._crowded_out:
+            while executor.num_free and (cell := self._take()) is not None:
                 self._training[cell.key] = cell
                 executor.submit(cell)
             if not self._training:
@@ -107,6 +109,18 @@ class _Runner:
             executor.advance(self._see)
             for cell in [it for it in self._training.values() if self._should_stop(it)]:
                 executor.stop(cell)
+
+    def _take(self) -> Cell | None:
+        """The next cell; none beside one that is to be alone."""
+        if self._tried_alone & self._training.keys():
+            return None
+        if not self._crowded_out:
+            return self._source.take()
+        if self._training:
+            return None
+        cell = self._crowded_out.popleft()
+        self._tried_alone.add(cell.key)
+        return cell
 
     def _see(self, told: Progress | Died) -> None:
         cell = told.cell
@@ -121,8 +135,19 @@ class _Runner:
             return
         if told.kind == "elsewhere":
             self._source.put_back(cell)
+        is_out_of_memory = told.result is not None and told.result.status == "out-of-memory"
+        if told.result and is_out_of_memory and self._training and cell.key not in self._tried_alone:
+            self._crowd_out(cell, told.result.reason)
+            return
         self._on_progress(told)
         self._source.wake()
+
+    def _crowd_out(self, cell: Cell, reason: str) -> None:
+        """The memory was shared: no outcome of the cell yet."""
+        self._cells.forget_result(cell.key)
+        said = f"out of memory while other cells trained; it is tried once more, alone: {reason}"
+        self._cells.append(cell.key, {"event": "failed", "reason": said, "traceback": ""})
+        self._crowded_out.append(cell)
 
     def _bury(self, told: Died) -> None:
         """Notes what a worker died of; its cell goes on once more, then it is recorded as failed."""

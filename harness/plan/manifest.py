@@ -4,7 +4,7 @@ A study run is a study with one profile, baseline and data. Its manifest says wh
 is compared with what. No file is read or written here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from harness.trainers.registry import DEFAULT, trainer_class
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
-    "asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha", "horizon", "looks",
-    "frozen",
+    "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
+    "looks", "frozen",
 )  # fmt: skip
 
 
@@ -89,7 +89,8 @@ class Manifest:
         id: the same for every plan of this study, profile, baseline and data.
         metrics: of the study; every table, figure and sentence takes them from here.
         trainer: as `Trainer.to_json` gives it.
-        checkpoint_rule, varied: of the trainer, in words, so that a report need not import it; empty where not known.
+        checkpoint_rule, varied, held: of the trainer, in words, so that a report need not import it; empty where not
+            known. What differs between seeds is `varied`, what does not `held`.
         baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
             profile and the command line.
         published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
@@ -119,6 +120,7 @@ class Manifest:
     asked: str = ""
     checkpoint_rule: str = ""
     varied: str = ""
+    held: str = ""
     confirms: str = ""
     winner: str = ""
     headline: str = ""
@@ -205,6 +207,20 @@ class Manifest:
         """What was declared first holds; a study run from before horizons declares none afterwards."""
         return self.horizon if self.comparisons else added.horizon
 
+    def without_looks(self) -> "Manifest":
+        """As if nothing had been declared of looks: for what is tested once, and is no effect of this study run."""
+        return replace(self, horizon=0, looks=(), frozen={})
+
+    def comparable_seeds(self, ended: Mapping[str, Set[int]]) -> tuple[int, ...]:
+        """The seeds for which both sides of some comparison have ended, in order.
+
+        Args:
+            ended: variant to the seeds of its cells that have ended.
+        """
+        nothing: Set[int] = frozenset()
+        sides = ((ended.get(it.variant, nothing), ended.get(it.reference, nothing)) for it in self.comparisons)
+        return tuple(sorted({seed for variant, reference in sides for seed in variant & reference}))
+
     def looked_at(self, seeds: Iterable[int], time: str, command: str) -> "Manifest":
         """With one look more, where it sees seeds that none before saw; else the same manifest."""
         new = sorted(set(seeds).difference(*(it.seeds for it in self.looks)))
@@ -218,5 +234,5 @@ def _unsaid_in_the_first_format(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the first format left unsaid: there was one trainer, whose metrics had other names."""
     trainer = trainer_class(DEFAULT)()
     published = [{**it, "metric": it["metric"].replace("_", "/", 1)} for it in data.get("published", ())]
-    words = {"checkpoint_rule": trainer.checkpoint_rule, "varied": trainer.varied}
+    words = {"checkpoint_rule": trainer.checkpoint_rule, "varied": trainer.varied, "held": trainer.held}
     return {"trainer": trainer.to_json(), "metrics": trainer.metrics.to_json(), "published": published, **words}

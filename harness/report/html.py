@@ -1,18 +1,15 @@
 """The page of a report: one HTML file that needs no network, in light and dark, from 400 pixels up.
 
 plotly.js is in the page once; everything else is text. What stands in the page is decided in `exhibits.py`,
-`display.py` and `summary.py`; this module puts it together with the template `page.html.j2` of this package.
+`display.py` and `summary.py`; this module puts it together with the template `page.html.j2` of this package,
+of which `content.html.j2` is what the live page shows, too.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from harness.errors import ResultsError
@@ -24,6 +21,7 @@ from harness.report.look import DARK, LIGHT
 from harness.report.plot_parts import template
 from harness.report.summary import methods, provenance, warnings
 from harness.report.tables import Tables
+from harness.report.template import environment, part
 from harness.version import harness_version
 
 LONG_ROWS = 25  # a longer table is folded away
@@ -43,6 +41,18 @@ class Section:
     blocks: Sequence[Block]
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a page says below its title, for a page that has it already.
+
+    Attributes:
+        html: answer, warnings, contents, sections, methods. figures: for `drawReport` of `page.js`, plain values.
+    """
+
+    html: str
+    figures: Mapping[str, Any]
+
+
 def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
     """The whole page.
 
@@ -50,40 +60,57 @@ def page(tables: Tables, shown: Exhibits, beside: Sequence[str] = ()) -> str:
         shown: as `exhibits` gives them.
         beside: relative paths of the files that stand beside the page.
     """
-    figures = {f"figure-{name}": draw(data) for exhibit in shown.shown for name, data in exhibit.ids()}
-    heights = {name: int(figure.layout.height) for name, figure in figures.items()}
-    # The page sets the template, by the reader's mode.
-    plain = {name: json.loads(figure.to_json()) for name, figure in figures.items()}
-    for figure in plain.values():
-        del figure["layout"]["template"]
-    themes = {"light": template(LIGHT), "dark": template(DARK)}
-    manifest = tables.manifest
-    # A confirmation on fresh seeds comes first; the estimate that led to it is in its sentence.
-    sentences = " ".join([*tables.confirmations, tables.headline.sentence])
-    first, _, more = sentences.partition(". ")
+    manifest, figures = tables.manifest, _figures(shown)
     return (
-        _environment()
-        .from_string(_part("page.html.j2"))
+        environment()
+        .get_template("page.html.j2")
         .render(
             version=harness_version(),
             study=manifest.study,
             title=manifest.title,
             profile=manifest.profile,
             facts=_facts(tables),
-            headline=f"{first}." if more else first,
-            more=more,
-            warnings=warnings(tables),
-            sections=_sections(tables, shown, heights),
-            methods=methods(tables),
-            provenance=provenance(tables),
-            left_out=shown.left_out,
-            files=_grouped(beside),
-            style=_part("page.css"),
-            script=_part("page.js"),
+            style=part("page.css"),
+            script=part("page.js"),
             plotly=get_plotlyjs(),
-            figures=_embedded({"figures": plain, "themes": themes}),
+            figures=_embedded(figures),
+            **_said(tables, shown, figures, beside),
         )
     )
+
+
+def content(tables: Tables, shown: Exhibits) -> Content:
+    """The page without its head and title."""
+    figures = _figures(shown)
+    html = environment().get_template("content.html.j2").render(_said(tables, shown, figures, ()))
+    return Content(html, figures)
+
+
+def _figures(shown: Exhibits) -> dict[str, Any]:
+    """Every figure as plain values, and the templates of both modes: the page sets one, by the reader's mode."""
+    drawn = {f"figure-{name}": draw(data) for exhibit in shown.shown for name, data in exhibit.ids()}
+    plain = {name: json.loads(figure.to_json()) for name, figure in drawn.items()}
+    for figure in plain.values():
+        del figure["layout"]["template"]
+    return {"figures": plain, "themes": {"light": template(LIGHT), "dark": template(DARK)}}
+
+
+def _said(tables: Tables, shown: Exhibits, figures: Mapping[str, Any], beside: Sequence[str]) -> dict[str, Any]:
+    """What `content.html.j2` needs."""
+    heights = {name: int(figure["layout"]["height"]) for name, figure in figures["figures"].items()}
+    # A confirmation on fresh seeds comes first; the estimate that led to it is in its sentence.
+    sentences = " ".join([*tables.confirmations, tables.headline.sentence])
+    first, _, more = sentences.partition(". ")
+    return {
+        "headline": f"{first}." if more else first,
+        "more": more,
+        "warnings": warnings(tables),
+        "sections": _sections(tables, shown, heights),
+        "methods": methods(tables),
+        "provenance": provenance(tables),
+        "left_out": shown.left_out,
+        "files": _grouped(beside),
+    }
 
 
 def _facts(tables: Tables) -> list[str]:
@@ -124,6 +151,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
             "Acting together",
             [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds(*TOGETHER)],
         ),
+        ("examples", "Example by example", [*drawn("examples"), *listed(_told(tables, "examples"))]),
         ("curves", curves_title, [*drawn("curves"), *listed(overfitting)]),
         ("cost", "Cost", drawn("cost")),
         ("published", "Published numbers", [*drawn("published"), *listed(GRIDS["published"](tables))]),
@@ -183,19 +211,3 @@ def _grouped(files: Sequence[str]) -> list[tuple[str, list[tuple[str, str]]]]:
         group, text = (f"table {stem}", suffix) if folder == "tables" else ("figures", stem)
         groups.setdefault(group, []).append((text, file))
     return sorted(groups.items(), key=lambda item: item[0] == "figures")
-
-
-def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["prose"] = _prose
-    return environment
-
-
-def _prose(text: str) -> Markup:
-    """Escaped text in which `words` between back quotes stand as code, and negative numbers have a minus sign."""
-    with_code = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
-    return Markup(re.sub(r"(?<=[\s(\[])-(?=\d)", "−", with_code))
-
-
-def _part(name: str) -> str:
-    return files("harness.report").joinpath(name).read_text(encoding="utf-8")

@@ -7,13 +7,10 @@ server has such a check of its own.
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-ENVIRONMENT = "HARNESS_ALLOWED_HOSTS"  # names besides this machine's own, comma-separated
-LOCAL = ("127.0.0.1", "localhost", "::1")
+from harness.hosts import allowed_hosts, refusal
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -39,38 +36,9 @@ class Guarded:
         return [body]
 
     def _problem(self, environ: Environ) -> str:
-        host = environ.get("HTTP_HOST", "")
-        if _name(f"//{host}") not in self._hosts:
-            return f"no such host here; ${ENVIRONMENT} lists names besides this machine's own"
-        origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and _authority(origin) != host.lower():
-            return "asked by a page of another origin"
-        if environ.get("HTTP_SEC_FETCH_SITE") in ("cross-site", "same-site") and environ.get("REQUEST_METHOD") != "GET":
-            return "asked by a page of another origin"
-        return ""
-
-
-def _name(address: str) -> str | None:
-    """The host of an address, without its port; None where it has none, or says two things."""
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        return None
-    return None if parts.username is not None or parts.path else parts.hostname
-
-
-def _authority(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return ""
-
-
-def allowed_hosts() -> tuple[str, ...]:
-    """This machine's names, and those of $HARNESS_ALLOWED_HOSTS."""
-    more = os.environ.get(ENVIRONMENT, "").split(",")
-    return (*LOCAL, *(host.strip() for host in more if host.strip()))
+        origin, fetch_site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
+        host, method = environ.get("HTTP_HOST", ""), environ.get("REQUEST_METHOD", "")
+        return refusal(method, host, origin, fetch_site, self._hosts)
 
 
 def main() -> None:

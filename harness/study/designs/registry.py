@@ -38,7 +38,7 @@ from harness.study.designs.factorials import factorial, fractional, pairs
 from harness.study.designs.fractional import MOST_RUNS
 from harness.study.study import Study
 
-__all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "make_designs"]
+__all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "kind_of", "make_designs"]
 
 
 def add_one(study: Study, selected: Collection[str]) -> list[Design]:
@@ -138,6 +138,11 @@ DESIGNS: Mapping[str, DesignKind] = {
         lambda _: [str(2**power) for power in range(1, MOST_RUNS.bit_length())],
     ),
 }
+
+
+def kind_of(design: str) -> str:
+    """The registry's name of a design; a change on top of another is a single change, too."""
+    return design.partition(":")[0].replace("on-top", "add-one")
 
 
 def make_designs(study: Study, texts: Sequence[str], selected: Collection[str]) -> list[Design]:
