@@ -132,6 +132,8 @@ def test_parquet_is_never_written_to_a_terminal(store):
     said, _ = harness("export", "--study", "task3", "--store", store, "--format", "parquet")
     assert "parquet is no text" in " ".join(said.split())
     assert "PAR1" not in said
+    shown, _ = harness("export", "--study", "task3", "--store", store, columns=200)
+    assert shown.removeprefix(f"{SIGN}\r\x1b[K").startswith("study,variant,")
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,11 @@ def export(
         write_file(path, content)
         click.echo(f"{path}: {table} of {manifest.id}", err=True)
     else:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        if sys.stdout.isatty():
+            sys.stdout.write(content.decode())
+        else:
+            sys.stdout.buffer.write(content)  # to the last byte, whatever the encoding of the stream
+        sys.stdout.flush()
 
 
 def _format_of(path: Path | None, asked: str | None) -> str:
