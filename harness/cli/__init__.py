@@ -12,6 +12,7 @@ from typing import TextIO
 
 import click
 
+from harness.cli.loading import loading
 from harness.errors import HarnessError
 from harness.texts import message_lines
 from harness.urls import masked
@@ -86,7 +87,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with loading():
+                return super().invoke(ctx)
         except HarnessError as error:
             raise Problem("\n".join(map(masked, str(error).splitlines()))) from None
         except click.ClickException as error:

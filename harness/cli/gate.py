@@ -12,7 +12,14 @@ from harness.api.gating import Gate, Verdict
 from harness.api.gating import gate as find
 from harness.api.training import Watch
 from harness.api.work import Work
-from harness.cli.options import device_option, json_option, settings_option, store_option, study_option
+from harness.cli.options import (
+    complete_variant,
+    device_option,
+    json_option,
+    settings_option,
+    store_option,
+    study_option,
+)
 from harness.cli.screen import Screen
 from harness.cli.training import announce, stop_on_signals
 from harness.plan.cell import Cell
@@ -34,7 +41,13 @@ HEADLINES: dict[Verdict, str] = {"passes": "passes", "fails": "FAILS", "undecide
     required=True,
     help="The largest change for the worse that is let pass, as the metric is shown (0.5: half a point).",
 )
-@click.option("--variant", default="baseline", show_default=True, help="What to train: a change or a combination.")
+@click.option(
+    "--variant",
+    default="baseline",
+    show_default=True,
+    help="What to train: a change or a combination.",
+    shell_complete=complete_variant,
+)
 @click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study.")
 @click.option("--seeds", help="A count (10) or a list (0,1,2); the profile's by default.")
 @click.option(

@@ -7,7 +7,7 @@ import click
 from harness.api.looking import looked_at
 from harness.api.pictures import pictures
 from harness.cli.attach import attach
-from harness.cli.options import store_option
+from harness.cli.options import complete_run, store_option
 from harness.cli.screen import say
 from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
@@ -15,7 +15,10 @@ from harness.store.cells import Cells
 
 @click.command()
 @click.option(
-    "--study", required=True, help="A study's name or file, or the id of a study run (`harness results --list`)."
+    "--study",
+    required=True,
+    help="A study's name or file, or the id of a study run (`harness results --list`).",
+    shell_complete=complete_run,
 )
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--metric", help="What the effects are of; by default what the study reports.")
