@@ -146,6 +146,17 @@ def test_a_store_that_cannot_be_made_is_refused_in_a_sentence(run, command):
     assert "Traceback" not in answer.output
 
 
+def test_a_relative_store_is_refused_in_a_folder_that_is_thrown_away(run, monkeypatch, tmp_path):
+    """`ray job submit` sets the variable, and runs commands in such a folder."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+
+    answer = run("ablate", "--study", "tiny.yaml", "--dry-run")
+
+    assert answer.exit_code == 2, answer.output
+    assert "--store mlruns: `ray job submit` runs this command in a folder that is thrown away" in answer.output
+    assert run("ablate", "--study", "tiny.yaml", "--dry-run", "--store", str(tmp_path / "kept")).exit_code == 0
+
+
 def test_sync_makes_no_store_where_there_is_none(run):
     answer = run("sync", "--store", "mlrun")
 

@@ -22,6 +22,7 @@ ENDED = ("--study", "tiny.yaml")
 # Command line -> exit code. `own.yaml` is trained by a function and has not ended; of `tiny.yaml` there are results.
 LINES: dict[tuple[str, ...], int] = {
     ("ablate", *STUDY, "--only", "wide"): 0,
+    ("worker", *STUDY, "--only", "wide"): 0,
     ("search", *STUDY, "--only", "wide", "--trials", "2"): 0,
     ("confirm", *ENDED, "--seeds", "1"): 2,  # too few
     ("aa", *STUDY, "--seeds", "4"): 0,

@@ -149,3 +149,17 @@ def test_nothing_of_rays_own_stands_among_what_is_printed(tmp_path, cluster):
 
     assert "4 cells trained" in said
     assert not [line for line in said.splitlines() if "ray" in line.lower() and "--executor" not in line], said
+
+
+def test_a_node_with_another_version_of_what_computes_is_refused(tmp_path, monkeypatch):
+    """As the node's Python would find it installed."""
+    installed = tmp_path / "installed" / "numpy-0.0.1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
+    paths = [str(installed.parent), os.environ.get("PYTHONPATH", "")]
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        with ray_cluster(1) as other:
+            executor = make_executor(f"ray:{other.address}", Cells(tmp_path), devices=["cpu"], provenance={})
+            with pytest.raises(StudyError, match=r"node .* has numpy 0\.0\.1, but here it is python"), executor:
+                pass

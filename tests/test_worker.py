@@ -9,14 +9,18 @@ import sys
 import time
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from own import FUNCTION, train_study, write_study
 from test_kill import MAIN, VOLATILE, environment
 
+from harness.api.worker import check_locks
 from harness.cli.worker import _Duration, _Moment
+from harness.errors import StoreError
 from harness.files.locks import lock_problem
+from harness.files.presence import present, unseen_by_locks
 from harness.store.cells import Cells
 from harness.store.load import load_results
 
@@ -216,6 +220,38 @@ def test_a_disk_on_which_locks_do_not_hold_is_refused_with_the_alternatives(tmp_
 def test_locks_hold_on_an_ordinary_disk_and_leave_nothing(tmp_path):
     assert lock_problem(tmp_path / "store") == ""
     assert os.listdir(tmp_path / "store") == []
+
+
+BEAT = 0.1
+
+
+def test_a_worker_that_lives_is_seen_by_its_lock_and_leaves_nothing(tmp_path):
+    with present(tmp_path, beat_seconds=BEAT):
+        (path,) = tmp_path.iterdir()
+        assert unseen_by_locks(tmp_path, beat_seconds=BEAT) == ""
+        assert path.exists()
+
+    assert not path.exists()
+
+
+def test_a_worker_that_died_is_cleared_away(tmp_path):
+    (tmp_path / "node7-1234").write_text("1795766400.000")
+
+    assert unseen_by_locks(tmp_path, beat_seconds=BEAT) == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_worker_that_lives_although_its_lock_is_free_is_on_a_machine_whose_locks_are_its_own(tmp_path, monkeypatch):
+    """A process of this machine that beats without a lock: what it looks like from another one."""
+    monkeypatch.setattr("harness.api.worker.unseen_by_locks", partial(unseen_by_locks, beat_seconds=BEAT))
+    folder = tmp_path / "workers"
+    folder.mkdir()
+    beats = "import sys, time\nwhile True:\n    open(sys.argv[1], 'w').write(str(time.time()))\n    time.sleep(0.05)"
+    with subprocess.Popen([sys.executable, "-c", beats, str(folder / "node7-1234")]) as process:
+        wait_for((folder / "node7-1234").exists)
+        with pytest.raises(StoreError, match="the worker node7-1234 lives, but its lock is free here"):
+            check_locks(Cells(tmp_path))
+        process.kill()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("3h50m", 13_800), ("30s", 30), ("1d", 86_400), ("90m", 5_400)])

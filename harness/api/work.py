@@ -21,6 +21,7 @@ from harness.study.load import load_study
 from harness.study.study import Study
 from harness.trainers.trainer import Settings, Trainer
 
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MOST_JOBS = 1_000  # processes on one machine
 WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
@@ -157,8 +158,13 @@ def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
 
 
 def store_folder(store: str | Path) -> Path:
-    """The absolute path of a store. Raises StoreError where it cannot be a folder."""
+    """The absolute path of a store. Raises StoreError where it cannot be a folder, or is one that nobody would keep."""
     folder = Path(store).absolute()
+    if RAY_JOB in os.environ and not Path(store).is_absolute():
+        raise StoreError(
+            f"--store {store}: `ray job submit` runs this command in a folder that is thrown away with the job. Give "
+            "an absolute path, on the disk of the machine that runs it or on one that outlives it."
+        )
     try:
         if not folder.exists() or folder.is_dir():
             return folder

@@ -15,9 +15,12 @@ from harness.execution.executor import SECONDS_OF_GRACE
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import run
 from harness.files.locks import lock_problem
+from harness.files.presence import present, unseen_by_locks
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.journal import writing
+
+PRESENT = "workers"  # a folder of the store, with a file for each that lives
 
 Why = Literal["done", "late"]
 
@@ -47,6 +50,11 @@ def work_along(
         KeyboardInterrupt: and whatever else a signal's handler raises: passes through, training asked to save first.
     """
     check_locks(work.cells)
+    with present(work.cells.root / PRESENT):
+        return _train(work, until, seconds_of_grace, watch)
+
+
+def _train(work: Work, until: float | None, seconds_of_grace: float, watch: Watch) -> tuple[Why, Placebos]:
     todo, expected = unfinished(work)
     placebos = Placebos(work)
     stops_at = float("inf") if until is None else until - seconds_of_grace
@@ -77,9 +85,11 @@ def work_along(
 
 
 def check_locks(cells: Cells) -> None:
-    """Raises StoreError where two processes could train one cell."""
+    """Raises StoreError where two processes could train one cell: on this machine, or with a worker of another one."""
     with writing(cells.root):
         problem = lock_problem(cells.root)
+        if not problem and (other := unseen_by_locks(cells.root / PRESENT)):
+            problem = f"the worker {other} lives, but its lock is free here"
     if problem:
         raise StoreError(
             f"{cells.root}: file locks do not hold on this disk ({problem}), so that two workers would train one cell. "

@@ -8,6 +8,7 @@
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
                        differing/         other results of this very cell, which `harness merge` brought
+    mlruns/workers/<host>-<number>        of each living `harness worker`: locked, and written to now and then
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
 
 This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
