@@ -27,7 +27,7 @@ from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
 from harness.report.tables import Family, Tables
 
-TOGETHER = ("pairs", "factorial", "fractional")  # designs whose variants hold several changes
+TOGETHER = ("pairs", "factorial", "fractional", "screening")  # designs whose variants hold several changes
 
 
 @dataclass(frozen=True)

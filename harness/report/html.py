@@ -163,7 +163,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
 def _acting_together(tables: Tables) -> list[Grid]:
     """Interactions, Shapley values and average effects, where the designs for them have run."""
     kinds = {family.kind for family in tables.families.values()}
-    names = ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional"} else []))
+    names = ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional", "screening"} else []))
     return [grid for name in names for grid in _told(tables, name)]
 
 
