@@ -1,5 +1,6 @@
 # Each target does its own set-up: a virtual environment in .venv with the pinned versions of constraints.txt.
-PYTHON ?= python3.11
+# Any Python from 3.11 to 3.14; the first that is there. `make PYTHON=python3.13 test` takes another.
+PYTHON ?= $(firstword $(foreach it,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell command -v $(it)),$(it))))
 BIN := .venv/bin
 
 .PHONY: ablate test quick gpu check bench clean

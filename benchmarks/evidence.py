@@ -228,16 +228,46 @@ def race(world: World, effect: float, horizon: int, generator: np.random.Generat
     return float(claimed[helped].mean()), bool(claimed.drop(helped).any()), int(np.isfinite(trained).sum())
 
 
+class Lines:
+    """Lines of a figure, each the mean over so many studies, study `index` of line `number` drawn from both."""
+
+    def __init__(self, request: Request, on_sample: OnSample) -> None:
+        self.studies, self.on_sample = min(STUDIES * request.rounds, request.largest), on_sample
+        self.lines: list[Line] = []
+
+    @property
+    def error(self) -> Aim:
+        """At most .05, and three standard errors."""
+        return Aim("at_most", round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / self.studies)), 4))
+
+    def power(self, least: float) -> Aim:
+        return Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / self.studies)))
+
+    def add(self, name: str, study: Callable[[np.random.Generator], float], aim: Aim | None) -> None:
+        number = len(self.lines)
+        values = [float(study(np.random.default_rng([number, index]))) for index in range(self.studies)]
+        self.lines.append(Line(name, "share", (float(np.mean(values)),), aim))
+        self.on_sample(name, Sample(self.lines[-1].middle))
+
+
+def measure_designs(request: Request, on_sample: OnSample) -> Figure:
+    """A study of useless changes in five designs; and what its first design finds beside the others."""
+    found = Lines(request, on_sample)
+    found.add("five designs in one run, n = 10: before", lambda g: claims_in_five_before(10, g), None)
+    found.add("five designs in one run, n = 10: after", lambda g: claims_in_five(10, g), found.error)
+    for n, m, effect, least in ((8, 15, 2.0, 0.73), (10, 15, 1.5, 0.7)):
+        alone, world = f"n = {n}, m = {m}, dz = {effect}", World(m, helped=1, effect=effect)
+        found.add(f"power of one design, {alone}", lambda g, w=world, n=n: finds(w, n, g), None)  # type: ignore[misc]
+        name = f"power of the first of five designs, {alone}"
+        five = lambda g, n=n, m=m, effect=effect: finds_among_five(m, n, effect, g)  # type: ignore[misc]  # noqa: E731
+        found.add(name, five, found.power(least))
+    title = f"any claim in five designs of useless changes at .05, and power: {found.studies:,} studies a line"
+    return Figure("designs", title, found.lines, [], {})
+
+
 def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
-    studies = min(STUDIES * request.rounds, request.largest)
-    lines: list[Line] = []
-
-    def add(name: str, study: Callable[[np.random.Generator], float], aim: Aim | None, unit: str = "share") -> None:
-        values = [float(study(np.random.default_rng([len(lines), index]))) for index in range(studies)]
-        lines.append(Line(name, unit, (float(np.mean(values)),), aim))
-        on_sample(name, Sample(lines[-1].middle))
-
-    error = Aim("at_most", round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / studies)), 4))
+    found = Lines(request, on_sample)
+    studies, lines, add, error = found.studies, found.lines, found.add, found.error
     for m in (1, 5, 15):
         name = f"six looks, 3 to 20 seeds, m = {m}"
         add(f"{name}: before", lambda g, m=m: looks_again_before(World(m), LOOKS, g), None)  # type: ignore[misc]
@@ -246,8 +276,6 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
     fifteen = World(15)
     add("--only BEST after fifteen: before", lambda g: asks_for_the_best_before(fifteen, g), None)
     add("--only BEST after fifteen: after", lambda g: asks_for_the_best(fifteen, g), error)
-    add("five designs in one run, n = 10: before", lambda g: claims_in_five_before(10, g), None)
-    add("five designs in one run, n = 10: after", lambda g: claims_in_five(10, g), error)
     add("confirm each of fifteen: before", lambda g: confirms_each_before(fifteen, g), None)
     add("confirm each of fifteen: after", lambda g: confirms_each(fifteen, g), error)
     for n in (10, 20):
@@ -263,10 +291,6 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
         world = World(m, helped=1, effect=effect)
         power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
         add(f"power, n = {n}, m = {m}, dz = {effect}", lambda g, w=world, n=n: finds(w, n, g), power)  # type: ignore[misc]
-    for n, m, effect, least in ((8, 15, 2.0, 0.73), (10, 15, 1.5, 0.7)):
-        power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
-        name = f"power of the first of five designs, n = {n}, m = {m}, dz = {effect}"
-        add(name, lambda g, n=n, m=m, effect=effect: finds_among_five(m, n, effect, g), power)  # type: ignore[misc]
     for m in (1, 9):
         add(f"power, --seeds auto from 3 pilots, dz = 1.5, m = {m}", lambda g, m=m: finds_from_pilots(m, 1.5, g),
             Aim("at_least", 0.8 - 3 * float(np.sqrt(0.16 / studies))))  # type: ignore[misc]  # fmt: skip

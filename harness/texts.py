@@ -24,6 +24,15 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "variant"), counted(2, "variant"), counted(0, "study", "studies")
+    ('1 variant', '2 variants', '0 studies')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def shortened(text: str, most: int = MOST_SHOWN) -> str:
     """The text, without its middle where it is longer: what is wrong stands at the start, the next step at the end."""
     if len(text) <= most:

@@ -79,15 +79,18 @@ class TinyRepository:
     def commit(
         self,
         message: str,
-        edits: Mapping[str, tuple[str, str] | str | None],
+        edits: Mapping[str, tuple[str, str] | list[tuple[str, str]] | str | None],
         *,
         onto: str = "main",
         branch: str = "",
     ) -> str:
-        """A commit with edits of files: (old, new) texts, a whole text, or None to delete. Returns its hash.
+        """A commit with edits of files: (old, new) texts or a list of them, a whole text, or None to delete.
 
         Args:
             onto: what it stands on. branch: that it makes or moves; without one nothing names the commit.
+
+        Returns:
+            The whole hash.
         """
         before = self.git("rev-parse", "--abbrev-ref", "HEAD").strip()
         self.git("checkout", "-q", "--detach", onto)
@@ -99,8 +102,9 @@ class TinyRepository:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(dedent(edit))
             else:
-                assert file.read_text().count(edit[0]) == 1, (name, edit)
-                file.write_text(file.read_text().replace(*edit))
+                for old, new in edit if isinstance(edit, list) else [edit]:
+                    assert file.read_text().count(old) == 1, (name, old)
+                    file.write_text(file.read_text().replace(old, new))
         made = self._committed(message)
         if branch:
             self.git("branch", "-q", "-f", branch, made)

@@ -107,7 +107,7 @@ FILES = {
         own("{lr: 0.1, x: 0}").split("changes:")[0]
         + "designs: [pairs]\nchanges:\n"
         + "".join(f"  - {{name: c{count}, overrides: {{x: {count}}}}}\n" for count in range(1, 401)),
-        "400 changes make 79,800 pairs, more than 10,000. Take fewer changes",
+        "400 changes make 79,800 pairs, more than 20,000. Take fewer changes",
     ),
     "too many cells": (
         own("{lr: 0.1, x: 0}").split("changes:")[0]

@@ -19,6 +19,7 @@ def test_the_public_surface_is_exactly_this():
         "load_results",
         "load_study",
         "read_csv",
+        "tune",
     ]
     assert dir(harness) == harness.__all__
 

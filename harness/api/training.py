@@ -1,6 +1,6 @@
 """Trains the cells of a plan, MLflow following from their journals; refuses changes that training never reads."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -115,10 +115,13 @@ def train_work(
     expected: Estimate,
     *,
     watch: Watch = Watch(),
+    origin: Mapping[str, object] = {},
 ) -> Placebos:
     """Trains the cells of `todo`.
 
     Args:
+        origin: what is recorded of where the code comes from (`commit`, `dirty`, `diff`), where it is not that of the
+            current folder.
         save: writes the study run's manifest and returns it; called when nothing stands in the way of training any
             more, for a request that is refused must leave no study run without results behind.
 
@@ -141,7 +144,7 @@ def train_work(
             placebos.without(todo),
             work.cells,
             devices=work.devices,
-            provenance=provenance(command_line()),
+            provenance={**provenance(command_line()), **origin},
             on_progress=judging(placebos, watch),
             should_stop=placebos.is_refused,
             executor=work.executor,

@@ -70,6 +70,7 @@ def plan_work(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     epochs: int | None = None,
+    vary: str | None = None,
     weights: str | Path | None = None,
     settings: Mapping[str, Any] = {},
     device: str = "auto",
@@ -82,7 +83,8 @@ def plan_work(
 
     Args:
         study: the name of a built-in study, the path of a YAML file, or a study.
-        data, epochs, weights: options of the study's trainer, where it has them.
+        data, epochs, weights, vary: options of the study's trainer, where it has them. vary: `"split"` draws the split
+            off for validation from each seed, on both sides of every comparison.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
         horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
@@ -102,7 +104,7 @@ def plan_work(
     loaded = study if isinstance(study, Study) else load_study(study)
     trainer = loaded.trainer
     overrides: dict[str, Any] = {}
-    for name, value in {"data": data, "epochs": epochs, "weights": weights}.items():
+    for name, value in {"data": data, "epochs": epochs, "weights": weights, "vary": vary}.items():
         overrides |= trainer.overrides(name, value) if value is not None else {}
     overrides |= settings
     if (seeds == "auto") != (mde is not None):

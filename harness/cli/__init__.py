@@ -12,6 +12,7 @@ from typing import TextIO
 
 import click
 
+from harness.cli.loading import loading
 from harness.errors import HarnessError
 from harness.texts import message_lines
 from harness.urls import masked
@@ -28,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
+    "study": ("harness.cli.study:study", "Write a study of a range of commits: which of them helped?"),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
@@ -36,6 +38,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "results": ("harness.cli.results:results", "Print every cell of a study, a row each."),
     "logs": ("harness.cli.logs:logs", "Print what a cell said while it trained, and why it failed."),
     "try": ("harness.cli.trying:try_", "Try a study's training on one short cell: resume, seeds, what it never reads."),
+    "compare": ("harness.cli.compare:compare", "Say which effects differ between two study runs."),
+    "gate": ("harness.cli.gate:gate", "For CI: did this code get worse than that of another commit?"),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
     "report": ("harness.cli.report:report", "Write one HTML page with tables and figures, and the files beside it."),
     "claims": ("harness.cli.claims:claims", "Recompute the report's claims: confirmed, corrected, not reproduced."),
@@ -83,7 +87,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with loading():
+                return super().invoke(ctx)
         except HarnessError as error:
             raise Problem("\n".join(map(masked, str(error).splitlines()))) from None
         except click.ClickException as error:

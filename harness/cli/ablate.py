@@ -13,6 +13,7 @@ from harness.api.racing import effect_of
 from harness.api.racing import race as run_race
 from harness.api.training import Watch
 from harness.api.work import Work, forget_failed, plan_work, save_manifest, unfinished
+from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -74,10 +75,23 @@ def ablate(
     held = work.cells.manifests()[work.plan.id]  # of everything that was tested together, whoever asked for it when
     show_table(console, work.cells, held, asked={it.name for it in work.plan.variants}, as_json=as_json)
     num_failed = explain_failures(console, work)
+    if not as_json and not problems:
+        _say_next(console, held, request)
     if problems:
         raise StudyError(*dict.fromkeys(problems.values()))
     if num_failed:
         ctx.exit(1)
+
+
+def _say_next(console: Console, held: Manifest, request: dict[str, Any]) -> None:
+    """More seeds where this profile can claim nothing; else the report."""
+    where = ["--store", str(request["store"])] if str(request["store"]) != "mlruns" else []
+    study = ["--study", str(request["study"])]
+    if held.exploratory:
+        say_next(console, "plan", "what the study would take in full", *study, *where, same_options=False)
+    else:
+        more = (*study, "--output", "report", *where)
+        say_next(console, "report", "one page with tables and figures", *more, same_options=False)
 
 
 def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set[str], as_json: bool) -> None:

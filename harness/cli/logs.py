@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import store_option
+from harness.cli.options import complete_cell, store_option
 from harness.cli.screen import say
 from harness.errors import ResultsError
 from harness.store.cells import Cells
@@ -12,7 +12,7 @@ from harness.store.said import said
 
 
 @click.command()
-@click.argument("cell")
+@click.argument("cell", shell_complete=complete_cell)
 @store_option
 def logs(cell: str, store: Path) -> None:
     """Print the logs of a cell: its journal in short, its output, and the traceback of its last failure.

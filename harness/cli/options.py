@@ -62,6 +62,37 @@ def _complete_change(ctx: click.Context, param: click.Parameter, incomplete: str
     return [",".join([*before, name]) for name in names if name.startswith(last)]
 
 
+def _complete_profile(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in load_study(ctx.params.get("study") or "task3").profiles if name.startswith(incomplete)]
+
+
+def _complete_design(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from harness.study.designs.registry import DESIGNS
+
+    *before, last = incomplete.split(",")
+    return [",".join([*before, name]) for name in DESIGNS if name.startswith(last)]
+
+
+def complete_variant(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Changes and combinations of the study on the command line."""
+    return (
+        ["baseline", *_complete_change(ctx, param, "")] if not incomplete else _complete_change(ctx, param, incomplete)
+    )
+
+
+def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of studies, and ids of the study runs in the store."""
+    folder = Path(ctx.params.get("store") or "mlruns") / "studies"
+    names = {path.stem for path in folder.glob("*.json")} | set(studies())
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_cell(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Keys of the cells in the store."""
+    folder = Path(ctx.params.get("store") or "mlruns") / "cells"
+    return sorted(path.name for path in folder.glob(f"{incomplete}*"))
+
+
 class _FilePath(click.Path):
     """A path that a system could know."""
 
@@ -129,10 +160,21 @@ _mde_option = click.option(
     type=click.FloatRange(0, min_open=True),
     help="With --seeds auto, --race: effect to find, as it is shown.",
 )
-_design_option = _names_option("--design", "designs", help="Designs, comma-separated; the study's own by default.")
+_design_option = _names_option(
+    "--design",
+    "designs",
+    help="Designs, comma-separated; the study's own by default.",
+    shell_complete=_complete_design,
+)
 _PLAN_OPTIONS = [
     study_option,
-    click.option("--profile", default="standard", show_default=True, help="How big: a profile of the study."),
+    click.option(
+        "--profile",
+        default="standard",
+        show_default=True,
+        help="How big: a profile of the study.",
+        shell_complete=_complete_profile,
+    ),
     click.option("--data", help="Data of a built-in study (cifar10, shapes, ...); the study's own by default."),
     settings_option,
     click.option(
@@ -147,6 +189,11 @@ _PLAN_OPTIONS = [
     _design_option,
     _names_option("--only", help="Only these changes.", shell_complete=_complete_change),
     _names_option("--skip", help="Not these changes.", shell_complete=_complete_change),
+    click.option(
+        "--vary",
+        type=click.Choice(["split"]),
+        help="What else to draw from the seed, on both sides: the split off for validation. Other cells, other keys.",
+    ),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
     click.option(
         "--weights",

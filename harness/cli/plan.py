@@ -6,15 +6,18 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
+from rich.console import Console
 
 from harness.api.work import Work, freeze, plan_work, reported, unfinished
+from harness.cli.grid import Column, print_grid
+from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
-from harness.cli.progress import duration, size
+from harness.cli.progress import duration_range, size
 from harness.cli.screen import Screen
 from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
+from harness.texts import counted
 
 if TYPE_CHECKING:
     from harness.plan.sensitivity import Sensitivity
@@ -48,28 +51,30 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
         sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
         return
     console = Screen()
-    console.print(_variants_table(work, {cell.key for cell in todo}))
+    _print_variants(console, work, {cell.key for cell in todo})
+    num_cells = counted(len(work.plan.cells), "distinct cell")
     console.print(
-        f"{len(work.plan.cells)} distinct cells, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "
-        f"{duration(expected.seconds)} on {work.workers} ({_basis(expected)}) and "
+        f"{num_cells}, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; "
+        f"{duration_range(*expected.bounds)} on {work.workers} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
     for note in work.plan.notes:
         console.print(f"note: {note}", style="dim")
+    if todo:
+        say_next(console, "ablate", "trains them")
 
 
-def _variants_table(work: Work, todo: set[str]) -> Table:
+def _print_variants(console: Console, work: Work, todo: set[str]) -> None:
+    """A row a variant: how many of its cells have ended, and what it is."""
     plan = work.plan
     title = f"{plan.study.title} ({plan.study.name}, profile {plan.profile}{', exploratory' * plan.exploratory})"
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    table.add_column("variant", overflow="fold")
-    table.add_column("what", overflow="fold")
-    table.add_column("done", justify="right")
+    columns = [Column("variant", is_number=False), Column("done"), Column("what it is", is_number=False)]
+    rows = []
     for variant in plan.variants:
         done = sum(cell.key not in todo for cell in variant.cells)
-        table.add_row(variant.name, variant.summary, f"{done}/{len(variant.cells)}")
-    return table
+        rows.append((variant.name, f"{done}/{len(variant.cells)}", variant.summary))
+    print_grid(console, columns, rows, title=title)
 
 
 def _power(can_show: "Sensitivity", metric: Metric) -> str:
@@ -120,6 +125,7 @@ def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivi
         "num_done": len(plan.cells) - num_todo,
         "num_todo": num_todo,
         "expected_seconds": expected.seconds,
+        "expected_seconds_range": list(expected.bounds),
         "expected_from_measured_cells": expected.measured,
         "disk_bytes": expected.disk_bytes,
         "smallest_detectable_effect": _number(can_show.detectable),

@@ -25,7 +25,8 @@ class RunProgress:
     Args:
         names: cell key -> "variant seed 3".
         num_done: cells that had ended before.
-        expected_seconds: wall time that the cells left should take; corrected as cells end.
+        expected: wall time that the cells left should take, in seconds, from at least to at most; corrected as cells
+            end.
         metric: which one to show; a search must not look at what is reported in the end.
     """
 
@@ -33,7 +34,7 @@ class RunProgress:
     names: Mapping[str, str]
     num_cells: int
     num_done: int
-    expected_seconds: float
+    expected: tuple[float, float]
     metric: Metric
     _running: dict[str, tuple[Cell, str, float]] = field(default_factory=dict)
     _failed: int = 0
@@ -71,17 +72,18 @@ class RunProgress:
         for key, (_, position, started) in self._running.items():
             rows.add_row("  ", self.names.get(key, key), position, f"{time.monotonic() - started:.0f} s")
         failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
-        head = Text.from_markup(
-            f"{done} of {self.num_cells} cells{failed}; about {duration(self._seconds_left())} left"
-        )
+        head = Text.from_markup(f"{done} of {self.num_cells} cells{failed}; {self._left()}")
         return Group(ProgressBar(total=self.num_cells, completed=done, width=60), head, rows)
 
-    def _seconds_left(self) -> float:
+    def _left(self) -> str:
+        """The time left, in words."""
         spent = time.monotonic() - self._started
-        todo = self.num_cells - self.num_done
         if self._ended_here < 2:
-            return max(self.expected_seconds - spent, 0)
-        return spent / self._ended_here * (todo - self._ended_here)
+            least, most = (max(seconds - spent, 0.0) for seconds in self.expected)
+            return f"{duration_range(least, most)} left" if most else "longer than expected"
+        seconds = spent / self._ended_here * (self.num_cells - self.num_done - self._ended_here)
+        off_by = 1 + 1 / math.sqrt(self._ended_here)
+        return f"{duration_range(seconds / off_by, seconds * off_by)} left"
 
 
 def outcome(name: str, result: Result, metric: Metric) -> Text:
@@ -121,6 +123,15 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def duration_range(least: float, most: float) -> str:
+    """`20 to 90 s`, `3 to 12 min`, `1.5 to 3.4 h`: both ends in the unit of the larger one."""
+    whole = duration(most)
+    number, _, unit = whole.partition(" ")
+    low = least / {"s": 1, "min": 60, "h": 3600}[unit]
+    text = f"{low:.1f}" if unit == "h" else f"{low:.0f}"
+    return whole if text == number else f"{text} to {whole}"
 
 
 def size(num_bytes: float) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from harness.api.looking import looked_at
+from harness.api.pictures import pictures
 from harness.cli.attach import attach
-from harness.cli.options import store_option
+from harness.cli.options import complete_run, store_option
 from harness.cli.screen import say
 from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
@@ -14,7 +15,10 @@ from harness.store.cells import Cells
 
 @click.command()
 @click.option(
-    "--study", required=True, help="A study's name or file, or the id of a study run (`harness results --list`)."
+    "--study",
+    required=True,
+    help="A study's name or file, or the id of a study run (`harness results --list`).",
+    shell_complete=complete_run,
 )
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--metric", help="What the effects are of; by default what the study reports.")
@@ -29,7 +33,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
-    from harness.store.load import confirmations, curves_table, find_manifest
+    from harness.store.load import confirmations, curves_table, examples_of, find_manifest
     from harness.store.tried import read_tried
 
     check_folder(output)
@@ -43,6 +47,8 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
         metric=metric,
         confirmations=confirmations(cells, manifest),
         tried=tuple(tried.sentences()) if tried else (),
+        load_examples=lambda name: examples_of(cells, manifest, name),
+        load_pictures=lambda places: pictures(manifest, places),
     )
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}

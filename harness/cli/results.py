@@ -1,5 +1,6 @@
 """`harness results`: every cell of a study, a row each."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.api.looking import looked_at
-from harness.cli.options import json_option, store_option
+from harness.cli.grid import folded
+from harness.cli.options import complete_run, json_option, store_option
 from harness.cli.progress import size
 from harness.cli.screen import say
 from harness.cli.which_run import say_which_run
 from harness.errors import StoreError
 from harness.store.cells import Cells
+from harness.texts import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +25,16 @@ if TYPE_CHECKING:
 
 TEXTS = ("variant", "status", "cell")  # to the left; the other columns are numbers
 NONE = "-"  # where there is no number
+MOST_REASONS = 12
+MOST_NAME = 30  # characters of a name on one line of a terminal
 
 
 @click.command()
-@click.option("--study", help="A study's name or file, or the id of a study run; the latest run that fits is shown.")
+@click.option(
+    "--study",
+    help="A study's name or file, or the id of a study run; the latest run that fits is shown.",
+    shell_complete=complete_run,
+)
 @click.option("--profile", help="Only study runs of this profile.")
 @click.option("--list", "list_runs", is_flag=True, help="List the study runs in the store.")
 @store_option
@@ -43,9 +52,14 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     if as_json:
         sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
         return
-    click.echo(f"study run {table.attrs['manifest'].id}, {len(table)} cells")
-    for line in _aligned(_columns(table)):
+    click.echo(f"study run {table.attrs['manifest'].id}, {counted(len(table), 'cell')}")
+    columns = _columns(table)
+    left_out = _narrowed(columns) if sys.stdout.isatty() else []
+    for line in _aligned(columns):
         say(line)
+    if left_out:
+        click.echo(f"A wider window also shows: {', '.join(left_out)}.")
+    _say_reasons(table)
 
 
 def _columns(table: "pd.DataFrame") -> dict[str, list[str]]:
@@ -75,9 +89,45 @@ def _aligned(columns: dict[str, list[str]]) -> Iterator[str]:
     """The lines of a table. Not rich's: that takes a millisecond a row, and there may be 10,000."""
     padded = []
     for heading, cells in columns.items():
-        width = max(map(len, [heading, *cells]))
-        padded.append([it.ljust(width) if heading in TEXTS else it.rjust(width) for it in [heading, *cells]])
-    yield from ("  ".join(row).rstrip() for row in zip(*padded, strict=True))
+        width = max(len(line) for it in [heading, *cells] for line in it.split("\n"))
+        padded.append([_padded(it, width, heading in TEXTS) for it in [heading, *cells]])
+    for row in zip(*padded, strict=True):
+        first, *more = row[0].split("\n")
+        yield "  ".join([first, *row[1:]]).rstrip()
+        yield from (line.rstrip() for line in more)
+
+
+def _padded(text: str, width: int, is_left: bool) -> str:
+    return "\n".join(it.ljust(width) if is_left else it.rjust(width) for it in text.split("\n"))
+
+
+def _narrowed(columns: dict[str, list[str]]) -> list[str]:
+    """Takes out what the window has no room for, from the right, but the cells' keys; gives the headings. Long names of
+    variants go on in the next line."""
+    width, left_out = shutil.get_terminal_size().columns, []
+    columns["variant"] = ["\n".join(folded(name, MOST_NAME)) for name in columns["variant"]]
+    needed = {
+        heading: max(len(line) for it in [heading, *cells] for line in it.split("\n")) + 2
+        for heading, cells in columns.items()
+    }
+    for heading in [it for it in reversed(columns) if it not in (*TEXTS, "seed")]:
+        if sum(needed[it] for it in columns) - 2 > width:
+            del columns[heading]
+            left_out.append(heading)
+    return left_out[::-1]
+
+
+def _say_reasons(table: "pd.DataFrame") -> None:
+    """Why cells have no number: those of one variant and reason together."""
+    failed = table[~table["status"].isin(["finished", "missing"])]
+    groups = list(failed.groupby(["variant", "status", "reason"], sort=False))
+    for (variant, status, reason), cells in groups[:MOST_REASONS]:
+        seeds = ", ".join(map(str, cells["seed"]))
+        say(f"{variant} seed{'s' * (len(cells) != 1)} {seeds}: {status}: {reason or 'no reason recorded'}")
+    if len(groups) > MOST_REASONS:
+        say(f"... and {len(groups) - MOST_REASONS} more; --json has all.")
+    if groups:
+        say(f"`harness logs {failed['key'].iloc[0]}` shows what the first of them said.")
 
 
 def _list_runs(cells: Cells) -> None:
@@ -97,7 +147,8 @@ def _list_runs(cells: Cells) -> None:
                 refused.append(str(error))
         usages |= {key: cell_usage(cells, key) for key in seeds.keys() - usages.keys()}
         taken = sum((usages[key] for key in seeds), Usage())
-        say(f"{name}: {len(manifest.variants)} variants, {ended} of {len(seeds)} cells ended, {_taken(taken)}")
+        num_variants, num_cells = counted(len(manifest.variants), "variant"), counted(len(seeds), "cell")
+        say(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
             say(f"    {problem}")

@@ -138,8 +138,8 @@ def _progress(console: Console, work: Work, num_trials: int, names: dict[str, st
     """The time left is a guess until cells have ended: later trials are taken to be like the first ones."""
     num_cells = num_trials * len(work.plan.seeds)
     _, expected = unfinished(work)
-    seconds = expected.seconds * num_cells / len(work.plan.cells)
-    return RunProgress(console, names, num_cells, 0, seconds, metric=work.plan.study.trainer.metrics.selecting)
+    least, most = (seconds * num_cells / len(work.plan.cells) for seconds in expected.bounds)
+    return RunProgress(console, names, num_cells, 0, (least, most), metric=work.plan.study.trainer.metrics.selecting)
 
 
 def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
@@ -185,7 +185,7 @@ def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:
 
     The device is part of it where it was named: the baseline's precision can depend on it.
     """
-    kept = ("study", "profile", "data", "epochs", "weights", "device", "store")
+    kept = ("study", "profile", "data", "epochs", "weights", "vary", "device", "store")
     usual = {"device": "auto", "store": Path("mlruns")}
     named = [name for name in kept if request[name] not in (None, usual.get(name))]
     options = [part for name in named for part in (f"--{name}", str(request[name]))]

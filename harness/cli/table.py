@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from harness.cli.screened import print_screening
 from harness.metrics import ABSENT
 
 if TYPE_CHECKING:
@@ -58,11 +59,16 @@ def print_effects(
     from harness.report.tables import Tables
 
     tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
+    screened = [family for family in tables.families.values() if family.kind == "screening"]
     for family in tables.families.values():
-        _print_family(console, tables, family, asked)
+        if family not in screened:
+            _print_family(console, tables, family, asked)
+    for family in screened:
+        print_screening(console, tables, family)
     if not tables.families:
         _print_reference(console, tables)
-    console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
+    if len(screened) < len(tables.families) or not screened:  # the best of its mixtures is no answer to what it asks
+        console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
     if tables.manifest.exploratory:
         profile = tables.manifest.profile
         console.print(

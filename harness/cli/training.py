@@ -10,24 +10,27 @@ from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
 from harness.api.work import Work, edited_since, failed_cells, other_file
-from harness.cli.progress import RunProgress, duration
+from harness.cli.progress import RunProgress, duration, duration_range
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
 from harness.plan.manifest import Manifest
+from harness.texts import counted
 
 
-def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estimate) -> None:
-    """Says what a plan is about to train."""
-    if edited := edited_since(work):
+def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estimate, *, edits: bool = True) -> None:
+    """Says what a plan is about to train; of `edits`, that the code is another one than it was."""
+    if edits and (edited := edited_since(work)):
         console.print(edited, style="yellow")
     if other := other_file(work):
         console.print(other, style="yellow")
     plan = work.plan
-    line = f"{plan.study.name} ({plan.profile}): {len(plan.variants)} variants x {len(plan.seeds)} seeds = "
-    line += f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} done, {len(todo)} to train"
+    size = f"{counted(len(plan.variants), 'variant')} x {counted(len(plan.seeds), 'seed')}"
+    num_cells = counted(len(plan.cells), "cell")
+    line = f"{plan.study.name} ({plan.profile}): {size} = {num_cells}, {len(plan.cells) - len(todo)} done, "
+    line += f"{len(todo)} to train"
     if todo:
         basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {work.workers}, about {duration(expected.seconds)} ({basis})"
+        line += f" on {work.workers}, {duration_range(*expected.bounds)} ({basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
@@ -42,13 +45,13 @@ def train_plan(
 ) -> Placebos:
     """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
-    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.seconds, metric=metric)
+    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.bounds, metric=metric)
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:
         found = train_work(work, todo, save, expected, watch=watch)
     if todo:
-        console.print(f"{len(todo)} cells trained in {duration(time.monotonic() - started)}.")
+        console.print(f"{counted(len(todo), 'cell')} trained in {duration(time.monotonic() - started)}.")
     return found
 
 
@@ -60,7 +63,7 @@ def stopping(console: Console, work: Work) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
-        say_stopped(console, f"{ended} of {len(work.plan.cells)} cells have ended and are saved")
+        say_stopped(console, f"{ended} of {counted(len(work.plan.cells), 'cell')} have ended and are saved")
         raise
 
 
@@ -92,7 +95,7 @@ def explain_failures(console: Console, work: Work, what_to_do: str = RETRY) -> i
         result, name = work.cells.result(first.key), work.names[first.key].replace(" seed ", ", seed ")
         assert result is not None
         console.print(
-            f"{len(failed)} of {num_cells} cells failed; {num_cells - len(failed)} are saved. {what_to_do} "
+            f"{len(failed)} of {counted(num_cells, 'cell')} failed; {num_cells - len(failed)} are saved. {what_to_do} "
             f"First failure: cell {first.key} ({name}): {result.reason} "
             f"`harness logs {first.key}` shows more.",
             style="red",

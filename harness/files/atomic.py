@@ -7,17 +7,22 @@ import uuid
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes, *, syncs_folder: bool = True) -> None:
+def write_atomically(
+    path: Path, *content: str | bytes | memoryview, syncs_folder: bool = True, one_writer: bool = False
+) -> None:
     """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut.
 
     Args:
+        content: parts that follow each other.
         syncs_folder: that it is the new one when this returns. Without it a power cut may bring back the old one, until
             something else in the folder is synced.
+        one_writer: nobody else writes this file at the same time; then the rest that a killed writer left is written
+            over, not collected.
     """
-    temporary = temporary_beside(path)
+    temporary = path.with_name(f".{path.name}.part") if one_writer else temporary_beside(path)
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.writelines(it.encode() if isinstance(it, str) else it for it in content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -85,6 +85,7 @@ class Plan:
 
     def manifest(self, command: str = "") -> Manifest:
         """The plan as a study run, for the folder of cells and for tracking."""
+        varied, held = self.study.trainer.varied_by(self.variants[0].settings)
         return Manifest(
             id=self.id,
             study=self.study.name,
@@ -114,7 +115,8 @@ class Plan:
             declared=self.study.baseline.tree(),
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
-            varied=self.study.trainer.varied,
+            varied=varied,
+            held=held,
             horizon=self.horizon if self.comparisons else 0,
         )
 

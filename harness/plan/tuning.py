@@ -135,7 +135,7 @@ def nuisance_problems(plan: Plan, nuisance: Mapping[str, Nuisance]) -> list[str]
 
 def _cell(plan: Plan, variant: Variant, seed: int, values: Mapping[str, Any]) -> Cell:
     settings = variant.settings.override(values)
-    (cell,) = make_cells(plan.study.trainer, settings, [seed], dict(variant.cells[0].fingerprints))
+    (cell,) = make_cells(variant.cells[0].trainer, settings, [seed], dict(variant.cells[0].fingerprints))
     return cell
 
 

@@ -151,6 +151,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
             "Acting together",
             [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds(*TOGETHER)],
         ),
+        ("examples", "Example by example", [*drawn("examples"), *listed(_told(tables, "examples"))]),
         ("curves", curves_title, [*drawn("curves"), *listed(overfitting)]),
         ("cost", "Cost", drawn("cost")),
         ("published", "Published numbers", [*drawn("published"), *listed(GRIDS["published"](tables))]),
@@ -162,7 +163,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
 def _acting_together(tables: Tables) -> list[Grid]:
     """Interactions, Shapley values and average effects, where the designs for them have run."""
     kinds = {family.kind for family in tables.families.values()}
-    names = ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional"} else []))
+    names = ("interactions", "shapley", *(["marginal"] if kinds & {"factorial", "fractional", "screening"} else []))
     return [grid for name in names for grid in _told(tables, name)]
 
 

@@ -6,7 +6,7 @@ people is in `display.py`, how they become files in `formats.py`; no statistic i
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,7 +23,8 @@ from harness.stats.combinations import (
     interaction_contrasts,
     shapley_contrasts,
 )
-from harness.stats.effect import Contrast
+from harness.stats.effect import METRIC_COLUMNS, Contrast, metric_columns
+from harness.stats.examples import ExampleEffect, Right, example_effect
 from harness.stats.family import EFFECT_COLUMNS, measure_families, measure_family
 from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
@@ -34,6 +35,11 @@ from harness.store.load import metrics_of
 from harness.study.designs.registry import DESIGNS, kind_of
 
 EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
+EXAMPLE_COLUMNS: tuple[str, ...] = (
+    "design", "change", "variant", "reference", *METRIC_COLUMNS, "n", "num_examples", "mean", "low", "high",
+    "population_low", "population_high", "degrees", "gained", "lost", "confidence",
+)  # fmt: skip
+DATA = "data_fingerprint"  # a fact, which not every training notes
 PUBLISHED_COLUMNS: tuple[str, ...] = (
     "variant", "metric", "source", "published", "n", "mean", "sd", "low", "high", "run_low", "run_high",
     "difference", "difference_low", "difference_high", "p", "confidence",
@@ -78,6 +84,8 @@ class Tables:
         results: as `load_results` gives them, with `.attrs["manifest"]`.
         load_curves: gives the frame of `harness.store.load.curves_table`; called once, when a table needs it.
         metric: name of what the effects and the variants are of; by default what the study reports.
+        load_examples: gives `harness.store.load.examples_of` for the name of a metric; nothing by default.
+        load_pictures: gives pictures of test examples with their labels, by their places; nothing by default.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
         tried: what `harness try` found of its training, a sentence each.
 
@@ -90,6 +98,8 @@ class Tables:
     metric: str | None = None
     confirmations: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
+    load_examples: Callable[[str], Right] = lambda metric: {}
+    load_pictures: Callable[[Sequence[int]], list[tuple[Any, str]]] = lambda places: []
 
     @property
     def manifest(self) -> Manifest:
@@ -118,6 +128,11 @@ class Tables:
     def _measured(self) -> "_Measured":
         return _measured(self.results, self.metric)
 
+    @property
+    def acting_together(self) -> frozenset[str]:
+        """Which of INTERACTIONS and SHAPLEY these results have; they are corrected with the designs."""
+        return frozenset({INTERACTIONS, SHAPLEY} & self._measured.frames.keys())
+
     @cached_property
     def headline(self) -> Headline:
         """The biggest single improvement in `subject`; `chooser` says by which metric it is picked."""
@@ -132,6 +147,41 @@ class Tables:
     @cached_property
     def effects(self) -> pd.DataFrame:
         return effects_table(self.families)
+
+    @cached_property
+    def right(self) -> Right:
+        """Which test examples the finished cells got right, of `subject`; none of a metric that is no share of them."""
+        finished = self.results[self.results["status"] == "finished"]
+        held = set(zip(finished["variant"], finished["seed"], strict=True))
+        return {place: it for place, it in self.load_examples(self.subject.name).items() if place in held}
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """What each effect says of new test examples: EXAMPLE_COLUMNS, a row per comparison, in the order of `effects`.
+
+        Raises:
+            ResultsError: no cell kept which examples it got right.
+        """
+        rows = []
+        for family in self.families.values():
+            for label in family.effects["variant"]:
+                found = self.example_effect(*family.sides[label])
+                if found is not None:
+                    rows.append(_example_row(family, label, found) | metric_columns(self.subject))
+        if not rows:
+            raise ResultsError(
+                f"no two cells that are compared kept which examples of {self.subject.name} they got right; training "
+                "does so by run.finish(..., examples={...})."
+            )
+        return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
+
+    def example_effect(self, variant: str, reference: str) -> ExampleEffect | None:
+        """One effect over examples; None where cells kept none, or the two were tested on other data."""
+        if DATA in self.results.columns:
+            sides = self.results[self.results["variant"].isin([variant, reference])]
+            if sides.loc[sides["status"] == "finished", DATA].nunique() > 1:
+                return None
+        return example_effect(self.right, variant, reference)
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -180,7 +230,7 @@ class Tables:
 
 
 # The names of the tables: properties of `Tables`, and names of files.
-TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "examples", "interactions", "shapley", "marginal")
 
 
 INTERACTIONS, SHAPLEY = "interactions", "shapley"
@@ -274,6 +324,14 @@ def _factorial_changes(manifest: Manifest) -> list[str]:
 def _rank(item: tuple[str, object]) -> int:
     kind = kind_of(item[0])  # on-top after add-one: the sort keeps the order of the plan
     return list(DESIGNS).index(kind) if kind in DESIGNS else len(DESIGNS)
+
+
+def _example_row(family: Family, label: str, found: ExampleEffect) -> dict[str, Any]:
+    variant, reference = family.sides[label]
+    named = {"design": family.design, "change": label, "variant": variant, "reference": reference}
+    numbers = ("num_examples", "mean", "low", "high", "population_low", "population_high", "degrees")
+    counted = {"n": len(found.seeds), "gained": found.num_gained, "lost": found.num_lost, "confidence": 0.95}
+    return named | {name: getattr(found, name) for name in numbers} | counted
 
 
 def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:

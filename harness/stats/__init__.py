@@ -16,7 +16,9 @@ only.
     sequential    at several looks, and beyond the horizon
     evidence      which of them a family gets
     family        effects tested together: add-one, leave-one-out, path; verdicts
+    between       the same effects in two study runs
     combinations  interactions, Shapley values
+    examples      seeds crossed with test examples: which are gained and lost, the interval for new ones
     marginal      linear model over any combinations; the one-standard-error rule
     noise         A/A
     published     ours against a published number
@@ -50,6 +52,7 @@ The rules it keeps, and where:
     18 missing pairs move the verdict                            family._verdict, evidence.lost_pairs, decision
     19 skew is said, with Hodges-Lehmann beside the mean         paired._skew_note, intervals.hodges_lehmann
     20 planning speaks of the test that is used                  plan.power.effective_level, seeds_from_pilots
+    21 what does not vary is said; new test examples             sentences.report_line, examples.two_way_interval
     23 marginal errors by combination; the rule of one, paired   marginal; tests/test_stats_marginal.py
     25 a published number without a spread is one more run       published.compare_published
 """

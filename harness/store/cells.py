@@ -3,6 +3,7 @@
     mlruns/cells/<key>/spec.json          the cell: settings, seed, fingerprints
                        journal.jsonl      its events, appended and synced as they happen
                        checkpoint         the last position, while it trains: a file or a folder
+                       examples.bits      which test examples were right, where training says so (`files.bits`)
                        ...                what the trainer keeps, such as best.safetensors
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
@@ -26,15 +27,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
+from harness.files.bits import EXAMPLES_FILE, unpacked
 from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
 from harness.store.journal import Journal, writing
 from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +145,28 @@ class Cells:
             with contextlib.suppress(DamagedError):
                 found.add(self.specification(key)["seed"])
         return {it for it in found if isinstance(it, int)}
+
+    def examples(self, key: str) -> "dict[str, NDArray[np.bool_]]":
+        """Which examples an ended cell got right, bool (N,) by metric; empty where it kept none.
+
+        Raises:
+            DamagedError: the file holds something else.
+        """
+        path = f"{self.root}/cells/{key}/{EXAMPLES_FILE}"
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise _refused(path, error.strerror) from None
+        try:
+            return unpacked(content)
+        except ValueError as error:
+            raise DamagedError(
+                f"{path}: does not say which examples were right ({error}). The cell's result is not concerned; move "
+                "the file away to go on without it."
+            ) from None
 
     def result(self, key: str, *, seed: int | None = None) -> Result | None:
         """The result of an ended cell, or None.

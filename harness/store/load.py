@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,6 +14,10 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.result import ENVELOPE, RESULT_COLUMNS, Result
 from harness.study.load import load_study
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Column types of the results table; they do not depend on which values happen to be missing. Metrics are float64; the
 # facts of a trainer are what they are: whole numbers, numbers, truth values or texts.
@@ -191,6 +195,21 @@ def curves_table(cells: Cells, manifest: Manifest, variants: Collection[str] | N
     table = pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
     table.attrs["manifest"] = manifest
     return table
+
+
+def examples_of(cells: Cells, manifest: Manifest, metric: str) -> dict[tuple[str, int], "NDArray[np.bool_]"]:
+    """Which examples each ended cell got right: (variant, seed) -> bool (N,), of the cells that kept it.
+
+    Raises:
+        DamagedError: a file holds something else.
+    """
+    found = {}
+    for variant in manifest.variants:
+        for seed, key in variant.cells.items():
+            right = cells.examples(key).get(metric)
+            if right is not None:
+                found[variant.name, seed] = right
+    return found
 
 
 def _envelope(result: Result | None, key: str, seed: int) -> tuple[Any, ...]:

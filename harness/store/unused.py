@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove
+from harness.files.bits import EXAMPLES_FILE
 from harness.store.cells import CHECKPOINTS, Cells, drop_checkpoint
 from harness.store.usage import cell_usage, tree_bytes
 
@@ -127,7 +128,8 @@ def _of_cell(cells: Cells, key: str, folder: Path, weights_older_than_seconds: f
             if (folder / name).exists() or (folder / name).is_symlink():
                 yield Garbage(ENDED, folder / name, tree_bytes(folder / name), key)
         if weights_older_than_seconds is not None and _age(ended) > weights_older_than_seconds:
-            yield from (Garbage(WEIGHTS, it, tree_bytes(it), key) for it in cells.kept_files(key))
+            kept = (it for it in cells.kept_files(key) if it.name != EXAMPLES_FILE)
+            yield from (Garbage(WEIGHTS, it, tree_bytes(it), key) for it in kept)
     yield from _left_in(folder)
 
 

@@ -193,10 +193,11 @@ class Edited:
         """A file's content, None where there is none, and whether it may be executed."""
         if name not in self._found:
             history = self._histories.get(name, _History(name))
-            for count in range(1, len(history.steps) + 1):
-                if self._folded(history, history.steps[:count]) is _CLASH:
-                    raise self._clash(name, history, history.steps[:count])
             content = self._folded(history, history.steps)
+            if content is _CLASH:
+                parts = (history.steps[:count] for count in range(1, len(history.steps) + 1))
+                first = next(it for it in parts if self._folded(history, it) is _CLASH)
+                raise self._clash(name, history, first)
             assert content is None or isinstance(content, bytes)
             is_program = bool(history.origin and self._below.is_file(history.origin)) and self._below.is_program(
                 history.origin or ""
@@ -208,9 +209,9 @@ class Edited:
         """Content after these steps, None where there is no file; `_CLASH` where they do not merge."""
         origin = history.origin
         ours: object = self._below.read(origin) if origin is not None and self._below.is_file(origin) else None
-        for _, step in steps:
+        for before, after in _joined(step.contents() for _, step in steps):
             if ours is not _CLASH:
-                ours = _both(ours, *step.contents())
+                ours = _both(ours, before, after)
         return ours
 
     def _clash(self, name: str, history: _History, steps: Sequence[tuple[str, FileEdit]]) -> ClashError:
@@ -226,6 +227,20 @@ class Edited:
 
 
 _CLASH = object()
+
+
+def _joined(contents: Iterable[Contents]) -> Iterator[Contents]:
+    """Edits of one file, those as one that begin where the one before ends: commits in their order take one merge."""
+    joined: Contents | None = None
+    for before, after in contents:
+        if joined is not None and before is not None and joined[1] == before:
+            joined = (joined[0], after)
+            continue
+        if joined is not None:
+            yield joined
+        joined = (before, after)
+    if joined is not None:
+        yield joined
 
 
 @lru_cache(maxsize=10_000)

@@ -5,6 +5,7 @@ folder of objects. Two versions of a file are merged by `git merge-file`, among 
 """
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from harness.texts import shortened
 
 _LINK, _MODULE = "120000", "160000"  # modes of what is no file
 _EXECUTABLE = "100755"
+_TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):\s*(.+)")
+_REVERTS = re.compile(r"^This reverts commit ([0-9a-f]{7,64})", re.MULTILINE)
 
 
 class Blob(NamedTuple):
@@ -45,6 +48,31 @@ class Touched(NamedTuple):
     new: str | None
     before: Blob | None
     after: Blob | None
+
+
+class Logged(NamedTuple):
+    """A commit in a history. `message`: whole; `subject` is its first line."""
+
+    commit: str
+    parents: tuple[str, ...]
+    message: str
+
+    @property
+    def subject(self) -> str:
+        return self.message.strip().partition("\n")[0].strip()
+
+    @property
+    def trailers(self) -> dict[str, str]:
+        """`Key: value` lines of the message's last paragraph, keys in small letters; the last one of a key counts."""
+        last = self.message.strip().rpartition("\n\n")[2] if "\n\n" in self.message.strip() else ""
+        found = (_TRAILER.fullmatch(line.strip()) for line in last.splitlines())
+        return {it[1].lower(): it[2].strip() for it in found if it}
+
+    @property
+    def reverts(self) -> str:
+        """The commit that this one takes back, where git wrote its message; else empty."""
+        found = _REVERTS.search(self.message)
+        return found[1] if found else ""
 
 
 @dataclass
@@ -87,6 +115,17 @@ class Repository:
         if not found:
             raise StudyError(f"{first[:10]} and {second[:10]} have no commit in common.")
         return found[0]
+
+    def history(self, base: str, tip: str) -> list[Logged]:
+        """What `tip` holds and `base` does not, the oldest first, each commit after its parents."""
+        options = ["--reverse", "--topo-order", "--no-commit-header", "--format=%H %P%n%B%x00"]
+        told = self._git("rev-list", *options, f"{base}..{tip}")
+        found = []
+        for entry in filter(str.strip, told.decode(errors="replace").split("\0")):
+            head, _, message = entry.lstrip("\n").partition("\n")
+            commit, *parents = head.split()
+            found.append(Logged(commit, tuple(parents), message))
+        return found
 
     def touched(self, before: str | None, after: str) -> list[Touched]:
         """What differs between two commits; everything is new where there is none before."""

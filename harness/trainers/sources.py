@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,14 @@ class Sources:
         for name, content in sorted(self.files.items()):
             digest.update(json.dumps([name, _meaning(name, content)]).encode())
         return digest.hexdigest()[:_HASH_LENGTH]
+
+    @cached_property
+    def vocabulary(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Names that the Python files use, and names that they bring: variables, functions, attributes; modules, with
+        `import ` before. By the text alone: what is brought in one file counts as brought in all."""
+        found = [_vocabulary(content) for name, content in self.files.items() if name.endswith(".py")]
+        modules = {f"import {part}" for name in self.files for part in name.removesuffix(".py").split("/")}
+        return frozenset().union(*(it[0] for it in found)), frozenset(modules).union(*(it[1] for it in found))
 
     def write_snapshot(self, folder: Path) -> None:
         """Writes the files into `folder`, as a whole, if it is not there yet.
@@ -161,6 +169,28 @@ def _imports(name: str, content: bytes) -> tuple[tuple[str, ...], tuple[int, ...
             else:
                 computed.append(node.lineno)
     return tuple(found), tuple(computed)
+
+
+@lru_cache(maxsize=_MOST_PARSED)
+def _vocabulary(content: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    used: set[str] = set()
+    brought: set[str] = set()
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            (used if isinstance(node.ctx, ast.Load) else brought).add(name)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            brought.add(node.name)
+        elif isinstance(node, ast.arg):
+            brought.add(node.arg)
+        elif isinstance(node, ast.Import):
+            used |= {f"import {part}" for alias in node.names for part in alias.name.split(".")}
+            brought |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            used |= {f"import {part}" for part in (node.module or "").split(".")}
+            used |= {alias.name for alias in node.names}
+            brought |= {alias.asname for alias in node.names if alias.asname}
+    return frozenset(used), frozenset(brought)
 
 
 def _imports_by_call(node: ast.Call) -> str | None:

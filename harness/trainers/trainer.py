@@ -100,7 +100,7 @@ class Trainer:
         notes_reads: whether settings that training never reads are found by noting reads; a trainer that reads back
             what its objects use needs no such guard.
         checkpoint_rule: when what a cell reports was measured, in words that may follow a metric's.
-        varied: what differs between the seeds, in words.
+        varied: what differs between the seeds, in words; held: what does not, whatever the seed.
     """
 
     kind: str
@@ -122,6 +122,11 @@ class Trainer:
 
     checkpoint_rule: str = "as training reports it"
     varied: str = "all random draws of training"
+    held: str = "whatever training does not draw from its seed, such as the data and how they are split"
+
+    def varied_by(self, settings: Settings) -> tuple[str, str]:
+        """What differs between seeds with these settings, and what does not, in words."""
+        return self.varied, self.held
 
     def to_json(self) -> dict[str, Any]:
         """From which `registry.trainer_from_json` makes an equal trainer, in any process."""
@@ -161,7 +166,7 @@ class Trainer:
         return settings
 
     def overrides(self, name: str, value: Any) -> dict[str, Any]:
-        """What an option of the command line (`data`, `epochs`, `weights`) means for the settings, by dotted path.
+        """What an option of the command line (`data`, `epochs`, `weights`, `vary`) means for the settings, by path.
 
         Raises:
             StudyError: this trainer has no such option.
@@ -230,6 +235,20 @@ class Trainer:
             StoreError, DataError: what it is made of is missing.
         """
         return None
+
+    def example_pictures(self, settings: Settings, places: Sequence[int]) -> list[tuple[Any, str]]:
+        """Pictures of test examples with their labels, where this training has such.
+
+        Args:
+            places: of the examples whose results cells keep (`Run.finish`), in their order.
+
+        Returns:
+            uint8 (H, W, 3) and the name of the class, one an example; nothing where examples are no images.
+
+        Raises:
+            DataError: the images are not there.
+        """
+        return []
 
     def threads(self, settings: Settings) -> int:
         """CPU threads that one cell uses."""

@@ -226,7 +226,7 @@ class UserTrainer(Trainer):
     def _edits_of(self, edit: Edit) -> FileEdits:
         """What an edit does to files. Raises StudyError where it touches what is fixed."""
         if edit not in self._edits:
-            found = edits_of(edit, self.code, self.repository, self.home)
+            found = self._unchecked(edit)
             problems = [
                 f"change {edit.change!r}: {edit} edits {name}, which is fixed ({pattern}): what measures must be the "
                 "same for all. Take the change out, or the part of it that edits this file."
@@ -237,14 +237,29 @@ class UserTrainer(Trainer):
             self._edits[edit] = found
         return self._edits[edit]
 
+    def at(self, commit: str) -> Self:
+        """The same training by the code that another commit holds."""
+        made = copy.copy(self)
+        for name in ("sources", "code", "_fingerprint"):
+            made.__dict__.pop(name, None)
+        made.commit, made._edited, made._edits, made._unpacked = commit, {}, {}, None
+        return made
+
     @property
     def is_edited(self) -> bool:
         """Whether this is what `with_edits` gave."""
         return isinstance(self.code, Edited)
 
-    def touched(self, edit: Edit) -> frozenset[str]:
-        """Names of the files, in the study's folder, that an edit touches. Raises StudyError as `with_edits`."""
-        return self._edits_of(edit).names
+    def _unchecked(self, edit: Edit) -> FileEdits:
+        return edits_of(edit, self.code, self.repository, self.home)
+
+    def touched(self, edit: Edit, *, allows_fixed: bool = False) -> frozenset[str]:
+        """Names of the files, in the study's folder, that an edit touches.
+
+        Raises:
+            StudyError: it cannot be found; or it touches what is fixed, and that is not allowed.
+        """
+        return (self._unchecked(edit) if allows_fixed else self._edits_of(edit)).names
 
     def check_fixed(self) -> None:
         """Raises StudyError for a glob under `fixed` that matches no file: a slip would protect nothing."""

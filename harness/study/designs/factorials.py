@@ -15,13 +15,14 @@ from harness.study.designs.fractional import MOST_RUNS, Fraction, best_fraction,
 from harness.study.study import Study
 
 MOST_VARIANTS = 10_000  # of one factorial: planned in a second or two, and far beyond what anyone trains
+MOST_PAIRS = 20_000  # looked at one by one, of 200 changes
 Clashes = Mapping[frozenset[str], str]  # two changes that cannot stand together: a sentence that says why
 
 
 def pairs(study: Study, selected: Collection[str]) -> Design:
     """Every two selected changes that may stand together, against the baseline; the single changes are trained too."""
     names = in_order(study, selected)
-    clashes = _clashes(study, names)
+    clashes = find_clashes(study, names)
     possible = [pair for pair in combinations(names, 2) if frozenset(pair) not in clashes]
     needs = _needs(study)
     together = [pair for pair in possible if _is_whole(pair, needs)]
@@ -48,7 +49,7 @@ def factorial(study: Study, selected: Collection[str]) -> Design:
             f"{MOST_VARIANTS:,}. Take fewer changes (--only, --skip), or a fraction of them: --design fractional."
         )
     within = {frozenset(pair) for factor in factors for pair in combinations(factor, 2)}
-    clashes = {pair: why for pair, why in _clashes(study, names).items() if pair not in within}
+    clashes = {pair: why for pair, why in find_clashes(study, names).items() if pair not in within}
     every = [tuple(filter(None, levels)) for levels in product(*(("", *factor) for factor in factors))]
     needs = _needs(study)
     whole = [it for it in every if _is_whole(it, needs)]
@@ -81,7 +82,7 @@ def fractional(study: Study, selected: Collection[str], num_runs: int | None = N
     """
     name = f"fractional:{num_runs}" if num_runs else "fractional"
     names = in_order(study, selected)
-    clashes = _clashes(study, names)
+    clashes = find_clashes(study, names)
     free = [it for it in names if not any(it in pair for pair in clashes)]
     needs = _needs(study)
     factors = [it for it in free if it not in needs]
@@ -123,7 +124,7 @@ def greedy_candidates(study: Study, selected: Collection[str], steps: Sequence[s
     if problems:
         raise StudyError(*problems)
     names = in_order(study, {*selected, *steps})
-    clashes = _clashes(study, names)
+    clashes = find_clashes(study, names)
     left = [it for it in names if it not in steps and not any(frozenset((it, step)) in clashes for step in steps)]
     needs = _needs(study)
     return tuple(in_order(study, [*steps, name]) for name in left if _is_whole([*steps, name], needs))
@@ -138,17 +139,17 @@ def _factors(study: Study, names: Changes) -> list[Changes]:
     return [tuple(factor) for factor in factors.values()]
 
 
-def _clashes(study: Study, names: Changes) -> Clashes:
+def find_clashes(study: Study, names: Changes) -> Clashes:
     """Every two of these changes that cannot stand together, what they need beside them. Quadratic: 100 changes take a
     tenth of a second.
 
     Raises:
-        StudyError: more than `MOST_VARIANTS` pairs.
+        StudyError: more than `MOST_PAIRS` pairs.
     """
     count = len(names) * (len(names) - 1) // 2
-    if count > MOST_VARIANTS:
+    if count > MOST_PAIRS:
         raise StudyError(
-            f"{len(names):,} changes make {count:,} pairs, more than {MOST_VARIANTS:,}. Take fewer changes (--only, "
+            f"{len(names):,} changes make {count:,} pairs, more than {MOST_PAIRS:,}. Take fewer changes (--only, "
             "--skip), or the design add-one."
         )
     found: dict[frozenset[str], str] = {}

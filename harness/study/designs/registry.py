@@ -11,6 +11,8 @@ The syntax, in a study's `designs` and in `--design`, is NAME or NAME:ARGUMENT:
                                    factor: none of them, or one
     fractional[:RUNS]              a fraction of the two-level factorial, of resolution IV or more; without an argument
                                    the smallest one
+    screening[:plain]              up to 200 changes, each in half of few variants (Plackett and Burman), and the mirror
+                                   of these; `plain` leaves the mirror out
 
 Without an argument, `leave-one-out` stands for every selected combination and `path` for every path. A design gets the
 study and the selected names, and gives the comparisons to make and the sets of changes to train for them. What cannot
@@ -36,6 +38,7 @@ from harness.study.designs.comparisons import (
 )
 from harness.study.designs.factorials import factorial, fractional, pairs
 from harness.study.designs.fractional import MOST_RUNS
+from harness.study.designs.screening import PLAIN, screening
 from harness.study.study import Study
 
 __all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "kind_of", "make_designs"]
@@ -136,6 +139,9 @@ DESIGNS: Mapping[str, DesignKind] = {
     "fractional": DesignKind(
         lambda study, selected, runs: [fractional(study, selected, int(runs) if runs else None)],
         lambda _: [str(2**power) for power in range(1, MOST_RUNS.bit_length())],
+    ),
+    "screening": DesignKind(
+        lambda study, selected, plain: [screening(study, selected, folded=not plain)], lambda _: [PLAIN]
     ),
 }
 

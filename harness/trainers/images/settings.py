@@ -16,6 +16,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -358,6 +359,15 @@ class Optimizer(_Part):
         return self
 
 
+def _split_seed(value: object) -> object:
+    if value == "seed" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"expected a whole number from 0, or 'seed', not {value!r}")
+
+
+SplitSeed = Annotated[int | Literal["seed"], PlainValidator(_split_seed)]
+
+
 class Training(_Part):
     """The protocol of the report; the defaults are its values.
 
@@ -365,7 +375,8 @@ class Training(_Part):
         batch_size: images a step; a last, shorter batch is dropped.
         validations_per_epoch: evenly, in optimizer steps: one every `steps_per_epoch // validations_per_epoch`.
         patience: stop when, of the last `patience` validation losses, the oldest is the smallest.
-        validation_fraction: of the training images, drawn at random with `split_seed` (the same for all seeds).
+        validation_fraction: of the training images, drawn at random with `split_seed`: a number gives the same split to
+            all seeds, `seed` draws it from each cell's own, the same for every variant (`--vary split`).
         precision: `bfloat16` computes convolutions and matrix products in bfloat16, the last layer excepted; `tf32`, on
             CUDA only, rounds the factors of all of them to 11 significant bits; `auto` is resolved to the hardware's
             native one, float32 or bfloat16, before a cell gets its key.
@@ -381,7 +392,7 @@ class Training(_Part):
     validations_per_epoch: PositiveInt = 2
     patience: Annotated[int, Field(ge=2)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: SplitSeed = 0
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     threads: PositiveInt = 1
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

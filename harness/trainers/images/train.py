@@ -34,7 +34,7 @@ from harness.trainers.images.checkpoint import (
     UnusableCheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
+    write_file,
 )
 from harness.trainers.images.data.batches import (
     Preprocess,
@@ -117,7 +117,8 @@ def _train_and_measure(run: Run, arrays: ImageArrays, device: torch.device) -> N
             if device.type == "cuda":
                 run.note(step_mode=steps.mode, **({"step_mode_reason": steps.reason} if steps.reason else {}))
         if is_over:
-            run.finish(**_measure_best(parts, position, run))
+            numbers, right = _measure_best(parts, position, run)
+            run.finish(**numbers, examples={"test/accuracy": right.numpy()})
     finally:
         run.at(position.step)
         run.note(num_epochs=position.num_epochs, threads=torch.get_num_threads())
@@ -216,7 +217,8 @@ def build_parts(settings: Settings, arrays: ImageArrays, *, seed: int, device: t
     training = settings.training
     if problem := precision_problem(training.precision, device.type):
         raise StudyError(problem)
-    splits = make_splits(arrays, fraction=training.validation_fraction, seed=training.split_seed, device=device)
+    split_seed = seed if training.split_seed == "seed" else training.split_seed
+    splits = make_splits(arrays, fraction=training.validation_fraction, seed=split_seed, device=device)
     height, width = splits.image_size
     side = settings.preprocessing.resize
     input_size = (height, width) if side is None else (side, side)
@@ -414,10 +416,13 @@ def _validate(parts: Parts, position: Position) -> Epoch:
 
 
 @torch.inference_mode()
-def evaluate(parts: Parts, split: Split) -> tuple[float, float]:
+def evaluate(parts: Parts, split: Split, right: list[Tensor] | None = None) -> tuple[float, float]:
     """Mean cross entropy in nats and accuracy over all images of a split, in evaluation mode.
 
     Sums and counts, not means of batch means: the last batch is shorter. The network is left in training mode.
+
+    Args:
+        right: gets bool (N,) of each batch, in the order of the split: which images were classified correctly.
     """
     network = parts.replica.network.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
@@ -426,23 +431,28 @@ def evaluate(parts: Parts, split: Split) -> tuple[float, float]:
     for inputs, labels in batches:
         logits = parts.replica(inputs)
         loss_sum += F.cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
-        num_correct += (logits.argmax(1) == labels).sum()
+        is_right = logits.argmax(1) == labels
+        num_correct += is_right.sum()
+        if right is not None:
+            right.append(is_right)
     network.train()
     return loss_sum.item() / len(split), num_correct.item() / len(split)
 
 
-def _measure_best(parts: Parts, position: Position, run: Run) -> dict[str, float]:
-    """Write the best weights, and measure them on the two splits that validation did not."""
+def _measure_best(parts: Parts, position: Position, run: Run) -> tuple[dict[str, float], Tensor]:
+    """Write the best weights, and measure them on the two splits that validation did not; and which test images were
+    right, bool (N,)."""
     best = position.best
     tensors = {name: value.contiguous() for name, value in position.best_weights.items()}
     about = {"cell": run.key, "step": str(best.step)}
-    write_atomically(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
+    write_file(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
     parts.replica.load(position.best_weights)
     run.note(best_step=best.step, best_epoch=best.epoch)
     numbers = {"val/loss": best.val_loss, "val/accuracy": best.val_accuracy}
-    for name, split in {"train": parts.splits.train, "test": parts.splits.test}.items():
-        numbers[f"{name}/loss"], numbers[f"{name}/accuracy"] = evaluate(parts, split)
-    return numbers
+    right: list[Tensor] = []
+    numbers["train/loss"], numbers["train/accuracy"] = evaluate(parts, parts.splits.train)
+    numbers["test/loss"], numbers["test/accuracy"] = evaluate(parts, parts.splits.test, right)
+    return numbers, torch.cat(right).cpu()
 
 
 def _save(parts: Parts, position: Position, run: Run) -> None:

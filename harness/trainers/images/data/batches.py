@@ -75,7 +75,7 @@ def make_splits(arrays: ImageArrays, *, fraction: float, seed: int, device: torc
 
     Args:
         fraction: of the training images that go to validation, rounded to the nearest whole number of images.
-        seed: the protocol's split seed, not the cell's.
+        seed: the protocol's split seed; the cell's where the split varies with it.
 
     Raises:
         StudyError: training or validation would be empty.

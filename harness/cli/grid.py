@@ -1,0 +1,97 @@
+"""Tables for a terminal of any width: words are broken between words, numbers never."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+GAP = 2
+LEAST_WIDTH = 12  # of a column of words that has to give way
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, and how its cells are set.
+
+    Attributes:
+        is_number: aligned right, on one line. is_optional: left out where the window is too narrow, the last one first.
+    """
+
+    heading: str
+    is_number: bool = True
+    is_optional: bool = False
+
+
+def print_grid(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """Prints a table; in a pipe every row is one line."""
+    width = console.width if console.is_terminal else 10**6
+    kept, widths = _fitting(columns, rows, width)
+    if title:
+        console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
+    shown = [[row[index] for index in kept] for row in rows]
+    headings = [columns[index].heading for index in kept]
+    for place, row in enumerate([headings, *shown]):
+        for line in _lines(row, widths, [columns[index].is_number for index in kept], is_heading=place == 0):
+            console.print(Text(line, style="bold" if place == 0 else ""), soft_wrap=True)
+    left_out = [column.heading for index, column in enumerate(columns) if index not in kept]
+    if left_out:
+        console.print(f"A wider window also shows: {', '.join(left_out)}.", style="dim")
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
+    """Which columns are shown, and how wide each is."""
+    wanted = [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
+    least = [
+        max(len(it) for text in [column.heading, *(row[i] for row in rows)] for it in _parts(text, column.is_number))
+        for i, column in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    least = [max(it, min(LEAST_WIDTH, want)) for it, want in zip(least, wanted, strict=True)]
+    while sum(least[i] for i in kept) + GAP * (len(kept) - 1) > width:
+        optional = [i for i in kept if columns[i].is_optional]
+        if not optional:
+            break
+        kept.remove(optional[-1])
+    given = {i: least[i] for i in kept}
+    room = width - sum(given.values()) - GAP * (len(kept) - 1)
+    for i in sorted(kept, key=lambda i: wanted[i] - least[i]):  # who needs little gets it, the last one gets the rest
+        more = min(wanted[i] - least[i], max(room, 0))
+        given[i] += more
+        room -= more
+    return kept, [given[i] for i in kept]
+
+
+def _parts(text: str, is_number: bool) -> list[str]:
+    """What must stay on one line: a number as it is; words; names in pieces that end after `+`."""
+    return [text] if is_number else re.findall(r"[^\s+]+\+?|\+", text) or [""]
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, is_heading: bool) -> Iterator[str]:
+    cells = [folded(text, width) for text, width in zip(row, widths, strict=True)]
+    height = max(map(len, cells))
+    if is_heading:
+        cells = [[""] * (height - len(cell)) + cell for cell in cells]
+    for line in range(height):
+        parts = [cell[line] if line < len(cell) else "" for cell in cells]
+        aligned = [
+            part.rjust(width) if is_number else part.ljust(width)
+            for part, width, is_number in zip(parts, widths, numbers, strict=True)
+        ]
+        yield (" " * GAP).join(aligned).rstrip()
+
+
+def folded(text: str, width: int) -> list[str]:
+    """The text on lines of this width, broken at spaces, or after a `+` within a name; a longer word stays whole."""
+    lines, line = [], ""
+    for word in text.split():
+        for piece in re.findall(r"[^+]*\+|[^+]+", word):
+            is_first = word.startswith(piece)
+            joined = line + (" " if line and is_first else "") + piece
+            if line and len(joined) > width:
+                lines.append(line)
+                line = piece
+            else:
+                line = joined
+    return [*lines, line]

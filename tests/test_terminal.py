@@ -1,0 +1,163 @@
+"""What a person at a terminal gets: a sign of life, tables that fit, the next command, names to complete."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from synthetic import Numbers, synthetic_plan, synthetic_store
+
+from harness.cli import cli
+from harness.cli.loading import SIGN
+from harness.texts import counted
+
+LOADING = """
+import sys, time
+from harness.cli.loading import loading
+with loading(0.2):
+    time.sleep({pause})
+    {stream}.write("the result\\n")
+"""
+
+
+def at_a_terminal(command, columns=80):
+    """What a program writes on a terminal of this width, and when the first byte came."""
+    main, other = pty.openpty()
+    known = os.environ | {"COLUMNS": str(columns), "TERM": "xterm"}
+    started, first, output = time.monotonic(), None, b""
+    process = subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=known)
+    os.close(other)
+    while True:
+        try:
+            block = os.read(main, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not block:
+            break
+        first = first or time.monotonic() - started
+        output += block
+    process.wait()
+    os.close(main)
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.decode()).replace("\r\n", "\n"), first
+
+
+def harness(*arguments, columns=80):
+    return at_a_terminal([sys.executable, "-m", "harness", *map(str, arguments)], columns)
+
+
+@pytest.mark.parametrize("stream", ["sys.stdout", "sys.stderr"])
+def test_a_slow_start_gives_a_sign_of_life_and_the_output_takes_its_place(stream):
+    said, _ = at_a_terminal([sys.executable, "-c", LOADING.format(pause=1, stream=stream)])
+    assert said == f"{SIGN}\r\x1b[Kthe result\n"
+
+
+def test_what_is_fast_and_what_is_no_terminal_gives_no_sign_of_life():
+    said, _ = at_a_terminal([sys.executable, "-c", LOADING.format(pause=0, stream="sys.stdout")])
+    assert said == "the result\n"
+    code = LOADING.format(pause=1, stream="sys.stdout")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("the result\n", "")
+
+
+@pytest.mark.slow
+def test_a_plan_is_a_table_that_fits_and_ends_with_the_next_command(tmp_path):
+    for columns in (60, 80, 120):
+        said, _ = harness("plan", "--study", "task3", "--profile", "quick", "--store", tmp_path, columns=columns)
+        table, _, after = said.rpartition("Next: ")
+        assert max(map(len, table.splitlines())) <= columns
+        assert "optimizer-adamax" in table
+        assert after.startswith(f"harness ablate --study task3 --profile quick --store {tmp_path}  (trains them)")
+    command = [
+        sys.executable,
+        "-m",
+        "harness",
+        "plan",
+        "--study",
+        "task3",
+        "--profile",
+        "quick",
+        "--store",
+        str(tmp_path),
+    ]
+    piped = subprocess.run(command, capture_output=True, text=True)
+    assert "Next:" not in piped.stdout + piped.stderr
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two changes, three seeds, a cell that failed and one that diverged."""
+    plan = synthetic_plan(seeds=3, profile="standard", only=("batch-norm", "kernel-7"))
+    outcomes = {("kernel-7", 1): "failed", ("kernel-7", 2): "failed", ("batch-norm", 0): "diverged"}
+    synthetic_store(tmp_path, plan, Numbers(outcomes=outcomes))
+    return tmp_path
+
+
+def ran(*arguments):
+    return CliRunner().invoke(cli, list(map(str, arguments)))
+
+
+def test_results_say_why_cells_have_no_number_and_where_to_read_more(store):
+    said = ran("results", "--study", "task3", "--store", store).output
+    assert "kernel-7 seeds 1, 2: failed: planted: failed\n" in said
+    assert "batch-norm seed 0: diverged: planted: diverged\n" in said
+    assert re.search(r"`harness logs [0-9a-f]{16}` shows what the first of them said\.", said)
+
+
+@pytest.mark.slow
+def test_results_fit_a_terminal_and_say_what_a_wider_one_shows(store):
+    said, _ = harness("results", "--study", "task3", "--store", store, columns=70)
+    rows = [line for line in said.splitlines() if line.startswith(("variant", "baseline", "kernel-7  "))]
+    assert len(rows) == 7
+    assert max(map(len, rows)) <= 70
+    assert "A wider window also shows: " in said
+
+
+def test_an_export_is_what_its_file_is_named_after(store, tmp_path):
+    for name, first in (("effects.csv", "design,"), ("variants.md", "**Variants"), ("other.json", "[")):
+        assert ran("export", "--study", "task3", "--store", store, "--output", tmp_path / name).exit_code == 0
+        assert (tmp_path / name).read_text().startswith(first)
+    assert "status" in json.loads((tmp_path / "other.json").read_text())[0]  # cells, whatever the name
+    refused = ran("export", "--study", "task3", "--store", store, "--output", tmp_path / "a.csv", "--format", "json")
+    assert refused.exit_code == 2
+    assert "is named like csv, but --format is json" in refused.output
+
+
+@pytest.mark.slow
+def test_parquet_is_never_written_to_a_terminal(store):
+    said, _ = harness("export", "--study", "task3", "--store", store, "--format", "parquet")
+    assert "parquet is no text" in " ".join(said.split())
+    assert "PAR1" not in said
+    shown, _ = harness("export", "--study", "task3", "--store", store, columns=200)
+    assert shown.removeprefix(f"{SIGN}\r\x1b[K").startswith("study,variant,")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("harness plan --study task3 --profile q", {"quick"}),
+        ("harness plan --design add-one,pa", {"add-one,path", "add-one,pairs"}),
+        ("harness ablate --study task3 --only batch-norm,ker", {"batch-norm,kernel-3", "batch-norm,kernel-7"}),
+        ("harness confirm --study task3 --variant model", {"model-1", "model-2"}),
+        ("harness report --store STORE --study task3-st", {"RUN"}),
+        ("harness logs --store STORE CELL", {"KEY"}),
+    ],
+)
+def test_names_are_completed(store, words, expected):
+    run = next(path.stem for path in (store / "studies").glob("*.json"))
+    key = sorted(path.name for path in (store / "cells").iterdir())[0]
+    filled = words.replace("STORE", str(store)).replace("CELL", key[:9])
+    variables = {
+        "_HARNESS_COMPLETE": "bash_complete", "COMP_WORDS": filled, "COMP_CWORD": str(len(filled.split()) - 1),
+    }  # fmt: skip
+    done = CliRunner().invoke(cli, [], prog_name="harness", env=variables)
+    found = {line.partition(",")[2] for line in done.output.splitlines()}
+    assert found == {it.replace("RUN", run).replace("KEY", key) for it in expected}
+
+
+def test_a_number_stands_with_the_right_noun():
+    assert [counted(n, "cell") for n in (0, 1, 2, 1000)] == ["0 cells", "1 cell", "2 cells", "1,000 cells"]
