@@ -22,7 +22,7 @@ from benchmarks.processes import Facts, Ready, peak_rss_bytes
 from benchmarks.workload import Workload
 from harness.api.work import Work, save_manifest, unfinished
 from harness.cli.training import train_plan
-from harness.execution.runner import run_one
+from harness.execution.here import run_one
 from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
 from harness.store.cells import Cells
@@ -46,7 +46,7 @@ def train_one_cell(ready: Ready, workload: Workload, variant: str) -> Facts:
     watch = Stopwatch()
     for owner, name in FILE_WRITERS:
         setattr(owner, name, watch.timed(getattr(owner, name)))
-    for name in ("save_checkpoint", "write_atomically"):
+    for name in ("save_checkpoint", "write_file"):
         setattr(training, name, watch.timed(getattr(training, name)))
     with _store(workload) as cells:
         ready()
@@ -115,7 +115,7 @@ def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain
         training.winograd_pays = lambda: False
     settings = workload.settings(variant)
     (cell,) = make_cells(ImageTrainer(workload.cache), settings, [0], workload.fingerprints)
-    for name in ("_save", "write_atomically"):
+    for name in ("_save", "write_file"):
         setattr(training, name, lambda *arguments: None)
     ready()
     run = bare_run(cell, workload.scratch, workload.device)

@@ -6,7 +6,7 @@ report ask (`report.tables.families`, `stats.decide`), look after look. `before`
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,13 @@ from benchmarks.workload import Request
 from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest, RunComparison, RunVariant
 from harness.plan.power import seeds_from_pilots
-from harness.report.tables import families
+from harness.report.tables import Tables, families
 from harness.stats import confirmation_alpha, decide, holm, paired_effect, sign_flip_p
 from harness.store.load import RESULT_DTYPES
 
 ALPHA, STUDIES = 0.05, 200  # studies a round
 LOOKS = (3, 5, 8, 10, 15, 20)
+CLAIMS = ("improves", "hurts", "equivalent")
 SCORE = Metric.declared("test/score", "maximize")
 
 Numbers = NDArray[np.float64]
@@ -93,10 +94,60 @@ def manifest_of(m: int, horizon: int) -> Manifest:
     )
 
 
+def manifest_of_five_designs(m: int, horizon: int) -> Manifest:
+    """m changes alone; all of them together, all but one, one after another, and each two of the first four."""
+    single = manifest_of(m, horizon)
+    names = [f"c{j}" for j in range(m)]
+    sets: dict[tuple[str, ...], str] = {(): "baseline"}
+    compared: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = []
+    full = tuple(names)
+    compared += [("add-one", it, (it,), ()) for it in names]
+    compared += [("combinations", "all", full, ())]
+    compared += [("leave-one-out:all", it, full, tuple(other for other in names if other != it)) for it in names]
+    compared += [("path:all", it, full[: j + 1], full[:j]) for j, it in enumerate(names)]
+    pairs = [(a, b) for j, a in enumerate(names[:4]) for b in names[j + 1 : 4]]
+    compared += [("pairs", "+".join(it), it, ()) for it in pairs]
+    for _, _, variant, reference in compared:
+        for changes in (variant, reference):
+            sets.setdefault(changes, "+".join(changes))
+    return replace(
+        single,
+        variants=tuple(RunVariant(name, changes, "", "", {}) for changes, name in sets.items()),
+        comparisons=tuple(RunComparison(design, label, sets[a], sets[b]) for design, label, a, b in compared),
+    )
+
+
+def five_designs(m: int, n: int, generator: np.random.Generator, effect: float = 0.0) -> pd.DataFrame:
+    """The results of a run of five designs; c0 alone helps by `effect` sd of a difference, in no combination."""
+    manifest = manifest_of_five_designs(m, n)
+    cells = World(len(manifest.variants) - 1, helped=1, effect=effect).draw(n, generator)
+    return table_of(cells, manifest)
+
+
+def claims_in_five(n: int, generator: np.random.Generator) -> bool:
+    """`ablate` with five designs: any claim in any table of effects, or in that of interactions."""
+    tables = Tables(five_designs(5, n, generator), load_curves=pd.DataFrame)
+    frames = [*(family.effects for family in tables.families.values()), tables.interactions]
+    return any(frame["verdict"].isin(CLAIMS).any() for frame in frames)
+
+
+def claims_in_five_before(n: int, generator: np.random.Generator) -> bool:
+    table = five_designs(5, n, generator)
+    numbers = table.pivot(index="variant", columns="seed", values=SCORE.name)
+    by_design: dict[str, list[Numbers]] = {}
+    for it in table.attrs["manifest"].comparisons:
+        by_design.setdefault(it.design, []).append((numbers.loc[it.variant] - numbers.loc[it.reference]).to_numpy())
+    return any((holm(sign_flip_p(np.array(rows))) <= ALPHA).any() for rows in by_design.values())
+
+
+def finds_among_five(m: int, n: int, effect: float, generator: np.random.Generator) -> bool:
+    return bool(claims(five_designs(m, n, generator, effect))["c0"])
+
+
 def claims(table: pd.DataFrame) -> pd.Series:
     """By change: whether the table of effects claims something."""
     effects = families(table)["add-one"].effects
-    return effects.set_index("variant")["verdict"].isin(["improves", "hurts", "equivalent"])
+    return effects.set_index("variant")["verdict"].isin(CLAIMS)
 
 
 def looks_again(world: World, looks: Sequence[int], horizon: int, generator: np.random.Generator) -> bool:
@@ -119,7 +170,7 @@ def asks_for_the_best(world: World, generator: np.random.Generator) -> bool:
     """`ablate --only BEST` after fifteen: the study run holds all of them, whoever is asked for."""
     table = table_of(world.draw(10, generator), manifest_of(world.m, 10))
     effects = families(table)["add-one"].effects
-    return effects["verdict"].iloc[0] in ("improves", "hurts", "equivalent")
+    return effects["verdict"].iloc[0] in CLAIMS
 
 
 def asks_for_the_best_before(world: World, generator: np.random.Generator) -> bool:
@@ -177,16 +228,46 @@ def race(world: World, effect: float, horizon: int, generator: np.random.Generat
     return float(claimed[helped].mean()), bool(claimed.drop(helped).any()), int(np.isfinite(trained).sum())
 
 
+class Lines:
+    """Lines of a figure, each the mean over so many studies, study `index` of line `number` drawn from both."""
+
+    def __init__(self, request: Request, on_sample: OnSample) -> None:
+        self.studies, self.on_sample = min(STUDIES * request.rounds, request.largest), on_sample
+        self.lines: list[Line] = []
+
+    @property
+    def error(self) -> Aim:
+        """At most .05, and three standard errors."""
+        return Aim("at_most", round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / self.studies)), 4))
+
+    def power(self, least: float) -> Aim:
+        return Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / self.studies)))
+
+    def add(self, name: str, study: Callable[[np.random.Generator], float], aim: Aim | None) -> None:
+        number = len(self.lines)
+        values = [float(study(np.random.default_rng([number, index]))) for index in range(self.studies)]
+        self.lines.append(Line(name, "share", (float(np.mean(values)),), aim))
+        self.on_sample(name, Sample(self.lines[-1].middle))
+
+
+def measure_designs(request: Request, on_sample: OnSample) -> Figure:
+    """A study of useless changes in five designs; and what its first design finds beside the others."""
+    found = Lines(request, on_sample)
+    found.add("five designs in one run, n = 10: before", lambda g: claims_in_five_before(10, g), None)
+    found.add("five designs in one run, n = 10: after", lambda g: claims_in_five(10, g), found.error)
+    for n, m, effect, least in ((8, 15, 2.0, 0.73), (10, 15, 1.5, 0.7)):
+        alone, world = f"n = {n}, m = {m}, dz = {effect}", World(m, helped=1, effect=effect)
+        found.add(f"power of one design, {alone}", lambda g, w=world, n=n: finds(w, n, g), None)  # type: ignore[misc]
+        name = f"power of the first of five designs, {alone}"
+        five = lambda g, n=n, m=m, effect=effect: finds_among_five(m, n, effect, g)  # type: ignore[misc]  # noqa: E731
+        found.add(name, five, found.power(least))
+    title = f"any claim in five designs of useless changes at .05, and power: {found.studies:,} studies a line"
+    return Figure("designs", title, found.lines, [], {})
+
+
 def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
-    studies = min(STUDIES * request.rounds, request.largest)
-    lines: list[Line] = []
-
-    def add(name: str, study: Callable[[np.random.Generator], float], aim: Aim | None, unit: str = "share") -> None:
-        values = [float(study(np.random.default_rng([len(lines), index]))) for index in range(studies)]
-        lines.append(Line(name, unit, (float(np.mean(values)),), aim))
-        on_sample(name, Sample(lines[-1].middle))
-
-    error = Aim("at_most", round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / studies)), 4))
+    found = Lines(request, on_sample)
+    studies, lines, add, error = found.studies, found.lines, found.add, found.error
     for m in (1, 5, 15):
         name = f"six looks, 3 to 20 seeds, m = {m}"
         add(f"{name}: before", lambda g, m=m: looks_again_before(World(m), LOOKS, g), None)  # type: ignore[misc]
@@ -207,7 +288,7 @@ def measure_evidence(request: Request, on_sample: OnSample) -> Figure:
         ):
             add(f"{name}, n = {n}, m = 9", lambda g, w=world, n=n: looks_again(w, (n,), n, g), None)  # type: ignore[misc]
     for n, m, effect, least in ((8, 15, 2.0, 0.78), (10, 15, 1.5, 0.75)):
-        world = World(m, helped=m, effect=effect)
+        world = World(m, helped=1, effect=effect)
         power = Aim("at_least", least - 3 * float(np.sqrt(least * (1 - least) / studies)))
         add(f"power, n = {n}, m = {m}, dz = {effect}", lambda g, w=world, n=n: finds(w, n, g), power)  # type: ignore[misc]
     for m in (1, 9):

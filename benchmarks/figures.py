@@ -7,7 +7,7 @@ from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
-from benchmarks.evidence import measure_evidence
+from benchmarks.evidence import measure_designs, measure_evidence
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
 from benchmarks.task4 import measure_task4
@@ -27,6 +27,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "results": measure_results,
     "core": measure_core,
     "evidence": measure_evidence,
+    "designs": measure_designs,
     "baseline": partial(measure_variant, variant="baseline"),
     "overhead": measure_overhead,
     "estimate": measure_estimate,

@@ -6,6 +6,7 @@ name is looked up when it is first used.
     Run             what a training of one's own gets: settings and seed in, metrics and checkpoints out
     current_run     the run that this code trains, in a function or a script
     ablate          trains what a study needs; `.effects` says which changes helped
+    tune            compares the variants, each at its own best nuisance settings
     confirm         the winner against the baseline, once, on seeds that nothing used before
     load_study      a declared study, by name or path
     load_results    every cell of a study run, a row each
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api.ablation import ablate
     from harness.api.confirmation import confirm
+    from harness.api.tuning import tune
     from harness.errors import HarnessError
     from harness.report import figures
     from harness.report.formats import read_csv
@@ -43,6 +45,7 @@ __all__ = [
     "load_results",
     "load_study",
     "read_csv",
+    "tune",
 ]
 
 # Public name -> (module, attribute); without an attribute it is the module itself.
@@ -51,6 +54,7 @@ _HOMES = {
     "Run": ("harness.trainers.run", "Run"),
     "ablate": ("harness.api.ablation", "ablate"),
     "confirm": ("harness.api.confirmation", "confirm"),
+    "tune": ("harness.api.tuning", "tune"),
     "current_run": ("harness.trainers.current", "current_run"),
     "effects": ("harness.stats", "effects"),
     "figures": ("harness.report.figures", ""),

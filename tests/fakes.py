@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DeviceLostError, DivergedError
+from harness.errors import DeviceLostError, DivergedError, OutOfMemoryError
 from harness.files.atomic import replace_synced
 from harness.plan.cell import Cell, make_cells
 from harness.store.result import ENVELOPE, Result, Validation
@@ -134,6 +134,31 @@ class AssertsOnItsDeviceOnSeed1(Counting):
                 raise DeviceLostError(f"the CUDA context is lost: {str(error).partition(chr(10))[0]}") from error
             raise
         super().train(run)
+
+
+class NeedsAllMemory(Counting):
+    """Seed 1 runs out of memory while seed 0 trains, which waits for that; seed 2 always does."""
+
+    def train(self, run: Run) -> None:
+        busy, out = (run.folder.parent.parent / name for name in ("busy", "out"))
+        if run.seed == 0:
+            busy.touch()
+            self._await(out)
+            busy.unlink()
+        if run.seed == 1 and not out.exists():
+            self._await(busy)
+            out.touch()
+            raise OutOfMemoryError("too little memory")
+        if run.seed == 2:
+            raise OutOfMemoryError("too little memory")
+        super().train(run)
+
+    @staticmethod
+    def _await(path: Path) -> None:
+        end = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < end, path
+            time.sleep(0.02)
 
 
 def die_at_birth(pipe: Any, *arguments: Any) -> None:

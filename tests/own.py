@@ -123,7 +123,7 @@ def train_study(path: Path, store: Path, **request: Any) -> tuple[Work, Mapping[
     """Trains every cell of a study in this process; results by variant and seed."""
     work = plan_work(path, store=store, device="cpu", **request)
     prepare(work, work.plan.cells)
-    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, in_process=True)
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, executor="here")
     return work, results_of(work)
 
 

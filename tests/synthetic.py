@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from fakes import FakeTrainer
 
+from harness.files.bits import EXAMPLES_FILE, packed
 from harness.metrics import Goal, Metric, Metrics
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan, make_plan
 from harness.report.tables import Tables
 from harness.store.cells import Cells
-from harness.store.load import curves_table, results_table
+from harness.store.load import curves_table, examples_of, results_table
 from harness.store.result import ENVELOPE, Result, Status
 from harness.study.load import load_study, make_study
 from harness.study.study import Study
@@ -130,6 +131,8 @@ def _write_cell(folder: Path, cell: Cell, result: Result) -> None:
     events: list[dict[str, Any]] = [{"event": "started", "step": 0}]
     if result.is_finished:
         events += _validations(cell, result)
+        if _is_of_images(cell):
+            (folder / EXAMPLES_FILE).write_bytes(packed({"test/accuracy": _right(cell, result)}))
     events.append({"event": "ended", **result.to_json()})
     stamped = ({"time": "2026-01-01T00:00:00.000+00:00", **event} for event in events)
     (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
@@ -170,6 +173,14 @@ def _result(variant: str, changes: Sequence[str], cell: Cell, numbers: Numbers) 
     noted |= {"best_epoch": best, "num_epochs": last}
     noted["parameters"] = int(97_000 * math.prod(SIZES.get(name, 1.0) for name in changes))
     return Result(**common, metrics=_accuracies(val, test, held_back), facts=noted | overrides)
+
+
+def _right(cell: Cell, result: Result) -> np.ndarray:
+    """As many of 2,000 test images as the accuracy says: those that are easy, and a little luck."""
+    hard, luck = np.random.default_rng(0).normal(size=2000), np.random.default_rng(int(cell.key, 16)).normal(size=2000)
+    right = np.zeros(2000, dtype=bool)
+    right[np.argsort(hard + 0.5 * luck)[: round(result.metrics["test/accuracy"] * 2000)]] = True
+    return right
 
 
 def _is_of_images(cell: Cell) -> bool:
@@ -287,4 +298,5 @@ def synthetic_tables(root: Path, plan: Plan | None = None, numbers: Numbers | No
     """The tables of a synthetic study run, read back from the disk."""
     cells = synthetic_store(root, plan, numbers)
     (manifest,) = cells.manifests().values()
+    options = {"load_examples": lambda metric: examples_of(cells, manifest, metric)} | options
     return Tables(results_table(cells, manifest), load_curves=lambda: curves_table(cells, manifest), **options)

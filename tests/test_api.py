@@ -16,7 +16,7 @@ def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
     path, store = write_study(tmp_path / "study"), tmp_path / "store"
     seen = []
     watch = api.Watch(on_progress=lambda it: seen.append(it.kind))
-    request = {"store": store, "device": "cpu", "in_process": True}
+    request = {"store": store, "device": "cpu", "executor": "here"}
 
     found = harness.ablate(path, skip=["ignored"], watch=watch, **request)
 
@@ -41,7 +41,7 @@ def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
 def test_a_placebo_is_refused_and_the_others_are_kept(tmp_path):
     path = write_study(tmp_path / "study")
 
-    found = api.ablate(path, store=tmp_path / "store", device="cpu", in_process=True)
+    found = api.ablate(path, store=tmp_path / "store", device="cpu", executor="here")
 
     assert list(found.placebos) == ["ignored"]
     assert "training never reads never, so its effect would be zero by construction" in found.placebos["ignored"]
@@ -54,7 +54,7 @@ def test_a_command_whose_settings_it_may_not_see_is_doubted_not_refused(tmp_path
     path, said = write_study(tmp_path / "study", "script"), []
 
     found = api.ablate(
-        path, store=tmp_path / "store", device="cpu", in_process=True, watch=api.Watch(on_problem=said.append)
+        path, store=tmp_path / "store", device="cpu", executor="here", watch=api.Watch(on_problem=said.append)
     )
 
     assert not found.placebos
@@ -76,7 +76,7 @@ def test_wrong_requests_are_errors_of_the_package(tmp_path):
 def test_advice_names_the_study_as_it_was_asked_for(tmp_path):
     path = write_study(tmp_path / "study")
 
-    found = api.ablate(path, only=["wide"], store=tmp_path / "store", device="cpu", in_process=True)
+    found = api.ablate(path, only=["wide"], store=tmp_path / "store", device="cpu", executor="here")
 
     with pytest.raises(ResultsError, match=f"harness ablate --study {re.escape(str(path))} --design path"):
         harness.figures.waterfall(found.results)

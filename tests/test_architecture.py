@@ -12,7 +12,7 @@ import pytest
 import harness
 
 HEAVY = frozenset(
-    {"torch", "torchvision", "mlflow", "optuna", "pandas", "plotly", "scipy", "matplotlib", "click", "rich"}
+    {"torch", "torchvision", "mlflow", "optuna", "pandas", "plotly", "scipy", "matplotlib", "click", "rich", "ray"}
 )
 FRAMES = frozenset({"pandas", "scipy"})
 
@@ -27,6 +27,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "harness.trainers.images.augment": frozenset({"torch"}),
     "harness.trainers.images.arithmetic": frozenset({"torch"}),
     "harness.trainers.images.graph": frozenset({"torch"}),
+    "harness.trainers.images.optimizers": frozenset({"torch"}),
+    "harness.trainers.images.update": frozenset({"torch"}),
     "harness.trainers.images.kernels.winograd": frozenset({"torch"}),
     "harness.trainers.images.readback": frozenset({"torch"}),
     "harness.trainers.images.streams": frozenset({"torch"}),
@@ -95,6 +97,8 @@ PACKAGES = sorted({module.rpartition(".")[0] or module for module in modules()})
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_module_imports_only_what_the_table_allows(package):
     members = [module for module in modules() if (module.rpartition(".")[0] or module) == package]
+    if package == "harness.integrations":  # frameworks that need not be installed, and import whatever they like
+        members = [package]
     found = imports(members)
     assert found.keys() == set(members)
     assert {module: more for module in members if (more := found[module] - allowed(module))} == {}
@@ -126,6 +130,7 @@ ROOMS: dict[str, frozenset[str]] = {
     **dict.fromkeys(GROUND, frozenset()),
     "trainers": frozenset(),  # the protocol, the handle, the registry, and trainers of the user's own code
     "trainers.images": frozenset({"trainers"}),
+    "integrations": frozenset({"trainers"}),  # glue between a run and frameworks that own the loop
     "study": frozenset({"trainers"}),
     "plan": frozenset({"study", "trainers"}),
     "store": frozenset({"plan", "study", "trainers"}),
@@ -156,6 +161,7 @@ TORCH = frozenset({"torch", "torchvision"})
 # Modules outside `trainers/images` that import torch in a function.
 TORCH_EXCEPTIONS: dict[str, str] = {
     "cli.visualize": "the type of a network",
+    "integrations.lightning": "a sampler, and torch's generator",
 }
 
 # What the core must not know: words of one trainer. Module -> the names and texts that it may have all the same.
@@ -258,6 +264,8 @@ ABOUT_IMAGES: dict[str, str] = {
     "cli.doctor": "says whether torch and the cache of images can be used",
     "cli.summary": "a command about networks",
     "cli.visualize": "a command about networks and images",
+    "report.thumbnails": "draws pictures of test examples, in plotly's words",
+    "integrations.lightning": "draws orders by torch's generator",
     "tracking": "calls what MLflow should hold an image",
 }
 NARROWER = re.compile(r"accuracy|convnet|torch|image", re.IGNORECASE)

@@ -7,9 +7,10 @@ from torchvision.transforms.v2 import functional as reference
 
 from harness.errors import StudyError
 from harness.trainers.images import augment
-from harness.trainers.images.augment import DRAWS_PER_IMAGE, make_edits
+from harness.trainers.images.augment import DRAWS_PER_IMAGE, Cutout, draws_per_image, make_edits
 from harness.trainers.images.settings import Augmentation
 
+MEAN = (0.2, 0.4, 1.0)
 HARSH = Augmentation(
     crop_size=20, brightness=0.5, rotation_degrees=45, horizontal_flip=0.5, vertical_flip=0.05, grayscale=0.2
 )
@@ -63,6 +64,19 @@ def test_brightness_is_torchvision_s_to_one_grey_level():
     difference = (found.int() - one_by_one(transform, images(), draws()).int()).abs()
     assert difference.max() <= 1  # torchvision truncates, we round
     assert (found == 255).any()
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 40])
+def test_cutout_is_a_square_about_each_image_s_own_pixel_cut_off_at_the_edges(size):
+    """Pixel by pixel, by its definition."""
+    pixels, drawn = images(40, 12, 9), torch.rand(40, draws_per_image((Cutout(1, MEAN),)))
+    (edit,) = make_edits(Augmentation(cutout=size), height=12, width=9, mean=MEAN)
+    expected = pixels.clone()
+    for image, row in zip(expected, drawn.tolist(), strict=True):
+        top, left = int(row[augment.CUTOUT_Y] * 12) - size // 2, int(row[augment.CUTOUT_X] * 9) - size // 2
+        image[max(0, top) : top + size, max(0, left) : left + size] = torch.tensor([51, 102, 255], dtype=torch.uint8)
+    assert torch.equal(edit(pixels, drawn), expected)
+    assert not torch.equal(expected, pixels)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 33)])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import cells_for, epoch, result_of, validations
@@ -281,3 +282,18 @@ def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
 
     (variant,) = cells.manifests()["study"].variants
     assert variant.cells == {seed: f"key-{seed}" for seed in range(8)}
+
+
+def test_writers_with_the_same_process_id_do_not_disturb_each_other(tmp_path):
+    """Threads here; containers on several machines have few ids, too, and one disk."""
+    path = tmp_path / "spec.json"
+
+    def write(letter):
+        for _ in range(100):
+            write_atomically(path, letter * 1000)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, "ab"))
+
+    assert path.read_text() in ("a" * 1000, "b" * 1000)
+    assert os.listdir(tmp_path) == ["spec.json"]

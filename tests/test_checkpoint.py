@@ -8,7 +8,7 @@ from harness.trainers.images.checkpoint import (
     UnusableCheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
+    write_file,
 )
 
 
@@ -89,7 +89,7 @@ def test_the_rest_of_a_killed_write_does_not_collect(path):
 
 def test_a_missing_folder_is_an_error_of_the_user(tmp_path):
     with pytest.raises(StoreError, match="No such file or directory"):
-        write_atomically(tmp_path / "nowhere" / "file", b"x")
+        write_file(tmp_path / "nowhere" / "file", b"x")
 
 
 def test_a_checkpoint_holds_no_code(path):

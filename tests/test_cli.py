@@ -146,6 +146,17 @@ def test_a_store_that_cannot_be_made_is_refused_in_a_sentence(run, command):
     assert "Traceback" not in answer.output
 
 
+def test_a_relative_store_is_refused_in_a_folder_that_is_thrown_away(run, monkeypatch, tmp_path):
+    """`ray job submit` sets the variable, and runs commands in such a folder."""
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+
+    answer = run("ablate", "--study", "tiny.yaml", "--dry-run")
+
+    assert answer.exit_code == 2, answer.output
+    assert "--store mlruns: `ray job submit` runs this command in a folder that is thrown away" in answer.output
+    assert run("ablate", "--study", "tiny.yaml", "--dry-run", "--store", str(tmp_path / "kept")).exit_code == 0
+
+
 def test_sync_makes_no_store_where_there_is_none(run):
     answer = run("sync", "--store", "mlrun")
 
@@ -203,8 +214,8 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(run):
 
 @pytest.mark.slow
 def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
-    first = run("ablate", "--study", "tiny.yaml", "--in-process")
-    second = run("ablate", "--study", "tiny.yaml", "--in-process")
+    first = run("ablate", "--study", "tiny.yaml", "--executor", "here")
+    second = run("ablate", "--study", "tiny.yaml", "--executor", "here")
     listed = json.loads(run("results", "--study", "tiny", "--json").output)
 
     assert first.exit_code == second.exit_code == 1, first.output
@@ -219,9 +230,9 @@ def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
 
 @pytest.mark.slow
 def test_a_cell_that_another_study_trained_is_read_not_trained(run, tmp_path):
-    run("ablate", "--study", "tiny.yaml", "--in-process", "--only", "batch-norm")
+    run("ablate", "--study", "tiny.yaml", "--executor", "here", "--only", "batch-norm")
     (tmp_path / "other.yaml").write_text(TINY.replace("name: tiny", "name: other"))
 
-    answer = run("ablate", "--study", "other.yaml", "--in-process", "--only", "batch-norm")
+    answer = run("ablate", "--study", "other.yaml", "--executor", "here", "--only", "batch-norm")
 
     assert "4 done, 0 to train" in answer.output

@@ -57,7 +57,7 @@ def call(folder, monkeypatch):
 
 
 def searched(call, *options):
-    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--in-process", "--json", *options)
+    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here", "--json", *options)
     assert answer.exit_code == 0, answer.output
     return json.loads(answer.stdout)
 
@@ -72,7 +72,7 @@ def test_a_search_names_the_change_that_the_full_factorial_names(call, folder, k
     kept["first"] = searched(call)
     assert len(kept["first"]["averaged"]) == 3
 
-    assert call("ablate", "--study", "reduced.yaml", "--design", "factorial", "--in-process").exit_code == 0
+    assert call("ablate", "--study", "reduced.yaml", "--design", "factorial", "--executor", "here").exit_code == 0
     factorial = load_results("reduced", store=folder / "mlruns")
     assert factorial["variant"].nunique() == 8
 
@@ -114,7 +114,7 @@ def test_trials_and_mlflow_runs_point_at_each_other(folder, kept):
 
 def test_a_search_that_goes_on_counts_what_was_done_before(call, folder):
     a_store(folder / "continued")
-    options = ("--study", "reduced.yaml", "--store", folder / "continued", "--in-process", "--seeds", 1, "--only")
+    options = ("--study", "reduced.yaml", "--store", folder / "continued", "--executor", "here", "--seeds", 1, "--only")
     assert call("search", *options, "learns,flip", "--trials", 3).exit_code == 0
 
     answer = call("search", *options, "learns,flip", "--trials", 4, "--sampler", "brute-force")
@@ -124,7 +124,7 @@ def test_a_search_that_goes_on_counts_what_was_done_before(call, folder):
 
 
 def test_people_read_a_table_sentences_and_what_to_do_next(call, folder, kept):
-    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--in-process")
+    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here")
     assert "change" in answer.output
     for sentence in kept["first"]["sentences"]:
         assert sentence in answer.output
@@ -143,14 +143,14 @@ def test_a_storage_elsewhere_is_another_search_of_the_same_cells(call, folder, k
 
 def test_a_search_in_another_store_is_confirmed_from_there(call, folder, kept):
     shutil.copytree(folder / "mlruns", folder / "a copy")
-    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--in-process", "--store", "a copy")
+    answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here", "--store", "a copy")
     assert answer.exit_code == 0, answer.output
     assert "harness confirm --study reduced.yaml --profile standard --store 'a copy' --variant" in answer.output
 
 
 def test_a_storage_that_cannot_be_used_leaves_no_study_run_behind(call, folder):
     (folder / "notes.txt").write_text("no database" * 100)
-    options = ("--trials", 6, "--in-process", "--store", folder / "fresh", "--storage", "sqlite:///notes.txt")
+    options = ("--trials", 6, "--executor", "here", "--store", folder / "fresh", "--storage", "sqlite:///notes.txt")
     answer = call("search", "--study", "reduced.yaml", *options)
     assert answer.exit_code == 2, answer.output
     assert "not a database" in answer.output
@@ -160,7 +160,18 @@ def test_a_storage_that_cannot_be_used_leaves_no_study_run_behind(call, folder):
 def test_the_budget_is_kept_and_the_rest_waits(call, folder):
     shutil.rmtree(folder / "other", ignore_errors=True)
     a_store(folder / "other")
-    options = ("--study", "reduced.yaml", "--trials", 6, "--store", folder / "other", "--in-process", "--seeds", 1)
+    options = (
+        "--study",
+        "reduced.yaml",
+        "--trials",
+        6,
+        "--store",
+        folder / "other",
+        "--executor",
+        "here",
+        "--seeds",
+        1,
+    )
     answer = call("search", *options, "--budget", "3s", "--epochs", 40)
     stopped = "The time was up" in answer.output or "no combination has a value yet" in answer.output
     assert stopped, answer.output

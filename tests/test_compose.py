@@ -194,3 +194,18 @@ def test_every_volume_is_declared_and_used_and_every_folder_of_the_image_belongs
     (owned,) = re.findall(r"chown harness:harness (.*)", (ROOT / "Dockerfile").read_text())
     targets = {mount.split(":")[1] for mount in mounts if not mount.startswith((".", "postgres:"))}
     assert targets == set(owned.split())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_service_writes_to_volumes_and_memory_alone_and_gains_no_rights(name):
+    confined = service(name)
+    assert confined["read_only"] is True
+    assert confined["cap_drop"] == ["ALL"]
+    assert confined["security_opt"] == ["no-new-privileges:true"]
+    assert any(it.partition(":")[0] == "/tmp" for it in confined["tmpfs"])
+    assert ("cap_add" in confined) == (name == "postgres")
+
+
+def test_the_database_is_in_a_network_of_its_own():
+    assert service("postgres")["networks"] == ["database"]
+    assert all("database" in service(name)["networks"] for name in EVERY)

@@ -321,8 +321,8 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "a need of itself": ("changes: [{name: x, needs: x, overrides: {model.dropout: 0.1}}]", "change 'x' needs itself"),
     "a need that is no name": (
-        "changes: [{name: x, needs: [a], overrides: {model.dropout: 0.1}}]",
-        "changes[0].needs: input should be a valid string",
+        "changes: [{name: x, needs: [A b], overrides: {model.dropout: 0.1}}]",
+        "changes[0].needs[0]: 'A b' is no name",
     ),
     "a need of what excludes it": (
         "changes: [kernel-3, {name: x, group: kernel, needs: kernel-3, overrides: {model.dropout: 0.1}}]",

@@ -77,7 +77,7 @@ def test_fresh_seeds_lie_above_every_seed_of_every_study_run(tmp_path):
 
 
 def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(run, tmp_path):
-    run("ablate", "--study", "small.yaml", "--in-process")
+    run("ablate", "--study", "small.yaml", "--executor", "here")
     first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "7")
     again = run("confirm", "--study", "small.yaml", "--variant", "batch-norm")
     more = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "9", exit_code=2)
@@ -96,7 +96,7 @@ def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(
 
 
 def test_a_winner_that_the_study_run_lacks_is_named_with_those_it_has(run):
-    run("ablate", "--study", "small.yaml", "--in-process", "--only", "dropout", "--seeds", "1")
+    run("ablate", "--study", "small.yaml", "--executor", "here", "--only", "dropout", "--seeds", "1")
 
     output = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", exit_code=2)
 
@@ -111,7 +111,7 @@ def test_aa_prints_the_noise_floor_of_the_baseline_alone(run):
 
 
 def test_the_greedy_path_ends_in_comparisons_of_its_own(run, tmp_path):
-    output = run("ablate", "--study", "small.yaml", "--in-process", "--greedy")
+    output = run("ablate", "--study", "small.yaml", "--executor", "here", "--greedy")
 
     (manifest,) = Cells(tmp_path / "mlruns").manifests().values()
     steps = [it for it in manifest.comparisons if it.design == "path:greedy"]
@@ -172,7 +172,7 @@ def test_of_a_metric_to_be_minimized_the_lowest_is_confirmed_and_a_trainer_witho
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
-    ablate(path, in_process=True, **where)
+    ablate(path, executor="here", **where)
     found = confirm(path, seeds=7, **where)
     assert found.winner == "narrow"
     assert found.effect.seeds == (2, 3, 4, 5, 6, 7, 8)
@@ -185,7 +185,7 @@ def test_of_a_metric_to_be_minimized_the_lowest_is_confirmed_and_a_trainer_witho
 def test_what_is_worse_is_not_registered_though_its_numbers_are_higher(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path, where = write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu"}
-    ablate(path, in_process=True, only=("wide",), **where)
+    ablate(path, executor="here", only=("wide",), **where)
     found = confirm(path, variant="wide", seeds=7, **where)
     assert found.effect.low > 0
     assert found.unregistered == "Nothing was registered: the winner is refuted."
@@ -217,7 +217,7 @@ def train(run):
     changes = [{"name": "wide", "overrides": {"model.width": 16}}]
     path = write_study(tmp_path / "study", function=code, changes=changes, profiles={"standard": {"seeds": seeds}})
     where = {"store": tmp_path / "store", "device": "cpu"}
-    ablate(path, in_process=True, **where)
+    ablate(path, executor="here", **where)
     return path, where
 
 
@@ -264,8 +264,8 @@ def test_a_variant_with_fewer_seeds_than_others_is_not_the_winner(tmp_path):
         .read_text()
         .replace("noise\n    run", "noise + (run.settings.rate > 1)\n    run")
     )
-    ablate(path, in_process=True, only=["wide"], **where)
-    found = ablate(path, in_process=True, only=["lucky"], seeds=[0], **where)
+    ablate(path, executor="here", only=["wide"], **where)
+    found = ablate(path, executor="here", only=["lucky"], seeds=[0], **where)
     whole = results_table(found.work.cells, found.work.cells.manifests()[found.work.plan.id])
 
     assert whole.groupby("variant")["seed"].count().to_dict() == {"baseline": 8, "lucky": 1, "wide": 8}
@@ -277,7 +277,7 @@ def test_a_confirmation_with_a_cell_that_fails_concludes_and_advises_what_it_has
     code = tmp_path / "study" / "training.py"
     fails = "    if run.seed == 9 and run.settings.model.width > 8:\n        raise ValueError('planted')\n"
     code.write_text(code.read_text().replace("def train(run):\n", f"def train(run):\n{fails}"))
-    ablate(path, in_process=True, **where)  # another study run: the code is another
+    ablate(path, executor="here", **where)  # another study run: the code is another
 
     store = str(tmp_path / "store")
     done = CliRunner().invoke(

@@ -150,7 +150,7 @@ def test_a_poisoned_context_ends_the_process_not_the_queue(tmp_path):
 
 def test_a_poisoned_context_stops_a_run_in_this_process(tmp_path):
     with pytest.raises(DeviceLostError):
-        run(cells_for(3, LosesItsDeviceOnSeed1()), Cells(tmp_path), devices=["cpu"], provenance={}, in_process=True)
+        run(cells_for(3, LosesItsDeviceOnSeed1()), Cells(tmp_path), devices=["cpu"], provenance={}, executor="here")
 
 
 H200 = CudaDevice("NVIDIA H200", (9, 0), 150_000_000_000, 150_700_000_000, "")

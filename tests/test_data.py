@@ -6,7 +6,7 @@ import torch
 from planted import batches_between, planted_images
 
 from harness.errors import StudyError
-from harness.trainers.images.augment import make_edits
+from harness.trainers.images.augment import Cutout, Mixup, make_edits
 from harness.trainers.images.data.batches import (
     Preprocess,
     Split,
@@ -100,6 +100,74 @@ def test_one_edit_more_leaves_the_draws_of_the_others_alone():
     flips = [inputs for inputs, _ in batches_between(batches(augmentation=Augmentation(horizontal_flip=0.5)), 0, 10)]
     more = Augmentation(horizontal_flip=0.5, brightness=1e-9)
     assert all(map(torch.equal, flips, [inputs for inputs, _ in batches_between(batches(augmentation=more), 0, 10)]))
+
+
+def test_cutout_and_mixup_leave_the_draws_of_the_others_alone():
+    """No square is cut where it has no side, and shares of one are no mixture."""
+    flip = {"augmentation": Augmentation(horizontal_flip=0.5)}
+    plain = list(batches_between(batches(**flip), 0, 10))
+    source = batches(**flip)
+    edits = (*source.edits, Cutout(0, (0.5, 0.5, 0.5)))
+    more = TrainingBatches(SPLITS.train, batch_size=15, edits=edits, preprocess=PREPROCESS, seed=0)
+    assert all(
+        torch.equal(*pair) for pair in zip(inputs_of(plain), inputs_of(batches_between(more, 0, 10)), strict=True)
+    )
+
+    class Alone(Mixup):
+        def draw(self, count, *, seed, epoch):
+            return torch.ones_like(super().draw(count, seed=seed, epoch=epoch))
+
+    mixed = TrainingBatches(
+        SPLITS.train,
+        batch_size=15,
+        edits=source.edits,
+        preprocess=PREPROCESS,
+        seed=0,
+        mixup=Alone(0.4),
+        num_classes=3,
+    )
+    for (inputs, labels), (ours, shares) in zip(plain, batches_between(mixed, 0, 10), strict=True):
+        assert torch.equal(inputs, ours)
+        assert torch.equal(labels, shares.argmax(1))
+
+
+def inputs_of(found):
+    return [inputs for inputs, _ in found]
+
+
+def test_mixup_mixes_images_and_labels_by_the_same_shares():
+    def source(mixup):
+        return TrainingBatches(
+            SPLITS.train, batch_size=15, edits=(), preprocess=PREPROCESS, seed=3, mixup=mixup, num_classes=3
+        )
+
+    plain = list(batches_between(source(None), 0, 20))
+    mixed = list(batches_between(source(Mixup(0.4)), 0, 20))
+    again = list(batches_between(source(Mixup(0.4)), 10, 20))
+    for epoch in (0, 1):
+        shares = Mixup(0.4).draw(150, seed=3, epoch=epoch)
+        for batch in range(10):
+            (inputs, labels), (ours, found) = plain[10 * epoch + batch], mixed[10 * epoch + batch]
+            for n in range(15):  # image n with image 14 - n
+                share = shares[15 * batch + n]
+                torch.testing.assert_close(ours[n], share * inputs[n] + (1 - share) * inputs[14 - n])
+                expected = torch.zeros(3)
+                expected[labels[n]] += share
+                expected[labels[14 - n]] += 1 - share
+                torch.testing.assert_close(found[n], expected)
+    assert all(torch.equal(ours, later) for (ours, _), (later, _) in zip(mixed[10:], again, strict=True))
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 0.2, 1.0, 8.0])
+def test_shares_of_mixup_are_beta_s(alpha):
+    """Mean 1/2 and variance 1 / (4 (2 alpha + 1)); also where almost every share is 0 or 1."""
+    shares = Mixup(alpha).draw(40_000, seed=0, epoch=0)
+    assert ((shares >= 0) & (shares <= 1)).all()
+    variance = 1 / (4 * (2 * alpha + 1))
+    if alpha > 0.01:
+        assert shares.mean().item() == pytest.approx(0.5, abs=5 * (variance / 40_000) ** 0.5)
+    assert (shares - 0.5).square().mean().item() == pytest.approx(variance, rel=0.02)
+    assert not torch.equal(shares, Mixup(alpha).draw(40_000, seed=1, epoch=0))
 
 
 def test_more_images_a_batch_than_there_are_is_an_error_of_the_user():

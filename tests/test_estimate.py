@@ -1,11 +1,15 @@
 """Estimates: scheduling by the longest first, and scaling from what was measured."""
 
+import time
+
 import fakes
 import pytest
-from fakes import cells_for
+from fakes import METRICS, cells_for
+from rich.console import Console
 
 import harness.trainers.images.cost
-from harness.plan.estimate import UNKNOWN_SECONDS, estimate, makespan
+from harness.cli.progress import RunProgress, duration_range
+from harness.plan.estimate import UNKNOWN_SECONDS, Estimate, estimate, makespan
 from harness.store.cells import Cells
 from harness.trainers.images.cost import modelled_seconds
 from harness.trainers.images.settings import with_overrides
@@ -101,3 +105,32 @@ def test_cells_of_a_trainer_without_a_model_of_costs_take_the_mean_of_what_was_m
 
     assert estimate([other], measured, cells.result, device="cpu", workers=1).seconds == 20
     assert estimate([other], [], cells.result, device="cpu", workers=1).seconds == UNKNOWN_SECONDS
+
+
+def test_an_estimate_is_a_range_that_measured_cells_make_narrower():
+    guess, measured = Estimate(60.0, 0, 0), Estimate(60.0, 0, 4)
+    assert guess.bounds == (10.0, 360.0)
+    assert measured.bounds == (40.0, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "said"),
+    [
+        (20, 90, "20 to 90 s"),
+        (20, 600, "0 to 10 min"),
+        (180, 720, "3 to 12 min"),
+        (5400, 12240, "1.5 to 3.4 h"),
+        (9.8, 10.2, "10 s"),
+    ],
+)
+def test_a_range_of_time_is_said_in_one_unit(least, most, said):
+    assert duration_range(least, most) == said
+
+
+def test_what_takes_longer_than_expected_says_so_and_never_that_nothing_is_left():
+    progress = RunProgress(Console(), {}, 4, 0, (0.0, 1e-9), metric=METRICS.reporting)
+    time.sleep(0.001)
+    assert progress._left() == "longer than expected"
+    progress._ended_here, progress._started = 4, time.monotonic() - 8.0
+    progress.num_cells = 20
+    assert progress._left() == "21 to 48 s left"

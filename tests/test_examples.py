@@ -22,7 +22,17 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "digits": ("identical", "fast", []),
     "script": ("identical", "longer", ["--only", "slow,longer", "--seeds", "2"]),  # a cell imports PyTorch: seconds
     "regression": ("starts again", "second-harmonic", []),
+    # A cell imports a framework: seconds.
+    "lightning": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),
+    "transformers": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),
 }
+MINIMIZED = {"regression", "transformers"}
+FRAMEWORKS = {"lightning", "transformers"}  # need an extra of their name
+
+
+def skip_without(name: str) -> None:
+    if name in FRAMEWORKS:
+        pytest.importorskip(name)
 
 
 class Folder:
@@ -54,6 +64,7 @@ def test_every_example_is_tested():
 
 @pytest.mark.parametrize("name", FOUND)
 def test_an_example_works_from_a_fresh_folder(tmp_path, name):
+    skip_without(name)
     folder, (resume, best, part) = Folder(tmp_path, name), FOUND[name]
     assert len(list(folder.path.iterdir())) == 2
 
@@ -76,7 +87,7 @@ def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     assert "onfirm" in confirmed
     effects = pd.read_csv(folder.path / "effects.csv")
     assert effects["variant"].iloc[0] == best
-    assert (effects["mean"].iloc[0] > 0) == (name != "regression")  # of an error, less is better
+    assert (effects["mean"].iloc[0] > 0) == (name not in MINIMIZED)  # of an error, less is better
     assert (folder.path / "report" / "report.html").stat().st_size > 10_000
     assert "finished" in log
     if name == "regression":
@@ -96,11 +107,15 @@ def processes_of(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("name", "times", "delay"), [("digits", 10, 1.6), ("script", 4, 5.0)])
+@pytest.mark.parametrize(
+    ("name", "times", "delay"),
+    [("digits", 10, 1.6), ("script", 4, 5.0), ("lightning", 3, 9.0), ("transformers", 3, 9.0)],
+)
 def test_an_example_killed_at_random_ends_with_the_table_of_an_uninterrupted_run(tmp_path, name, times, delay):
     """Whichever process is hit, the command, a worker or a script: the same command goes on from what is left."""
+    skip_without(name)
     straight, killed = Folder(tmp_path / "straight", name), Folder(tmp_path / "killed", name)
-    part = ["--profile", "quick", "--set", "epochs=40", *FOUND[name][2]]
+    part = ["--profile", "quick", "--set", f"epochs={12 if name in FRAMEWORKS else 40}", *FOUND[name][2]]
     expected = straight.run("ablate", *part, "--json").stdout
     chance, num_hits = random.Random(0), 0
     for _ in range(times):

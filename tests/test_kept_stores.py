@@ -350,11 +350,16 @@ def test_gc_frees_what_nobody_needs_and_no_table_changes(whole):
     train(whole, WIDE[0])
     (whole.folder(BASELINE[0].key) / "checkpoint").write_text("of an ended cell")
     (whole.folder(BASELINE[1].key) / ".result.json.4242").write_text("half")
-    (whole.root / "studies" / "old.json.damaged-12").write_text("garbage")
+    (whole.folder(BASELINE[1].key) / "result.json.damaged-12").write_text("garbage")
     aged(whole.root, DAY)
     start(whole, WIDE[1])  # just now: its study run may be about to be written
 
-    found = {UNUSED: [WIDE[0].key], ENDED: ["checkpoint"], LEFT: [".result.json.4242"], ASIDE: ["old.json.damaged-12"]}
+    found = {
+        UNUSED: [WIDE[0].key],
+        ENDED: ["checkpoint"],
+        LEFT: [".result.json.4242"],
+        ASIDE: ["result.json.damaged-12"],
+    }
     assert kinds(whole) == found
     assert "Nothing was done. --yes does it." in call("gc", "--store", whole.root).output
     assert kinds(whole) == found
@@ -392,6 +397,21 @@ def test_gc_does_not_guess_which_cells_a_damaged_manifest_names(whole):
     (whole.root / "studies" / "broken.json").write_text("{")
     with pytest.raises(DamagedError, match=r"broken\.json"):
         list(garbage(whole))
+
+
+def test_gc_keeps_the_cells_that_a_manifest_set_aside_may_name(whole):
+    name = MANIFEST.id
+    whole.set_manifest_aside(name)
+    aged(whole.root, DAY)
+    answer = call("gc", "--yes", "--store", whole.root)
+    assert (answer.exit_code, "may have named cells" in answer.output) == (0, True)
+    assert len(whole.all_keys()) == 4
+    other = a_manifest({"baseline": BASELINE}, study="other")
+    whole.write_manifest(other)
+    assert deletion("other", store=whole.root).keys == []
+    whole.remove_manifest(other.id)
+    next(whole.root.glob("studies/*.damaged-*")).unlink()
+    assert kinds(whole) == {UNUSED: whole.all_keys()}
 
 
 def test_a_study_is_deleted_everywhere_and_the_others_keep_their_cells(tmp_path):

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.errors import StudyError
 from harness.trainers.images.layers import (
+    Activation,
     BatchNorm,
     Conv,
     Dropout,
@@ -50,6 +51,8 @@ def module(layer, shape):
             return nn.Dropout(layer.probability)
         case ReLU():
             return nn.ReLU()
+        case Activation(name):
+            return {"gelu": nn.GELU, "tanh": nn.Tanh}[name]()
         case Flatten():
             return nn.Flatten()
 
@@ -96,6 +99,8 @@ def variants():
     [
         *((settings, 32, 10) for settings in (BASELINE, MODEL_1, MODEL_2)),
         *((settings, 21, 3) for settings in variants()),  # An odd size: pooling rounds down, striding up.
+        (BASELINE | {"activation": "gelu"}, 32, 10),
+        (MODEL_1 | {"activation": "tanh", "residual": True}, 32, 10),
     ],
 )
 def test_shapes_parameters_and_macs_of_each_layer_equal_torchs(settings, image_size, num_classes):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from own import train_study, write_study
+from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,9 +12,12 @@ from harness.errors import DataError, StudyError
 from harness.study.load import load_study
 from harness.trainers.images.model_summary import variant_settings
 from harness.trainers.images.models import build_model
-from harness.trainers.images.models.convnet import Block, ConvolutionalNetwork
+from harness.trainers.images.models.convnet import ACTIVATIONS, Block, ConvolutionalNetwork
+from harness.trainers.images.models.logits import load_weights
 from harness.trainers.images.models.resnet18 import FrozenBatchNorm2d
-from harness.trainers.images.settings import ConvNet, PluginModel, ResNet18
+from harness.trainers.images.models.torchvision import check_options, check_size
+from harness.trainers.images.settings import ConvNet, PluginModel, ResNet18, TorchvisionModel
+from harness.trainers.images.streams import derive_seed
 
 
 def convnet(seed: int = 0, *, side: int = 32, **settings: object) -> ConvolutionalNetwork:
@@ -80,6 +84,40 @@ def test_average_pooling_comes_after_the_relu_because_the_two_do_not_commute():
     assert not torch.equal(block(x), F.relu(F.avg_pool2d(block.conv(x), 2)))
 
 
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"relu"}))
+def test_any_other_activation_comes_before_the_pooling(name):
+    block = Block(3, 8, ConvNet(activation=name))
+    functions = {"leaky-relu": F.leaky_relu, "elu": F.elu, "gelu": F.gelu, "silu": F.silu, "tanh": torch.tanh}
+    x = images()
+    assert torch.equal(block(x), F.max_pool2d(functions[name](block.conv(x)), 2))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_residual_branch_is_added_to_its_input(batch_norm):
+    network = convnet(filters=(4, 6), residual=True, batch_norm=batch_norm)
+    block, residual, _, last = network.blocks
+    x = torch.randn(5, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    branch = F.relu(F.conv2d(x, residual.conv.weight, residual.conv.bias, padding=2))
+    if batch_norm:
+        branch = F.batch_norm(branch, None, None, training=True)
+    assert torch.equal(residual(x), x + branch)
+    assert (block.conv.out_channels, last.conv.out_channels) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "spread"),
+    [("kaiming", (2 / 2048) ** 0.5), ("xavier", (6 / (2048 + 64) / 3) ** 0.5), ("orthogonal", 2048**-0.5)],
+)
+def test_first_weights_have_the_spread_of_their_initialization(name, spread):
+    """Of 131,072 weights: He et al. sqrt(2 / fan-in); Glorot's bound / sqrt 3; 64 rows of length one in 2048."""
+    network = convnet(initialization=name)
+    assert network.hidden.weight.std().item() == pytest.approx(spread, rel=0.01)
+    assert all(not bias.any() for kind, bias in network.named_parameters() if kind.endswith("bias"))
+    again, other = convnet(initialization=name), convnet(seed=1, initialization=name)
+    assert torch.equal(again.hidden.weight, network.hidden.weight)
+    assert not torch.equal(other.hidden.weight, network.hidden.weight)
+
+
 def test_a_stride_halves_the_image_without_pooling():
     block = convnet(pooling="stride").blocks[0]
     assert block.conv.stride == (2, 2)
@@ -108,7 +146,10 @@ def test_weights_are_the_default_initialisation_and_depend_on_the_seed():
 
 @pytest.mark.parametrize(
     "change",
-    [{"dropout": 0.5}, {"batch_norm": True}, {"batch_norm_fc": True}, {"pooling": "avg"}, {"pooling": "stride"}],
+    [
+        *({"dropout": 0.5}, {"batch_norm": True}, {"batch_norm_fc": True}, {"pooling": "avg"}, {"pooling": "stride"}),
+        {"activation": "gelu"},
+    ],
 )
 def test_a_change_leaves_the_first_weights_of_shared_layers_alone(change):
     baseline = dict(convnet().named_parameters())
@@ -212,6 +253,58 @@ def test_without_network_the_message_says_which_file_goes_where(monkeypatch, tmp
         build_model(ResNet18(), 10, image_size=(64, 64), seed=0)
     assert str(tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth") in str(error.value)
     assert "file:PATH" in str(error.value)
+
+
+def torchvision_model(name: str, side: int = 32, **options: object) -> nn.Module:
+    model = TorchvisionModel(name=name, options=options)
+    return build_model(model, 7, image_size=(side, side), seed=0)
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "squeezenet1_1", "regnet_y_400mf"])
+def test_a_model_of_torchvision_is_torchvision_s_by_the_seed(name):
+    from torchvision.models import get_model
+
+    network = torchvision_model(name)
+    torch.manual_seed(derive_seed(0, "weights"))
+    expected = get_model(name, weights=None, num_classes=7)
+    assert network.state_dict().keys() == expected.state_dict().keys()
+    assert all(map(torch.equal, network.state_dict().values(), expected.state_dict().values()))
+    assert torch.equal(network.eval()(images()), expected.eval()(images()))
+
+
+def test_options_reach_a_model_of_torchvision():
+    plain, wide = (torchvision_model("resnet18", **it) for it in ({}, {"width_per_group": 64, "zero_init_residual": 1}))
+    assert plain.layer1[0].bn2.weight.any()
+    assert not wide.layer1[0].bn2.weight.any()
+
+
+def test_a_model_that_does_not_take_the_images_is_an_error_that_names_the_way_out():
+    message = r"model\.name: vit_b_16 cannot take images of 32x32 pixels \(Wrong image height.*preprocessing\.resize"
+    with pytest.raises(StudyError, match=message):
+        torchvision_model("vit_b_16")
+    options = {"image_size": 32, "num_layers": 1, "hidden_dim": 12, "mlp_dim": 8}
+    with pytest.raises(ValidationError, match="vit_b_16 refuses: TypeError"):
+        torchvision_model("vit_b_16", **options)  # its builder sets the others itself
+    assert torchvision_model("vit_b_16", image_size=32)(images(1)).shape == (1, 7)
+
+
+def test_weights_without_the_versions_of_their_modules_are_taken():
+    """MNASNet asks for them; a file of weights holds names and values alone."""
+    network = torchvision_model("mnasnet0_5")
+    load_weights(network, {name: value + 1 for name, value in network.state_dict().items()})
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_weights(network, {})
+
+
+@pytest.mark.slow
+def test_every_model_of_torchvision_is_built_and_takes_images_of_its_own_size():
+    import torchvision
+
+    names = torchvision.models.list_models(module=torchvision.models)
+    assert len(names) >= 80
+    for name in names:
+        check_options(name, {})
+        check_size(TorchvisionModel(name=name), 7, image_size=(299, 299) if "inception" in name else (224, 224))
 
 
 def test_a_plugin_is_any_function_that_returns_a_module(monkeypatch, tmp_path):

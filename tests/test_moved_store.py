@@ -14,6 +14,7 @@ from harness.store.cells import Cells
 from harness.tracking import Tracking, init, resolve_uri
 from harness.tracking.ledger import open_ledger
 from harness.tracking.server import Server
+from harness.tracking.tracking import sync
 
 pytestmark = pytest.mark.slow
 
@@ -101,6 +102,14 @@ def test_a_moved_store_sends_nothing_again(old, tmp_path):
     tracking._server = Watched(tracking.uri, new)
     assert tracking.project(MANIFEST, Cells(new)).delivered == 0
     assert sent == []
+
+
+def test_sync_goes_on_where_it_was_cut_off_and_says_so(old):
+    cells = Cells(old)
+    train(cells, NORMED[1])
+    seen: list[tuple[int, int]] = []
+    sync(resolve_uri(None, old), old, on_progress=lambda *it: seen.append(it))
+    assert seen == [(4, 4), (4, 4)]  # three were delivered before
 
 
 def test_a_model_that_was_registered_is_found_in_the_new_place(old, tmp_path):

@@ -52,14 +52,14 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process")
-    whole = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
-    alone = json.loads(run("ablate", *where, "--in-process", "--json", "--only", "b").stdout)
-    printed = run("ablate", *where, "--in-process", "--only", "b").stdout
+    run("ablate", *where, "--executor", "here")
+    whole = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    alone = json.loads(run("ablate", *where, "--executor", "here", "--json", "--only", "b").stdout)
+    printed = run("ablate", *where, "--executor", "here", "--only", "b").stdout
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     exported = pd.read_csv(tmp_path / "effects.csv")
     table = Tables(load_results(str(study), store=store), load_curves=pd.DataFrame).effects
-    python = ablate(study, store=store, device="cpu", in_process=True, only=["b"]).effects
+    python = ablate(study, store=store, device="cpu", executor="here", only=["b"]).effects
     runs = mlflow_runs(resolve_uri(None, store), store, "own")["variant"]
 
     def p_of(rows):
@@ -75,7 +75,9 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
     (of_b,) = [it for it in runs if it.info.run_name == "b"]
     assert of_b.data.metrics["test/score:best/p_adjusted"] == pytest.approx(expected)
     assert "Shown: 1 of the 3 that this study run holds; corrected over all of them." in printed
-    assert "adjusted by Westfall-Young over 3." in printed
+    # a, b, c and a+b against the baseline, and the interaction of a and b.
+    over = "over all 5 comparisons of this study run, in which 3 changes of this design weigh 80%."
+    assert f"adjusted by Westfall-Young {over}" in printed
     assert not [line for line in printed.splitlines() if line.startswith("c ")]
 
 
@@ -88,10 +90,10 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
         assert done.exit_code == 0, done.output
         return done
 
-    run("ablate", *where, "--in-process", "--seeds", "6")
+    run("ablate", *where, "--executor", "here", "--seeds", "6")
     run("report", *where[:4], "--output", str(tmp_path / "page"))  # the same seeds: no look of its own
-    printed = run("ablate", *where, "--in-process").stdout
-    answer = json.loads(run("ablate", *where, "--in-process", "--json").stdout)
+    printed = run("ablate", *where, "--executor", "here").stdout
+    answer = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     results = load_results(str(study), store=store)
     manifest = results.attrs["manifest"]
@@ -99,7 +101,8 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
     assert manifest.horizon == 8
     assert [len(look.seeds) for look in manifest.looks] == [6, 8]
     assert all(look.command and look.time for look in manifest.looks)
-    assert "group-sequential Westfall-Young over 3; look 2, at 8 of 8 planned seeds" in printed
+    assert "group-sequential Westfall-Young over all 5 comparisons of this study run, in which 3" in printed
+    assert "of this design weigh 80%; look 2, at 8 of 8 planned seeds" in printed
     exported = pd.read_csv(tmp_path / "effects.csv")
     python = Tables(results, load_curves=pd.DataFrame).effects
     alone = westfall_young_of(results)
@@ -108,7 +111,7 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
         assert mine["p_adjusted"] >= plain - 1e-12
     assert exported["p_adjusted"].tolist() == pytest.approx(python["p_adjusted"].tolist())
 
-    beyond = json.loads(run("ablate", *where, "--in-process", "--seeds", "9", "--json").stdout)
+    beyond = json.loads(run("ablate", *where, "--executor", "here", "--seeds", "9", "--json").stdout)
     assert {it["correction"] for it in beyond["effects"]} == {"e-process and Holm"}
     assert load_results(str(study), store=store).attrs["manifest"].horizon == 8
     moved = CliRunner().invoke(cli, ["ablate", *where, "--horizon", "20", "--seeds", "10"])

@@ -80,7 +80,7 @@ def test_code_that_is_edited_while_a_study_trains_does_not_run_before_it_is_plan
     helper = tmp_path / "study" / "mathematics.py"
     helper.write_text(helper.read_text().replace("0.9", "0.0"))
 
-    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, in_process=True)
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, executor="here")
     _, straight = train_study(write_study(tmp_path / "copy", kind), tmp_path / "other")
 
     found = {place: dict(result.metrics) for place, result in results_of(work).items()}
@@ -475,7 +475,7 @@ def test_a_module_that_is_started_by_name_runs_from_the_snapshot(tmp_path):
     prepare(work, work.plan.cells)
     (tmp_path / "study" / "script.py").write_text("raise SystemExit('edited')")
 
-    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, in_process=True)
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, executor="here")
 
     assert results_of(work)["baseline", 0].status == "finished", results_of(work)["baseline", 0].reason
 
@@ -551,3 +551,17 @@ def train(run):
 
     assert time.monotonic() - started < 20  # the grace that a worker is given is 40 s
     assert results_of(work)["baseline", 0].status == "finished"
+
+
+def test_a_script_that_never_opened_its_settings_is_still_doubted_after_an_interruption(tmp_path):
+    path = write_study(tmp_path / "study", "script", pause=0.1)
+    work = plan_work(path, store=tmp_path / "store", device="cpu", only=["wide"])
+    prepare(work, work.plan.cells)
+    cell, cells = work.plan.cells[0], work.cells
+    options = {"devices": ["cpu"], "provenance": {}, "executor": "here"}
+
+    run([cell], cells, should_stop=lambda cell: len(cells.validations(cell.key)) >= 2, **options)
+    assert cells.result(cell.key) is None
+    run([cell], cells, **options)
+
+    assert cells.result(cell.key).facts["settings_unseen"] == "never"

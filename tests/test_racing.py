@@ -48,7 +48,7 @@ def test_a_race_looks_as_declared_or_every_four_seeds_and_at_the_horizon():
 def test_a_race_trains_no_more_of_what_is_decided_or_too_small(study, tmp_path):
     store = tmp_path / "store"
     found = ablate(
-        study, race=True, mde=2.0, store=store, device="cpu", in_process=True
+        study, race=True, mde=2.0, store=store, device="cpu", executor="here"
     )  # .02: the score is in raw units
     trained = found.results.groupby("variant").size().to_dict()
     verdicts = found.effects.set_index("variant")["verdict"].to_dict()
@@ -63,7 +63,7 @@ def test_a_race_trains_no_more_of_what_is_decided_or_too_small(study, tmp_path):
     looks = found.results.attrs["manifest"].looks
     assert [len(look.seeds) for look in looks][:2] == [8, 12]
 
-    where = ["--study", str(study), "--store", str(store), "--in-process"]
+    where = ["--study", str(study), "--store", str(store), "--executor", "here"]
     again = CliRunner().invoke(cli, ["ablate", *where, "--race", "--mde", "2.0", "--json"])
     assert again.exit_code == 0, again.output
     assert {it["variant"]: it["verdict"] for it in json.loads(again.stdout)["effects"]} == verdicts
@@ -73,12 +73,12 @@ def test_a_race_trains_no_more_of_what_is_decided_or_too_small(study, tmp_path):
 
 def test_a_race_needs_an_effect_and_seeds_enough(study, tmp_path):
     with pytest.raises(StudyError, match="--race needs --mde EFFECT"):
-        ablate(study, race=True, store=tmp_path / "store", device="cpu", in_process=True)
+        ablate(study, race=True, store=tmp_path / "store", device="cpu", executor="here")
     with pytest.raises(StudyError, match="more than 8 seeds, not 6"):
-        ablate(study, race=True, mde=1.0, profile="few", store=tmp_path / "store", device="cpu", in_process=True)
+        ablate(study, race=True, mde=1.0, profile="few", store=tmp_path / "store", device="cpu", executor="here")
 
 
 def test_looks_must_rise(tmp_path):
     wrong = write_study(tmp_path / "wrong", function=CODE, profiles={"standard": {"seeds": 16, "looks": [12, 8]}})
     with pytest.raises(StudyError, match="rising numbers of seeds"):
-        ablate(wrong, store=tmp_path / "store", device="cpu", in_process=True)
+        ablate(wrong, store=tmp_path / "store", device="cpu", executor="here")

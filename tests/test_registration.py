@@ -54,7 +54,7 @@ def test_a_study_is_frozen_before_its_first_cell_and_its_report_says_what_was_do
     said = run("plan", "--freeze", "--hypothesis", "a helps", "--mde", "1")
     assert "2 comparisons on 8 seeds by test/score" in said
     assert "was frozen at" in run("plan", "--freeze", exit_code=2)
-    run("ablate", "--in-process")
+    run("ablate", "--executor", "here")
     found = load_results("own", store=tmp_path / "store")
     rows = dict(provenance(Tables(found, load_curves=pd.DataFrame)))
     assert rows["done as planned"] == "as planned"
@@ -64,7 +64,7 @@ def test_a_study_is_frozen_before_its_first_cell_and_its_report_says_what_was_do
     verdicts = Tables(found, load_curves=pd.DataFrame).effects.set_index("variant")["verdict"].to_dict()
     assert verdicts["a"] == "equivalent"
 
-    run("ablate", "--in-process", "--seeds", "9", "--design", "add-one,pairs")
+    run("ablate", "--executor", "here", "--seeds", "9", "--design", "add-one,pairs")
     rows = dict(provenance(Tables(load_results("own", store=tmp_path / "store"), load_curves=pd.DataFrame)))
     assert "compared, though not planned: pairs" in rows["done as planned"]
     assert "9 seeds instead of 8" in rows["done as planned"]
@@ -72,7 +72,7 @@ def test_a_study_is_frozen_before_its_first_cell_and_its_report_says_what_was_do
 
 @pytest.mark.slow
 def test_nothing_is_written_down_after_the_first_cell(run):
-    run("ablate", "--in-process", "--only", "a", "--seeds", "2")
+    run("ablate", "--executor", "here", "--only", "a", "--seeds", "2")
     assert "nothing can be written down before the first" in run("plan", "--freeze", exit_code=2)
 
 

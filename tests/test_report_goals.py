@@ -238,8 +238,8 @@ def test_tables_say_nothing_that_training_did_not_note(tables):
     assert "parameters" not in [column.heading for column in variants.columns]
     assert cells.notes == ("Metrics as training reports it.",)
     assert [name for name, _ in provenance(tables)] == [
-        "study run", "command", "cells", "seeds", "cost", "device", "versions", "commit", "last cell finished",
-        "differs from the study as declared",
+        "study run", "command", "cells", "seeds", "cost", "device", "versions", "commit", "horizon",
+        "looks at the effects", "last cell finished", "differs from the study as declared",
     ][: len(provenance(tables))]  # fmt: skip
     assert methods(tables).startswith("Test score as training reports it; batch-norm against baseline on 10 of 10")
 

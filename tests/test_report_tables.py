@@ -7,10 +7,11 @@ import pytest
 from synthetic import Numbers, synthetic_plan, synthetic_tables
 
 from harness.errors import ResultsError
+from harness.plan.manifest import RunComparison
 from harness.report.display import GRIDS, overfitting_grid, seeds_grid
 from harness.report.overfitting import describe_overfitting, overfitting_table
 from harness.report.rows import effect_rows
-from harness.report.tables import TABLES, effects_json
+from harness.report.tables import TABLES, effects_json, main_designs
 from harness.stats import effects
 
 EVERYTHING = ("add-one", "combinations", "leave-one-out:model-1", "path")
@@ -25,17 +26,49 @@ def tables(tmp_path_factory):
     return synthetic_tables(tmp_path_factory.mktemp("store"), plan, numbers)
 
 
-def test_each_design_is_a_family_of_its_own_with_its_own_correction(tables):
+def test_the_designs_of_a_run_are_corrected_together_and_the_first_one_weighs_most(tables):
     assert list(tables.families) == ["add-one", "combinations", "leave-one-out:model-1", "path:report"]
     sizes = {name: set(family.effects["m"]) for name, family in tables.families.items()}
     assert sizes == {"add-one": {15}, "combinations": {2}, "leave-one-out:model-1": {6}, "path:report": {6}}
+    # The first step of the path is a single change. Where a pair stands beside its changes, so does
+    # their interaction.
+    compared = {frozenset(sides) for family in tables.families.values() for sides in family.sides.values()}
+    assert len(compared) == 15 + 2 + 6 + 4  # and its last one leaves a change out
+    interactions = len(tables.interactions)
+    assert set(tables.effects["corrected_over"]) == {27 + interactions}
+    (share,) = set(tables.families["add-one"].effects["share"])
+    assert share == pytest.approx(0.8)
+    others = sum(family.effects["share"].iloc[0] for name, family in tables.families.items() if name != "add-one")
+    assert others + tables.interactions["share"].iloc[0] > 0.2  # the path's first step counts in add-one, too
 
 
-def test_the_effects_of_add_one_are_those_of_the_statistics(tables):
-    single = tables.families["add-one"]
+def test_one_comparison_in_two_designs_has_one_p(tables):
+    single = tables.families["add-one"].effects.set_index("variant")
+    path = tables.families["path:report"].effects.set_index("variant")
+    first = next(iter(tables.families["path:report"].sides))
+    assert path.loc[first, "p_adjusted"] == single.loc[first, "p_adjusted"]
+    assert tables.families["path:report"].sides[first] == tables.families["add-one"].sides[first]
+
+
+def test_the_effects_of_one_design_are_those_of_the_statistics(tables, tmp_path):
+    plan = synthetic_plan(designs=("add-one",), seeds=10, profile="standard")
+    numbers = Numbers(outcomes={("kernel-7", 1): "diverged"}, missing=[("augment-harsh", 2)])
+    single = synthetic_tables(tmp_path, plan, numbers).families["add-one"]
     expected = effects(tables.results, variants=list(single.sides))
 
     pd.testing.assert_frame_equal(single.effects, expected)
+    beside_others = tables.families["add-one"].effects
+    assert (beside_others["p_adjusted"] >= expected["p_adjusted"]).all()
+    assert (beside_others["p_adjusted"] > expected["p_adjusted"]).any()
+
+
+def test_the_main_design_is_the_one_that_was_compared_first(tables):
+    manifest = tables.manifest
+    assert main_designs(manifest) == ["add-one"]
+    turned = replace(manifest, comparisons=manifest.comparisons[::-1])
+    assert main_designs(turned) == ["path:report"]
+    greedy = RunComparison("path:greedy", "a", "a", "baseline")
+    assert main_designs(replace(manifest, comparisons=(greedy, *manifest.comparisons))) == ["add-one"]
 
 
 def test_leaving_a_change_out_says_what_it_adds_to_the_full_combination(tmp_path):

@@ -11,9 +11,11 @@ from dataclasses import replace
 import fakes
 import psutil
 import pytest
+from clusters import ray_cluster
 from fakes import cells_for
 
 from harness.errors import StudyError
+from harness.execution.executor import EXECUTORS
 from harness.execution.runner import Progress, run
 from harness.store.cells import Cells
 
@@ -23,8 +25,17 @@ PROVENANCE = {"commit": "c0ffee", "dirty": True}
 TWO = ["cpu", "cpu"]
 
 
-@pytest.fixture(params=[False, True], ids=["workers", "in-process"])
-def in_process(request):
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray")
+    with ray_cluster(1, 1) as made:
+        yield made
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request, monkeypatch):
+    if request.param == "ray":
+        monkeypatch.setenv("RAY_ADDRESS", request.getfixturevalue("cluster").address)
     return request.param
 
 
@@ -32,10 +43,10 @@ def calls(cells, cell):
     return (cells.folder(cell.key) / "calls").read_text().splitlines()
 
 
-def test_every_cell_gets_its_result_with_provenance(tmp_path, in_process):
+def test_every_cell_gets_its_result_with_provenance(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(5)
 
-    run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE, executor=executor)
 
     results = [cells.result(cell.key) for cell in todo]
     assert [result.metrics["test/accuracy"] for result in results] == [0.5, 0.51, 0.52, 0.53, 0.54]
@@ -45,11 +56,11 @@ def test_every_cell_gets_its_result_with_provenance(tmp_path, in_process):
     assert logged == fakes.validations([10, 20])
 
 
-def test_an_ended_cell_is_never_trained_again(tmp_path, in_process):
+def test_an_ended_cell_is_never_trained_again(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(3)
 
     for _ in range(2):
-        run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+        run(todo, cells, devices=TWO, provenance=PROVENANCE, executor=executor)
 
     assert [len(calls(cells, cell)) for cell in todo] == [1, 1, 1]
 
@@ -66,10 +77,10 @@ def test_two_workers_share_the_cells(tmp_path):
     assert str(os.getpid()) not in {pid for pid, _, _ in workers}
 
 
-def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, in_process):
+def test_one_failure_does_not_stop_the_rest_and_keeps_its_traceback(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(3, fakes.FailsOnSeed1())
 
-    run(todo, cells, devices=TWO, provenance=PROVENANCE, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance=PROVENANCE, executor=executor)
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished"]
     assert cells.result(todo[1].key).reason == "ZeroDivisionError: planted"
@@ -130,11 +141,11 @@ def test_a_cell_that_another_process_trains_is_waited_for_not_trained(tmp_path):
     assert not (cells.folder(todo[0].key) / "calls").exists()
 
 
-def test_progress_tells_events_and_results_of_every_cell(tmp_path, in_process):
+def test_progress_tells_events_and_results_of_every_cell(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(2)
     seen: list[Progress] = []
 
-    run(todo, cells, devices=TWO, provenance={}, on_progress=seen.append, in_process=in_process)
+    run(todo, cells, devices=TWO, provenance={}, on_progress=seen.append, executor=executor)
 
     for cell in todo:
         kinds = [(it.kind, it.event.get("event")) for it in seen if it.cell == cell]
@@ -208,7 +219,7 @@ def test_an_interrupt_stops_the_workers_and_is_journalled(tmp_path):
     assert [cells.events(cell.key)[-1]["event"] for cell in cells_for(2)] == ["interrupted", "interrupted"]
 
 
-def test_cells_are_taken_as_workers_get_free(tmp_path, in_process):
+def test_cells_are_taken_as_workers_get_free(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(6)
     unfinished = []
 
@@ -217,13 +228,13 @@ def test_cells_are_taken_as_workers_get_free(tmp_path, in_process):
             unfinished.append(taken - sum(cells.result(it.key) is not None for it in todo))
             yield cell
 
-    run(source(), cells, devices=TWO, provenance={}, in_process=in_process)
+    run(source(), cells, devices=TWO, provenance={}, executor=executor)
 
     assert len(unfinished) == 6
-    assert max(unfinished) <= (0 if in_process else 1)  # the other worker's cell
+    assert max(unfinished) <= (0 if executor == "here" else 1)  # the other worker's cell
 
 
-def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_path, in_process):
+def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_path, executor):
     cells, todo = Cells(tmp_path), cells_for(2)
 
     run(
@@ -231,15 +242,15 @@ def test_nothing_at_the_moment_is_asked_again_until_there_is_nothing_more(tmp_pa
         cells,
         devices=TWO,
         provenance={},
-        in_process=in_process,
+        executor=executor,
     )
 
     assert all(cells.result(cell.key) for cell in todo)
 
 
-def test_a_stopped_cell_keeps_its_place_and_continues_there(tmp_path, in_process):
+def test_a_stopped_cell_keeps_its_place_and_continues_there(tmp_path, executor):
     cells, todo, seen = Cells(tmp_path), cells_for(2, fakes.StepByStep()), []
-    begin = {"devices": ["cpu"], "provenance": {}, "in_process": in_process}
+    begin = {"devices": ["cpu"], "provenance": {}, "executor": executor}
 
     def is_far_enough(cell):
         return cell == todo[0] and len(cells.validations(cell.key)) >= 3
@@ -261,7 +272,7 @@ def test_a_stopped_cell_keeps_its_place_and_continues_there(tmp_path, in_process
     assert resumed["step"] >= 3
 
 
-def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process):
+def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, executor):
     cells, (cell,) = Cells(tmp_path), cells_for(1)
 
     with cells.claim(cell):
@@ -271,7 +282,7 @@ def test_a_cell_that_another_process_trains_can_be_given_up(tmp_path, in_process
             devices=TWO,
             provenance={},
             should_stop=lambda cell: True,
-            in_process=in_process,
+            executor=executor,
         )
 
     assert cells.result(cell.key) is None
@@ -320,3 +331,11 @@ def test_a_trainer_that_workers_cannot_import_stops_the_run_with_its_name(tmp_pa
         run([cell], cells, devices=["cpu"], provenance={})
 
     assert cells.result(cell.key) is None
+
+
+def test_out_of_memory_beside_others_is_tried_once_more_alone_before_it_is_an_outcome(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(4, fakes.NeedsAllMemory())
+    run(todo, cells, devices=["cpu", "cpu"], provenance={})
+    assert [cells.result(cell.key).status for cell in todo] == ["finished", "finished", "out-of-memory", "finished"]
+    said = [event["reason"] for event in cells.events(todo[1].key) if event["event"] == "failed"]
+    assert said == ["out of memory while other cells trained; it is tried once more, alone: too little memory"]

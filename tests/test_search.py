@@ -27,7 +27,7 @@ class Bench:
         self.plan = plan_of()
 
     def search(self, num_trials, trainer="Trainer", **options):
-        options = {"in_process": True, "num_trials": num_trials} | options
+        options = {"executor": "here", "num_trials": num_trials} | options
         return search(with_trainer(self.plan, trainer), self.cells, storage=self.storage, **options)
 
     def study(self, do=lambda study: None, prune="none"):
@@ -109,7 +109,7 @@ def test_a_search_ends_when_every_possible_combination_was_tried(bench):
 
 
 def test_cells_that_exist_are_read_never_trained_again(bench):
-    run(bench.plan.cells, bench.cells, devices=["cpu"], provenance={}, in_process=True)  # as ablate
+    run(bench.plan.cells, bench.cells, devices=["cpu"], provenance={}, executor="here")  # as ablate
     before = num_calls(bench.cells)
     bench.search(FIRST)
     assert num_calls(bench.cells).items() >= before.items()
@@ -250,7 +250,7 @@ def test_halving_stops_a_combination_early_and_its_cell_continues_where_it_was(b
     stopped_at = len(bench.cells.validations(pilot.key))
     assert stopped_at in (2, 6)  # one epoch or three, at two validations each
 
-    run([pilot], bench.cells, devices=["cpu"], provenance={}, in_process=True)
+    run([pilot], bench.cells, devices=["cpu"], provenance={}, executor="here")
     assert bench.cells.result(pilot.key).is_finished
     steps = (bench.cells.folder(pilot.key) / "steps").read_text().split()
     assert steps == [str(step) for step in range(1, 19)], "no validation was trained twice"

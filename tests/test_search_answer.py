@@ -34,7 +34,7 @@ def answered(root, *, seeds=3, num_trials=EVERY, sampler="brute-force", only=(),
                 cells.write_result(result_of(cell, 0.123, val_accuracy=value))
     storage = resolve_storage(f"sqlite:///{root}/optuna.db", root)
     searched_plan = with_trainer(plan, trainer) if trainer else plan
-    found = search(searched_plan, cells, storage=storage, num_trials=num_trials, sampler=sampler, in_process=True)
+    found = search(searched_plan, cells, storage=storage, num_trials=num_trials, sampler=sampler, executor="here")
     return found, plan, cells, storage
 
 

@@ -47,7 +47,7 @@ def answered(root, plan, metrics_of):
             cells.write_result(
                 Result(key=cell.key, seed=cell.seed, status="finished", metrics=metrics_of(cell), num_steps=10)
             )
-    options = {"num_trials": POSSIBLE, "sampler": "brute-force", "in_process": True}
+    options = {"num_trials": POSSIBLE, "sampler": "brute-force", "executor": "here"}
     return search(plan, cells, storage=storage, **options), storage
 
 
@@ -131,7 +131,7 @@ def test_the_dashboard_knows_that_less_is_better_and_how_the_metric_is_called(le
 def trials_after(root, plan, num_trials, prune):
     """Optuna's trials with their combinations, once these were tried by training."""
     storage = resolve_storage(f"sqlite:///{root}/optuna.db", root)
-    search(plan, Cells(root), storage=storage, num_trials=num_trials, prune=prune, in_process=True)
+    search(plan, Cells(root), storage=storage, num_trials=num_trials, prune=prune, executor="here")
     space = Space.of(plan)
     with open_storage(storage) as (optuna_storage, locks), locks.exclusive():
         return [(it, space.changes_of(it.params)) for it in open_study(optuna_storage, space, prune).get_trials()]

@@ -34,7 +34,7 @@ def own(tmp_path, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "HARNESS_OPTUNA_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     a_store(tmp_path / "mlruns")
-    return write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu", "in_process": True}
+    return write_study(tmp_path / "own", **LESS), {"store": tmp_path / "mlruns", "device": "cpu", "executor": "here"}
 
 
 def trials_of(where, name):

@@ -7,7 +7,7 @@ import pytest
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
 from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect
-from harness.plan.sensitivity import Spread, difference_spread, family_size, seeds_for, sensitivity
+from harness.plan.sensitivity import Spread, difference_spread, main_family, seeds_for, sensitivity
 from harness.trainers.images.trainer import ImageTrainer
 from tests.studies import small_study
 
@@ -57,7 +57,7 @@ def test_what_the_seeds_can_show_is_corrected_for_the_largest_design():
     plan = planned(seeds=range(8))
     numbers = {name: [*known, *[None] * 5] for name, known in NUMBERS.items()}
     found = sensitivity(plan, reported(plan, numbers))
-    assert found.family_size == family_size(plan) == 2
+    assert found.family_size == main_family(plan)[0] == 2
     assert found.detectable == smallest_detectable_effect(8, found.sd, m=2)
     assert seeds_for(plan, reported(plan, numbers), 0.02) == seeds_from_pilots(0.02, found.sd, 3, m=2)
     assert seeds_for(plan, nothing, 0.02) == seeds_needed(0.02, math.sqrt(0.25 / 5000), m=2)

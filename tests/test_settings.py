@@ -1,13 +1,18 @@
 """Settings: frozen, strict, ranges held; overrides by path; messages that say where and what."""
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from harness.errors import StudyError
+from harness.plan.cell import make_cells
 from harness.problems import problems_of
-from harness.trainers.images.settings import KINDS, TAGGED, Settings, parse_settings, with_overrides
+from harness.study.changes import combine
+from harness.study.load import load_study
+from harness.trainers.images.settings import ADDED, KINDS, TAGGED, Settings, parse_settings, with_overrides
+from harness.trainers.images.trainer import ImageTrainer
 from harness.trainers.trainer import SettingsError
 from harness.trees import flatten
 
@@ -25,7 +30,21 @@ def problems(overrides, settings=None):
         ("optimizer.learning_rate", float("nan"), "finite"),
         ("optimizer.learning_rate", float("inf"), "finite"),
         ("optimizer.weight_decay", -1e-5, "greater than or equal to 0"),
-        ("optimizer.name", "lion", "'sgd', 'adam', 'adamw' or 'adamax' (found 'lion')"),
+        ("optimizer.name", "lion", "unknown 'lion'. torch.optim has adadelta, adafactor, adagrad, adam"),
+        ("optimizer.name", "adamv", "unknown 'adamv'. Did you mean 'adam"),
+        ("optimizer.name", "lbfgs", "lbfgs needs the loss several times a step; choose one of adadelta"),
+        ("optimizer.name", "muon", "takes matrices only"),
+        ("optimizer.name", 3, "valid string"),
+        ("optimizer.schedule", "step", "'constant', 'cosine' or 'one-cycle'"),
+        ("optimizer.warmup_epochs", -1, "greater than or equal to 0"),
+        ("optimizer.warmup_epochs", 10, "10 must be less than training.max_epochs, which is 10"),
+        ("optimizer.gradient_clip", 0, "greater than 0"),
+        ("model.activation", "swish", "'relu', 'leaky-relu', 'elu', 'gelu', 'silu' or 'tanh'"),
+        ("model.initialization", "he", "'default', 'kaiming', 'xavier' or 'orthogonal'"),
+        ("augmentation.cutout", -1, "greater than or equal to 0"),
+        ("augmentation.mixup", -0.1, "greater than or equal to 0"),
+        ("training.label_smoothing", 1.0, "less than 1"),
+        ("training.ema_decay", 1.0, "less than 1"),
         ("model.dropout", 1.0, "less than 1"),
         ("model.dropout", -0.1, "greater than or equal to 0"),
         ("model.kernel_size", 4, "must be odd"),
@@ -33,7 +52,7 @@ def problems(overrides, settings=None):
         ("model.filters", [1] * 9, "at most 8 items"),
         ("model.filters", [32, 0], "greater than 0"),
         ("model.pooling", "mean", "'max', 'avg' or 'stride'"),
-        ("model.kind", "vgg", "unknown 'vgg'; expected 'convnet', 'resnet18', 'plugin'"),
+        ("model.kind", "vgg", "unknown 'vgg'; expected 'convnet', 'resnet18', 'torchvision', 'plugin'"),
         ("data.kind", "mnist", "unknown 'mnist'"),
         ("preprocessing.std", [0.2, 0.2, 0], "greater than 0"),
         ("preprocessing.mean", [0.2, 0.2], "field required"),
@@ -63,6 +82,9 @@ def test_values_out_of_range_are_refused_with_their_path(path, value, message):
         ("model.filters", 32),
         ("optimizer.learning_rate", "1e-3"),
         ("training.split_seed", None),
+        ("optimizer.schedule", True),
+        ("model.residual", 1),
+        ("augmentation.cutout", 2.5),
     ],
 )
 def test_types_are_not_guessed(path, value):
@@ -85,6 +107,69 @@ def test_momentum_is_sgds_alone():
     assert (
         "momentum 0.9 is set, but adam takes none" in problems({"optimizer.name": "adam", "optimizer.momentum": 0.9})[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"options": [0.9]}, "must be names with values, not [0.9]"),
+        ({"options.nesterov": True}, "sgd refuses: Nesterov momentum requires a momentum and zero dampening"),
+        ({"options.nesterof": True}, "sgd takes no 'nesterof'. Did you mean 'nesterov'? It takes dampening, nes"),
+        ({"options.nesterov": 1}, "nesterov must be true or false, not 1"),
+        ({"options.dampening": True}, "dampening must be a number, not True"),
+        ({"options.dampening": float("nan")}, "finite"),
+        ({"options.lr": 0.1}, "lr has a setting of its own: optimizer.learning_rate"),
+        ({"options.weight_decay": 0.1}, "weight_decay has a setting of its own: optimizer.weight_decay"),
+        ({"options.fused": False}, "fused is chosen by the device; leave it out"),
+        ({"name": "adam", "options.betas": [0.9]}, "betas must be a list of 2, such as [0.9, 0.999], not (0.9,)"),
+        ({"name": "adam", "options.betas": [0.9, True]}, "betas[1] must be a number, not True"),
+        ({"name": "adam", "options.betas": [0.9, 2]}, "adam refuses: Invalid beta parameter at index 1: 2.0"),
+        ({"name": "rmsprop", "options.alpha": -1}, "rmsprop refuses: Invalid alpha value: -1.0"),
+        ({"name": "adadelta", "momentum": 0.9}, "momentum 0.9 is set, but adadelta takes none"),
+        ({"name": "rprop", "weight_decay": 0.1}, "weight_decay 0.1 is set, but rprop takes none"),
+        ({"name": "rprop", "schedule": "cosine"}, "rprop uses the learning rate in its first step only"),
+        (
+            {"schedule": "one-cycle", "warmup_epochs": 1},
+            "warmup_epochs 1 is set, but one-cycle has a warm-up of its own",
+        ),
+    ],
+)
+def test_what_an_optimizer_does_not_take_is_refused(overrides, message):
+    (problem,) = problems({f"optimizer.{path}": value for path, value in overrides.items()})
+    assert problem.startswith("optimizer")
+    assert message in problem
+
+
+def test_an_option_at_its_default_is_the_same_settings_as_none():
+    plain = with_overrides(Settings(), {"optimizer.name": "adam"})
+    said = {"optimizer.name": "adam", "optimizer.options": {"betas": [0.9, 0.999], "amsgrad": False, "eps": 1e-8}}
+    assert with_overrides(Settings(), said) == plain
+    assert hash(with_overrides(Settings(), said)) == hash(plain)
+    other = with_overrides(Settings(), {"optimizer.name": "adam", "optimizer.options": {"betas": [0, 0.999]}})
+    assert other.optimizer.options == {"betas": (0.0, 0.999)}
+    assert parse_settings(json.loads(json.dumps(other.tree()))) == other
+    assert hash(other) != hash(plain)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({}, "model.name: required, but missing"),
+        ({"name": "resnet35"}, "model.name: unknown 'resnet35'. Did you mean 'resnet34'?"),
+        ({"name": "resnet34", "options": {"width": 3}}, "model.options: resnet34 refuses: TypeError: "),
+        ({"name": "resnet34", "options": {"weights": "DEFAULT"}}, "weights cannot be set: weights are random"),
+        ({"name": "resnet34", "options": {"num_classes": 3}}, "num_classes cannot be set: the data say how many"),
+        ({"name": "googlenet", "options": {"aux_logits": True}}, "aux_logits cannot be set: it is off"),
+        (
+            {"name": "resnet34", "options": {"groups": {"a": 1}}},
+            "groups must be a truth value, a finite number, a text",
+        ),
+    ],
+)
+def test_a_model_of_torchvision_and_its_arguments_are_checked(model, message):
+    found = problems({"model": {"kind": "torchvision"} | model})
+    assert len(found) == 1
+    assert message in found[0]
 
 
 def test_another_kind_starts_from_its_own_defaults_whatever_the_order_of_the_paths():
@@ -147,11 +232,59 @@ def test_settings_are_frozen_and_survive_json():
 
 
 def test_the_identity_leaves_out_where_files_lie_and_nothing_else():
-    assert Settings().identity() == Settings().model_dump(mode="json")
+    other = {path: OTHER[path] for path in ADDED}
+    everything = with_overrides(Settings(), {"optimizer.momentum": 0.5} | other)
+    assert everything.identity() == everything.model_dump(mode="json")
     folder = with_overrides(Settings(), {"data.kind": "image-folder", "data.path": "x", "data.image_size": 64})
     assert folder.identity()["data"] == {"kind": "image-folder", "image_size": 64}
     weights = with_overrides(Settings(), {"model.kind": "resnet18", "model.weights": "file:x.pt"})
     assert weights.identity()["model"]["weights"] == "file"
+
+
+# For each setting that came later, a value that is not the default.
+OTHER = {
+    "model.activation": "gelu",
+    "model.initialization": "kaiming",
+    "model.residual": True,
+    "augmentation.cutout": 4,
+    "augmentation.mixup": 0.2,
+    "optimizer.options": {"nesterov": True},
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_epochs": 1.0,
+    "optimizer.gradient_clip": 1.0,
+    "training.label_smoothing": 0.1,
+    "training.ema_decay": 0.99,
+}
+KEYS = Path(__file__).with_name("keys.json")
+
+
+def first_key(settings):
+    settings = with_overrides(settings, {"training.precision": "float32"})
+    (cell,) = make_cells(ImageTrainer(), settings, [0], {"data": "planted"})
+    return cell.key
+
+
+def test_cells_keep_the_keys_that_they_had_before_settings_were_added():
+    """`keys.json` was written before any of `ADDED` existed: study/profile/variant -> key of seed 0."""
+    before = json.loads(KEYS.read_text())
+    found = {}
+    for place in before:
+        name, profile, variant = place.split("/")
+        study = load_study(name)
+        names = {it.name: it.changes for it in study.combinations} | {"baseline": ()}
+        baseline = study.baseline.override(flatten(study.profile(profile).overrides))
+        changes = [study.change(it) for it in names.get(variant, (variant,))]
+        found[place] = first_key(combine(baseline, changes))
+    assert found == before
+    assert len(found) == 48
+
+
+def test_an_added_setting_is_no_part_of_the_identity_where_it_is_as_it_was_before():
+    written = flatten(Settings().identity())
+    assert not [path for path in written if path.startswith(tuple(ADDED))]
+    assert Settings().identity().keys() == Settings().model_dump().keys()
+    keys = {first_key(with_overrides(Settings(), {"optimizer.momentum": 0.5, path: OTHER[path]})) for path in ADDED}
+    assert len(keys | {first_key(Settings())}) == len(ADDED) + 1
 
 
 def test_flatten_gives_dotted_paths_to_leaves():

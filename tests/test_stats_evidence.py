@@ -9,7 +9,7 @@ from scipy import stats
 
 from harness.stats.evidence import BEYOND, ONE_LOOK, PRICE_BEYOND, SEVERAL_LOOKS, evidence
 from harness.stats.sequential import boundaries, e_process_p, group_sequential, spent_by
-from harness.stats.significance import sign_flip_p
+from harness.stats.significance import holm, sign_flip_p
 from harness.stats.stepdown import westfall_young
 from harness.stats.values import Schedule
 
@@ -55,6 +55,35 @@ def test_it_agrees_with_brute_force_where_differences_are_tied() -> None:
     differences[2] = differences[0] * 3  # the same t
     differences[1, :3] = 0.0
     assert westfall_young(differences, alpha=1.0) == pytest.approx(brute_force(differences), abs=1e-12)
+
+
+def test_with_weights_it_agrees_with_brute_force() -> None:
+    """By the definition: z^2 + 2 log(weight), z = Wallace's normal scale of t, is compared, vector by vector."""
+    differences, weights = family(4, 7, 1, effects=1.0, helped=2), np.array([1.0, 0.05, 1.0, 0.3])
+    v = 6
+
+    def statistic(values: np.ndarray, weight: float) -> float:
+        t = values.mean() / (values.std(ddof=1) / np.sqrt(7))
+        z = (8 * v + 1) / (8 * v + 3) * np.sqrt(v * np.log(1 + t**2 / v))
+        return float(z**2 + 2 * np.log(weight))
+
+    observed = [statistic(row, weight) for row, weight in zip(differences, weights, strict=True)]
+    order = sorted(range(4), key=lambda j: -observed[j])
+    p, largest = [0.0] * 4, 0.0
+    for place, j in enumerate(order):
+        flips = [np.array(e) for e in product((-1, 1), repeat=7)]
+        reached = [max(statistic(e * differences[k], weights[k]) for k in order[place:]) for e in flips]
+        largest = max(largest, float(np.mean([it >= observed[j] - 1e-9 for it in reached])))
+        p[j] = largest
+    assert westfall_young(differences, alpha=1.0, weights=weights) == pytest.approx(p, abs=1e-12)
+    assert westfall_young(differences, alpha=1.0) != pytest.approx(p, abs=1e-3)  # the weights show
+
+
+def test_holm_with_weights_is_that_of_his_paper() -> None:
+    # p / weight: .02, .016, .04. In rising order, times the weight left: .016 * 2.5, .02 * 2, .04 * 1.
+    p, weights = np.array([0.02, 0.008, 0.04]), np.array([1.0, 0.5, 1.0])
+    assert holm(p, weights) == pytest.approx([0.04, 0.04, 0.04])
+    assert holm(p) == pytest.approx([0.04, 0.024, 0.04])
 
 
 @pytest.mark.parametrize("n", [3, 10, 20])
@@ -234,7 +263,7 @@ def test_a_look_that_saw_nothing_new_is_none() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "dz", "power"), [(8, 15, 2.0, 0.78), (10, 15, 1.5, 0.75)])
 def test_westfall_young_finds_what_holm_could_not(n: int, m: int, dz: float, power: float) -> None:
-    found = [westfall_young(family(m, n, 100 + study, dz, helped=m))[0] <= 0.05 for study in range(1_000)]
+    found = [westfall_young(family(m, n, 100 + study, dz, helped=1))[0] <= 0.05 for study in range(1_000)]
     assert np.mean(found) >= power - 3 * np.sqrt(power * (1 - power) / 1_000)
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from image_cases import SETTINGS
 from planted import Arrays, batches_between, image_cell, planted_images, tiny_cell, trained
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from harness.errors import StudyError
-from harness.execution.attempt import run_one
+from harness.execution.here import run_one
 from harness.plan.cell import Cell, make_cells
 from harness.store.cells import Cells
 from harness.store.result import Result
@@ -185,9 +186,13 @@ def without_seconds(events: list[Event]) -> list[Event]:
     return [{name: value for name, value in by_step[step].items() if name != "seconds"} for step in sorted(by_step)]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_death_at_any_event_changes_no_bit(tmp_path, precision):
-    cell = tiny_cell(EVERYTHING | {"training.precision": precision})
+@pytest.mark.parametrize(
+    "overrides",
+    [EVERYTHING, EVERYTHING | {"training.precision": "bfloat16"}, SETTINGS["everything"], SETTINGS["one-cycle"]],
+    ids=["float32", "bfloat16", "settings", "one-cycle"],
+)
+def test_a_death_at_any_event_changes_no_bit(tmp_path, overrides):
+    cell = tiny_cell(overrides)
     whole_events: list[Event] = []
     whole = trained(cell, tmp_path / "whole", events=whole_events)
     assert len(whole_events) == 12  # six validations, each with a checkpoint, which is not kept yet when it is told
@@ -463,7 +468,7 @@ def readback_of(settings: Settings) -> dict[str, Any]:
     if settings.model.kind == "resnet18":
         overrides["model.weights"] = "none"
     parts = parts_of(image_cell(with_overrides(settings, overrides)), LARGE)
-    return readback(parts.replica, parts.optimizer, parts.batches, parts.schedule, parts.splits)
+    return readback(parts.replica, parts.loss, parts.update, parts.batches, parts.schedule, parts.splits)
 
 
 CHANGES = [(study.name, study.baseline, change) for study in map(load_study, studies()) for change in study.changes]
@@ -485,6 +490,15 @@ def test_there_are_changes_to_test():
     assert len(CHANGES) >= 15
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_setting_is_read_back_where_it_is_and_nowhere_else(name):
+    overrides = flatten(SETTINGS[name])
+    before, after = (readback_of(with_overrides(Settings(), it)) for it in ({}, SETTINGS[name]))
+    altered = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    is_options = any(path.startswith("optimizer.options") for path in overrides)
+    assert altered - ({"optimizer.options"} if is_options else set()) == set(overrides)
+
+
 @pytest.mark.parametrize("kind", ["convnet", "resnet18"])
 def test_every_setting_of_a_model_is_read_back_but_for_those_declared_unreadable(kind):
     settings = with_overrides(Settings(), {"model.kind": kind})
@@ -497,10 +511,10 @@ def test_a_setting_that_reached_nothing_is_noticed():
     settings = tiny_cell().settings
     parts = parts_of(tiny_cell())
     with environment(threads=1, device=CPU, precision="float32"):
-        found = readback(parts.replica, parts.optimizer, parts.batches, parts.schedule, parts.splits)
+        found = readback(parts.replica, parts.loss, parts.update, parts.batches, parts.schedule, parts.splits)
     check_readback(settings, found, num_images=200)
     for path, value in found.items():
-        placebo = {"model.kind": "plugin"}.get(path, (0,) if isinstance(value, tuple) else "other")
+        placebo = {"model.kind": "plugin"}.get(path, (0,) if isinstance(value, tuple) else "another")
         with pytest.raises(AssertionError, match=path if path != "model.kind" else "kind"):
             check_readback(settings, found | {path: placebo}, num_images=200)
     del found["optimizer.momentum"]

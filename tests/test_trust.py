@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,8 +18,11 @@ from harness.api.confirmation import fresh_seeds
 from harness.api.work import Work, plan_work, save_manifest
 from harness.cli import cli
 from harness.errors import StoreError
+from harness.execution.provenance import provenance
 from harness.store.cells import Cells
 from harness.store.load import load_results
+from harness.tracking.database import explained
+from harness.tracking.ledger import open_ledger
 from harness.tracking.tracking import sync
 
 pytestmark = pytest.mark.slow
@@ -177,7 +181,7 @@ def test_a_damaged_manifest_is_set_aside_by_the_command_that_makes_it_again(ende
     save_manifest(other)
     assert set(ended.cells.manifests()) == {other.plan.id}
 
-    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--in-process")
+    answer = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4", "--executor", "here")
 
     assert answer.exit_code == 0, answer.output
     assert set(load_results("tiny")["status"]) == {"finished"}
@@ -238,3 +242,41 @@ def test_standard_output_that_is_closed_is_no_failure(ended, arguments):
     answer = subprocess.run(line, check=False, stderr=subprocess.PIPE)
 
     assert (answer.returncode, answer.stderr) == (0, b"")
+
+
+def test_two_files_of_one_name_are_told_apart(ended):
+    """`other.yaml` calls its study `tiny`, too: its own run is shown where it is asked for, and both are named."""
+    Path("other.yaml").write_text(TINY.replace("max_epochs: 1", "max_epochs: 2"))
+    other = plan_work("other.yaml", only=["batch-norm"], seeds=2)
+    for cell in other.plan.cells:
+        other.cells.open(cell)
+        other.cells.write_result(result_of(cell, 0.1))
+    save_manifest(other)
+
+    for file, manifest in {"tiny.yaml": ended.plan.id, "other.yaml": other.plan.id}.items():
+        answer = call("results", "--study", file)
+        assert answer.stdout.startswith(f"study run {manifest},"), answer.output
+    asked = call("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--dry-run")
+    assert "other.yaml is another file whose study is called tiny" in " ".join(asked.output.split())
+
+
+@pytest.mark.parametrize("problem", ["database or disk is full", "disk I/O error"])
+def test_a_full_disk_is_no_reason_to_delete_anything(tmp_path, problem):
+    with pytest.raises(StoreError, match="Make room there") as caught, open_ledger(tmp_path / "ledger.db", "a"):
+        raise sqlite3.OperationalError(problem)
+    assert "elete" not in str(caught.value)
+    assert "Make room" in str(explained(sqlite3.OperationalError(problem), "sqlite:///mlflow.db"))
+
+
+def test_no_diff_keeps_no_diff(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_DIFF", "1")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    (tmp_path / "file").write_text("before")
+    for words in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "file").write_text("after")
+
+    assert "after" in str(provenance("harness", folder=tmp_path)["diff"])
+    assert call("plan", "--study", "task3", "--profile", "quick", "--no-diff", "--store", tmp_path).exit_code == 0
+    kept = provenance("harness", folder=tmp_path)
+    assert (kept["diff"], kept["dirty"]) == ("", True)

@@ -10,6 +10,7 @@ from harness.api.trying import try_study
 from harness.cli import cli
 from harness.errors import StudyError
 from harness.store.tried import read_tried
+from harness.trainers.code import Folder
 from harness.trainers.sources import read_sources
 
 pytestmark = pytest.mark.slow
@@ -111,7 +112,7 @@ def test_the_closure_follows_every_kind_of_import_inside_the_folder(tmp_path):
     for package in ("pack", "pack/sub"):
         (tmp_path / package / "__init__.py").write_text("")
 
-    found = read_sources(tmp_path, modules=["main"])
+    found = read_sources(Folder(tmp_path), modules=["main"])
 
     assert set(found.files) == {
         *("main.py", "a.py", "late.py", "by_name.py", "pack/__init__.py", "pack/b.py", "pack/c.py"),
@@ -123,7 +124,7 @@ def test_the_closure_follows_every_kind_of_import_inside_the_folder(tmp_path):
 def test_an_import_by_a_computed_name_is_noted_with_its_place(tmp_path):
     write(tmp_path, main="import importlib\nname = 'x'\nimportlib.import_module(name)\n")
 
-    (note,) = read_sources(tmp_path, modules=["main"]).notes
+    (note,) = read_sources(Folder(tmp_path), modules=["main"]).notes
 
     assert note.startswith("main.py:3 imports by a computed name")
 
@@ -131,37 +132,47 @@ def test_an_import_by_a_computed_name_is_noted_with_its_place(tmp_path):
 def test_a_script_in_a_folder_imports_its_neighbours(tmp_path):
     write(tmp_path, scripts__train="import neighbour", scripts__neighbour="import top", top="")
 
-    assert set(read_sources(tmp_path, globs=["scripts/train.py"]).files) == {
+    assert set(read_sources(Folder(tmp_path), globs=["scripts/train.py"]).files) == {
         *("scripts/train.py", "scripts/neighbour.py", "top.py")
     }
 
 
 def test_files_that_are_no_python_count_byte_by_byte(tmp_path):
     (tmp_path / "a.yaml").write_text("x: 1\n")
-    before = read_sources(tmp_path, globs=["*.yaml"]).fingerprint
+    before = read_sources(Folder(tmp_path), globs=["*.yaml"]).fingerprint
 
     (tmp_path / "a.yaml").write_text("x: 1 # a comment\n")
 
-    assert read_sources(tmp_path, globs=["*.yaml"]).fingerprint != before
+    assert read_sources(Folder(tmp_path), globs=["*.yaml"]).fingerprint != before
 
 
 def test_a_file_that_is_no_python_is_said_at_once_with_its_place(tmp_path):
     write(tmp_path, main="import broken", broken="def f(:\n")
 
     with pytest.raises(StudyError, match=r"broken.py: cannot be read \(invalid syntax"):
-        read_sources(tmp_path, modules=["main"])
+        read_sources(Folder(tmp_path), modules=["main"])
 
 
 def test_the_harness_itself_is_no_code_of_the_users(tmp_path):
     write(tmp_path, main="import harness", harness__other="")
     (tmp_path / "harness" / "__init__.py").write_text("")
 
-    assert set(read_sources(tmp_path, modules=["main"]).files) == {"main.py"}
+    assert set(read_sources(Folder(tmp_path), modules=["main"]).files) == {"main.py"}
 
 
 def test_an_edit_between_two_runs_is_said_with_the_file(tmp_path):
     path = write_study(tmp_path / "study", pause=0.0)
-    arguments = ["ablate", "--study", str(path), "--store", str(tmp_path / "store"), "--device", "cpu", "--in-process"]
+    arguments = [
+        "ablate",
+        "--study",
+        str(path),
+        "--store",
+        str(tmp_path / "store"),
+        "--device",
+        "cpu",
+        "--executor",
+        "here",
+    ]
     arguments += ["--skip", "ignored"]
     first = CliRunner().invoke(cli, arguments)
     assert first.exit_code == 0, first.output

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from harness.api.work import plan_work, save_manifest
 from harness.cli import cli
-from harness.execution.attempt import run_one
+from harness.execution.here import run_one
 from harness.execution.provenance import command_line, provenance
 from harness.urls import masked, url_problem
 

@@ -203,6 +203,7 @@ def replicas(model: ConvNet) -> list[Replica]:
         (ConvNet(), 3),
         (ConvNet(kernel_size=3, batch_norm=True), 3),
         (ConvNet(pooling="avg"), 3),
+        (ConvNet(activation="gelu"), 3),
         (ConvNet(kernel_size=7), 0),
         (ConvNet(pooling="stride"), 0),
         (ConvNet(filters=(32, 40, 64)), 1),  # 40 are no whole vectors, neither as outputs nor as inputs
@@ -220,8 +221,11 @@ def test_the_blocks_that_the_kernels_suit_are_computed_by_them(model, count):
 @needs_kernels
 @pytest.mark.parametrize(
     "model",
-    [ConvNet(), ConvNet(kernel_size=3), ConvNet(batch_norm=True, batch_norm_fc=True), ConvNet(pooling="avg")],
-    ids=["baseline", "kernel-3", "batch-norm", "average"],
+    [
+        *(ConvNet(), ConvNet(kernel_size=3), ConvNet(batch_norm=True, batch_norm_fc=True), ConvNet(pooling="avg")),
+        *(ConvNet(activation="gelu"), ConvNet(residual=True)),
+    ],
+    ids=["baseline", "kernel-3", "batch-norm", "average", "gelu", "residual"],
 )
 def test_gradients_of_a_network_differ_less_from_pytorchs_than_those_from_float32(model):
     generator = torch.Generator().manual_seed(0)

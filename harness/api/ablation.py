@@ -69,7 +69,6 @@ def ablate(
     race: bool = False,
     mde: float | None = None,
     retry_failed: bool = False,
-    in_process: bool = False,
     watch: Watch = Watch(),  # noqa: B008
     **request: Any,
 ) -> Ablation:
@@ -94,7 +93,7 @@ def ablate(
 
     def train(part: Work) -> None:
         todo, expected = unfinished(part)
-        found = train_work(part, todo, lambda: save_manifest(part), expected, watch=watch, in_process=in_process)
+        found = train_work(part, todo, lambda: save_manifest(part), expected, watch=watch)
         problems.update(found.problems)
 
     if race:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from harness.errors import StoreError
 from harness.execution.provenance import command_line
 from harness.plan.manifest import Manifest
-from harness.store.cells import Cells, now
+from harness.store.cells import Cells
+from harness.store.journal import now
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,28 +1,35 @@
 """`new`: a study and a training of one's own to begin from, two files that run as they are."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from harness.errors import OutputError, StudyError
 
+Kind = Literal["function", "script", "lightning", "transformers"]
+FRAMEWORKS = ("lightning", "transformers")
 
-def new_study(name: str, *, folder: Path = Path(), script: bool = False) -> tuple[Path, Path]:
+
+def new_study(name: str, *, folder: Path = Path(), kind: Kind = "function") -> tuple[Path, Path]:
     """Writes `NAME.yaml` and the training that it names, `train_NAME.py`.
 
     Args:
         name: kebab-case, such as `my-study`.
-        script: training as a command instead of a function.
+        kind: training as a function, as a command (`script`), or as a function that calls a framework.
 
     Returns:
         The study's file and that of its training.
 
     Raises:
-        StudyError: not such a name. OutputError: one of the files is there already (nothing is written), or cannot be
-            written.
+        StudyError: not such a name, or the framework is not installed. OutputError: one of the files is there already
+            (nothing is written), or cannot be written.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or name == "baseline":
         raise StudyError(f"{name!r} is no name for a study; expected small letters and digits joined by -: my-study.")
-    module, kind = f"train_{name.replace('-', '_')}", "script" if script else "function"
+    if kind in FRAMEWORKS and find_spec(kind) is None:
+        raise StudyError(f'{kind} is not installed: pip install "harness[{kind}]".')
+    module = f"train_{name.replace('-', '_')}"
     texts = {
         folder / f"{name}.yaml": _filled(f"{kind}.yaml.j2", name, module),
         folder / f"{module}.py": _filled(f"{kind}.py.j2", name, module),

@@ -43,7 +43,6 @@ class SearchOptions:
     prune: Prune = "none"
     seconds: float | None = None
     retry_failed: bool = False
-    in_process: bool = False
 
 
 def search(
@@ -55,7 +54,6 @@ def search(
     seconds: float | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
-    in_process: bool = False,
     watch: Watch = Watch(),  # noqa: B008
     **request: Any,
 ) -> "Answer":
@@ -65,7 +63,7 @@ def search(
     again; the same call continues, and several may run at once on one storage.
 
     Args:
-        trials, sampler, prune, seconds, retry_failed, in_process: as `SearchOptions`.
+        trials, sampler, prune, seconds, retry_failed: as `SearchOptions`.
         storage: Optuna's; $HARNESS_OPTUNA_STORAGE or `optuna.db` in the store by default.
         request: as `harness.api.work.plan_work`.
 
@@ -82,7 +80,6 @@ def search(
         prune=prune,
         seconds=seconds,
         retry_failed=retry_failed,
-        in_process=in_process,
     )
     return search_work(work, resolve_storage(storage, work.cells.root), options, watch=watch)
 
@@ -118,8 +115,7 @@ def search_work(
         pass  # can be used: a mistyped address must not leave a study run behind
     tracking = open_tracking(work.cells)
     manifest = save_manifest(only(work, []))
-    if not options.in_process:
-        warm_up_workers(work)
+    warm_up_workers(work)
     with followed(tracking, work.cells, manifest, watch) as follower:
         scribe = _Scribe(work, tracking, follower, manifest, on_trial)
         answer = run_search(
@@ -136,7 +132,8 @@ def search_work(
             on_progress=_refusing(placebos, watch),
             on_trial=scribe.begin,
             run_ids=scribe.run_ids,
-            in_process=options.in_process,
+            executor=work.executor,
+            demand=work.demand,
         )
         track_summary(tracking, work.cells, scribe.manifest)
     return answer

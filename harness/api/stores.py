@@ -12,7 +12,7 @@ from harness.store.cells import Cells
 from harness.store.check import Finding, check_cells, check_manifests, check_snapshots
 from harness.store.merge import Merged, merge
 from harness.store.pack import Packed, write_pack
-from harness.store.unused import UNUSED, Garbage, free, named_keys
+from harness.store.unused import UNUSED, Garbage, free, manifests_set_aside, named_keys
 from harness.store.usage import cell_usage
 
 
@@ -87,7 +87,8 @@ def deletion(study: str, *, store: str | Path = "mlruns") -> Deletion:
     others = [it for it in cells.manifests().values() if it.id not in ids]
     needed = {key for it in others for variant in it.variants for key in variant.cells.values()}
     ours = {key for it in manifests for variant in it.variants for key in variant.cells.values()}
-    keys = sorted(key for key in ours - needed if cells.folder(key).is_dir())
+    may_be_needed = ours if manifests_set_aside(cells) else set()  # by a damaged one
+    keys = sorted(key for key in ours - needed - may_be_needed if cells.folder(key).is_dir())
     searches = {variant.tags.get("harness.search", "") for it in manifests for variant in it.variants} - {""}
     return Deletion(cells, manifests, keys, sum(cell_usage(cells, key).total for key in keys), frozenset(searches))
 

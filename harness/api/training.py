@@ -81,7 +81,10 @@ class Placebos:
     def _judge(self, name: str, changes: Sequence[str], facts: Any) -> None:
         unread, unseen = (str(facts.get(fact, "")).split(", ") for fact in (SETTINGS_UNREAD, SETTINGS_UNSEEN))
         for change in changes:
-            overrides = list(self.work.plan.study.change(change).overrides)
+            declared = self.work.plan.study.change(change)
+            if declared.code:
+                continue  # its code differs, whatever reads its settings
+            overrides = list(declared.overrides)
             if problem := placebo_problem(change, overrides, unread):
                 self.problems[name] = problem
             elif placebo_problem(change, overrides, unseen):
@@ -112,7 +115,6 @@ def train_work(
     expected: Estimate,
     *,
     watch: Watch = Watch(),
-    in_process: bool = False,
     origin: Mapping[str, object] = {},
 ) -> Placebos:
     """Trains the cells of `todo`.
@@ -133,11 +135,7 @@ def train_work(
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: passes through; what has ended is saved, and the same call continues.
     """
-    check_disk(work, expected)
-    check_device(work, todo)
-    prepare(work, todo)
-    if todo and not in_process:
-        warm_up_workers(work)
+    get_ready(work, todo, expected)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
     manifest = save()
@@ -149,15 +147,26 @@ def train_work(
             provenance={**provenance(command_line()), **origin},
             on_progress=judging(placebos, watch),
             should_stop=placebos.is_refused,
-            in_process=in_process,
+            executor=work.executor,
+            demand=work.demand,
         )
         track_summary(tracking, work.cells, manifest)
     return placebos
 
 
+def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate) -> None:
+    """Checks and fetches what these cells need, before any of them starts; raises what `train_work` says of it."""
+    check_disk(work, expected)
+    check_device(work, todo)
+    prepare(work, todo)
+    if todo:
+        warm_up_workers(work)
+
+
 def warm_up_workers(work: Work) -> None:
     """Begin to import what workers need while other things are done."""
-    warm_up(*work.plan.study.trainer.warm_up)
+    if work.executor == "processes":
+        warm_up(*work.plan.study.trainer.warm_up)
 
 
 def open_tracking(cells: Cells) -> "Tracking":

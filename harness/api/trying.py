@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.api.work import Work, check_device, plan_work, prepare
 from harness.errors import StudyError
-from harness.execution.attempt import run_one
+from harness.execution.here import run_one
 from harness.execution.provenance import command_line, provenance
 from harness.plan.cell import Cell
 from harness.store.cells import Cells

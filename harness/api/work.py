@@ -1,11 +1,13 @@
 """What a request means: the plan, the store that it fills, the workers that will train it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedError, HarnessError, StoreError, StudyError
+from harness.execution.executor import EXECUTORS, Demand, check_executor
 from harness.execution.provenance import command_line
 from harness.hardware import cuda_capabilities, resolve_device, usable_cores
 from harness.plan.cell import Cell
@@ -13,10 +15,13 @@ from harness.plan.estimate import Estimate, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
 from harness.plan.registration import registration
-from harness.store.cells import Cells, now
+from harness.store.cells import Cells
+from harness.store.journal import now
 from harness.study.load import load_study
 from harness.study.study import Study
+from harness.trainers.trainer import Settings, Trainer
 
+RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MOST_JOBS = 1_000  # processes on one machine
 WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
@@ -27,7 +32,8 @@ class Work:
     """A plan with the place and the workers that will run it.
 
     Attributes:
-        devices: one entry a worker.
+        devices: one entry a worker. executor: where cells are trained, as `execution.runner.make_executor` takes it.
+        demand: what each cell asks of a cluster, where that trains it.
         asked: how a command names the study: a built-in one's name, or the path that was given.
     """
 
@@ -36,6 +42,15 @@ class Work:
     device: str
     devices: tuple[str, ...]
     asked: str = ""
+    executor: str = EXECUTORS[0]
+    demand: Demand = field(default_factory=Demand)
+
+    @property
+    def workers(self) -> str:
+        """How many train on what, in words; how many nodes a cluster has room for shows when they train."""
+        counted = f"{len(self.devices)} x {self.device}"
+        is_limited = self.demand.most is not None or not self.executor.startswith("ray")
+        return counted if is_limited else f"ray ({self.device}; times are those of one worker)"
 
     @property
     def names(self) -> dict[str, str]:
@@ -55,17 +70,21 @@ def plan_work(
     only: Sequence[str] = (),
     skip: Sequence[str] = (),
     epochs: int | None = None,
+    vary: str | None = None,
     weights: str | Path | None = None,
     settings: Mapping[str, Any] = {},
     device: str = "auto",
     jobs: int | None = None,
+    executor: str = EXECUTORS[0],
+    gpus_per_cell: float = 1.0,
     store: str | Path = "mlruns",
 ) -> Work:
     """The plan that a request describes; nothing is trained or written.
 
     Args:
         study: the name of a built-in study, the path of a YAML file, or a study.
-        data, epochs, weights: options of the study's trainer, where it has them.
+        data, epochs, weights, vary: options of the study's trainer, where it has them. vary: `"split"` draws the split
+            off for validation from each seed, on both sides of every comparison.
         seeds: a count, a list, `"auto"` (with `mde`), or a text as the command line takes; the profile's by default.
         mde: the effect to find with `seeds="auto"`, in the unit in which the reported metric is shown.
         horizon: how many seeds the study will have in the end; the profile's, or `seeds` if more, by default. It is
@@ -73,15 +92,19 @@ def plan_work(
         designs: names; the study's own by default. only, skip: names of changes and combinations.
         settings: of the baseline, by dotted path, over the study's.
         jobs: cells at a time; as many as fit by default.
+        executor: `processes`; `here`, one after another; `ray`, or `ray:ADDRESS`, on a cluster, whose device must be
+            said: `auto` means cpu there. gpus_per_cell: on a cluster; 0.5 puts two cells on a GPU.
 
     Raises:
         HarnessError: everything that is wrong with the request.
     """
-    device = resolve_device(device)
+    check_executor(executor)
+    is_far = executor.startswith("ray")  # this machine's devices say nothing
+    device = device.replace("auto", "cpu") if is_far else resolve_device(device)
     loaded = study if isinstance(study, Study) else load_study(study)
     trainer = loaded.trainer
     overrides: dict[str, Any] = {}
-    for name, value in {"data": data, "epochs": epochs, "weights": weights}.items():
+    for name, value in {"data": data, "epochs": epochs, "weights": weights, "vary": vary}.items():
         overrides |= trainer.overrides(name, value) if value is not None else {}
     overrides |= settings
     if (seeds == "auto") != (mde is not None):
@@ -115,7 +138,11 @@ def plan_work(
         plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
-    return Work(plan, cells, device, worker_devices(device, jobs, threads), asked)
+    if is_far:
+        devices: tuple[str, ...] = (device,) * (jobs or 1)
+    else:
+        devices = worker_devices(device, 1 if executor == "here" else jobs, threads)
+    return Work(plan, cells, device, devices, asked, executor, Demand(threads, gpus_per_cell, jobs))
 
 
 def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
@@ -131,8 +158,13 @@ def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
 
 
 def store_folder(store: str | Path) -> Path:
-    """The absolute path of a store. Raises StoreError where it cannot be a folder."""
+    """The absolute path of a store. Raises StoreError where it cannot be a folder, or is one that nobody would keep."""
     folder = Path(store).absolute()
+    if RAY_JOB in os.environ and not Path(store).is_absolute():
+        raise StoreError(
+            f"--store {store}: `ray job submit` runs this command in a folder that is thrown away with the job. Give "
+            "an absolute path, on the disk of the machine that runs it or on one that outlives it."
+        )
     try:
         if not folder.exists() or folder.is_dir():
             return folder
@@ -196,6 +228,30 @@ def edited_since(work: Work) -> str:
         f"{latest.id} has {num_ended} ended cells, but {edited}, so every cell is trained anew; those of before stay. "
         "If the edit cannot move a number, undo it or pin the version (trainer.sources: {pinned: ...})."
     )
+
+
+def other_file(work: Work) -> str:
+    """A sentence where study runs of this name were made from another file; empty where none was."""
+    of_others = sorted(
+        {
+            os.path.relpath(it.asked)
+            for it in work.cells.manifests().values()
+            if it.study == work.plan.study.name and _is_another_file(it.asked, work.asked)
+        }
+    )
+    if not of_others:
+        return ""
+    return (
+        f"{', '.join(of_others)} is another file whose study is called {work.plan.study.name}: runs of both stand "
+        "under one name, and `--study FILE` tells them apart. Give one of them another name."
+    )
+
+
+def _is_another_file(one: str, other: str) -> bool:
+    try:
+        return not os.path.samefile(one, other)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone: perhaps the same, moved
+        return False
 
 
 def failed_cells(work: Work) -> list[Cell]:
@@ -274,13 +330,17 @@ def check_disk(work: Work, expected: Estimate) -> None:
 
 def check_device(work: Work, todo: Sequence[Cell]) -> None:
     """Raises HarnessError where cells are to be trained on a device that their trainer cannot use."""
-    problem = work.plan.study.trainer.device_problem(work.device) if todo else ""
+    is_here = not work.executor.startswith("ray")
+    problem = work.plan.study.trainer.device_problem(work.device) if todo and is_here else ""
     if problem:
         raise HarnessError(f"--device {work.device}: {problem} Or use --device cpu; nothing was started.")
 
 
 def prepare(work: Work, todo: Sequence[Cell]) -> None:
     """What these cells need from outside, fetched and checked once, before any of them starts."""
-    settings = {id(cell.settings): cell.settings for cell in todo}  # the seeds of a variant share one object
-    if settings:
-        work.plan.study.trainer.prepare(settings.values(), store=work.cells.root)
+    by_trainer: dict[int, tuple[Trainer, dict[int, Settings]]] = {}  # variants whose code was edited have their own
+    for cell in todo:
+        _, settings = by_trainer.setdefault(id(cell.trainer), (cell.trainer, {}))
+        settings[id(cell.settings)] = cell.settings  # the seeds of a variant share one object
+    for trainer, settings in by_trainer.values():
+        trainer.prepare(settings.values(), store=work.cells.root)

@@ -21,9 +21,15 @@ from harness.urls import masked
 COMMANDS: dict[str, tuple[str, str]] = {
     "ablate": ("harness.cli.ablate:ablate", "Train what a study needs and print the table of effects."),
     "search": ("harness.cli.search:search", "Try combinations of changes: which one is the biggest improvement?"),
+    "tune": (
+        "harness.cli.tune:tune",
+        "Compare the variants at their best: the same trials of nuisance settings for each.",
+    ),
+    "worker": ("harness.cli.worker:worker", "Train cells of a study beside other workers, until nothing is left."),
     "confirm": ("harness.cli.confirm:confirm", "Train the winner again on fresh seeds, and say whether it holds."),
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
+    "study": ("harness.cli.study:study", "Write a study of a range of commits: which of them helped?"),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
@@ -150,7 +156,7 @@ def _make_printable() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "w", errors="replace"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -30,7 +30,6 @@ from harness.store.cells import Cells
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
-@click.option("--in-process", is_flag=True, help="Train in this process, one cell after another (for debugging).")
 @json_option
 @click.pass_context
 def ablate(
@@ -40,7 +39,6 @@ def ablate(
     race: bool,
     dry_run: bool,
     retry_failed: bool,
-    in_process: bool,
     as_json: bool,
     **request: Any,
 ) -> None:
@@ -63,7 +61,7 @@ def ablate(
 
     def train(part: Work) -> None:
         left, takes = unfinished(part)
-        found = train_plan(console, part, left, lambda: save_manifest(part), takes, in_process=in_process)
+        found = train_plan(console, part, left, lambda: save_manifest(part), takes)
         problems.update(found.problems)
 
     if race:

@@ -15,7 +15,7 @@ FORMATS = ("csv", "parquet", "markdown", "latex", "html", "json")
 ENDINGS = {
     ".csv": "csv", ".parquet": "parquet", ".md": "markdown", ".tex": "latex", ".html": "html", ".json": "json",
 }  # fmt: skip
-TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "examples", "interactions", "shapley", "marginal")
 
 
 @click.command()
@@ -49,6 +49,7 @@ def export(
     cells         every cell, so every seed, with all its numbers and its provenance
     published     ours against the published numbers of the study
     overfitting   gap between training and validation, where the best checkpoint stands
+    examples      each effect on new test examples, too; how many of them a change gains and loses
     interactions  what two changes do together beyond their sum (designs pairs, factorial)
     shapley       contribution of each change averaged over all orders (design factorial)
     marginal      effect of each change averaged over all combinations seen, by a linear model
@@ -56,7 +57,7 @@ def export(
     from harness.report.files import check_file, write_file
     from harness.report.formats import export_table
     from harness.report.tables import Tables
-    from harness.store.load import curves_table, find_manifest
+    from harness.store.load import curves_table, examples_of, find_manifest
 
     path = None if output == "-" else Path(output)
     form, table = _format_of(path, form), table or _table_of(path)
@@ -67,7 +68,12 @@ def export(
     cells = Cells(store.absolute())
     manifest = find_manifest(cells, study, profile)
     say_which_run(cells, manifest, study)
-    tables = Tables(looked_at(cells, manifest), load_curves=lambda: curves_table(cells, manifest), metric=metric)
+    tables = Tables(
+        looked_at(cells, manifest),
+        load_curves=lambda: curves_table(cells, manifest),
+        metric=metric,
+        load_examples=lambda name: examples_of(cells, manifest, name),
+    )
     content = export_table(tables, table, form)
     if path:
         write_file(path, content)

@@ -32,10 +32,15 @@ def gc(days: float | None, yes: bool, store: Path) -> None:
     freed in MLflow, too; models in its registry are copies, and stay.
     """
     from harness.store.cells import Cells
-    from harness.store.unused import free, garbage
+    from harness.store.unused import free, garbage, manifests_set_aside
 
     cells = Cells(store.absolute())
     found = list(garbage(cells, weights_older_than_seconds=None if days is None else days * 86_400))
+    for path in manifests_set_aside(cells):
+        say(
+            f"note: {path} may have named cells, so every cell stays. Once the commands of its study have run again, "
+            "remove it."
+        )
     if not found:
         click.echo(f"{cells.root}: nothing to free.")
         return

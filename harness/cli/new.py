@@ -1,19 +1,25 @@
 """`harness new`: a study and its training to begin from."""
 
+from typing import cast
+
 import click
 
 
 @click.command()
 @click.argument("name")
-@click.option("--script", is_flag=True, help="Training as a command in any language, instead of a Python function.")
-def new(name: str, script: bool) -> None:
+@click.option(
+    "--script", "kind", flag_value="script", help="Training as a command in any language, instead of a Python function."
+)
+@click.option("--lightning", "kind", flag_value="lightning", help="Training by a LightningModule.")
+@click.option("--transformers", "kind", flag_value="transformers", help="Training by Hugging Face's Trainer.")
+def new(name: str, kind: str | None) -> None:
     """Write a study and its training into this folder: two files that run as they are, to be made your own.
 
     NAME is the study's, such as my-study. Nothing is overwritten.
     """
-    from harness.api.new import new_study
+    from harness.api.new import Kind, new_study
 
-    study, training = new_study(name, script=script)
+    study, training = new_study(name, kind=cast("Kind", kind or "function"))
     click.echo(f"{study}: the study: metrics, baseline, changes.\n{training}: the training that it names.\n\nNext:")
     click.echo(f"    harness try {study}              does it resume, is it reproducible?")
     click.echo(f"    harness ablate --study {study}   which changes help?")

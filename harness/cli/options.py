@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from harness.execution.executor import EXECUTORS
+from harness.execution.provenance import DIFF_VARIABLE
 from harness.study.load import load_study, studies
 from harness.study.yaml_file import parse_value
 
@@ -33,6 +35,20 @@ def _parse_settings(ctx: click.Context, param: click.Parameter, values: tuple[st
             raise click.BadParameter(f"{text!r}: expected PATH=VALUE, such as optimizer.learning_rate=0.01.")
         settings[path.strip()] = parse_value(value)
     return settings
+
+
+def _leave_out_diff(ctx: click.Context, param: click.Parameter, is_set: bool) -> None:
+    if is_set:
+        os.environ[DIFF_VARIABLE] = "0"
+
+
+no_diff_option = click.option(
+    "--no-diff",
+    is_flag=True,
+    expose_value=False,
+    callback=_leave_out_diff,
+    help=f"Do not keep `git diff HEAD` with the cells; ${DIFF_VARIABLE}=0 does the same.",
+)
 
 
 def _complete_study(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -124,6 +140,26 @@ settings_option = click.option(
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
+_executor_options = [
+    click.option(
+        "--executor",
+        default=EXECUTORS[0],
+        show_default=True,
+        help="Where cells are trained: processes; here (one after another, for debugging); ray or ray:ADDRESS.",
+    ),
+    click.option(
+        "--gpus-per-cell",
+        type=click.FloatRange(0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="On a Ray cluster with --device cuda: 0.5 trains two cells on each GPU.",
+    ),
+]
+_mde_option = click.option(
+    "--mde",
+    type=click.FloatRange(0, min_open=True),
+    help="With --seeds auto, --race: effect to find, as it is shown.",
+)
 _design_option = _names_option(
     "--design",
     "designs",
@@ -144,11 +180,7 @@ _PLAN_OPTIONS = [
     click.option(
         "--seeds", help="A count (10), a list (0,1,2; `4,` is the one seed 4) or auto; the profile's by default."
     ),
-    click.option(
-        "--mde",
-        type=click.FloatRange(0, min_open=True),
-        help="With --seeds auto, --race: effect to find, as it is shown.",
-    ),
+    _mde_option,
     click.option(
         "--horizon",
         type=click.IntRange(2),
@@ -157,6 +189,11 @@ _PLAN_OPTIONS = [
     _design_option,
     _names_option("--only", help="Only these changes.", shell_complete=_complete_change),
     _names_option("--skip", help="Not these changes.", shell_complete=_complete_change),
+    click.option(
+        "--vary",
+        type=click.Choice(["split"]),
+        help="What else to draw from the seed, on both sides: the split off for validation. Other cells, other keys.",
+    ),
     click.option("--epochs", type=click.IntRange(1), help="At most so many epochs, instead of the study's."),
     click.option(
         "--weights",
@@ -165,7 +202,9 @@ _PLAN_OPTIONS = [
     ),
     device_option,
     click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
+    *_executor_options,
     store_option,
+    no_diff_option,
 ]
 
 
@@ -180,4 +219,12 @@ def search_space_options(command: Command) -> Command:
     """As `plan_options`, without `--design`: a search decides itself which variants to train."""
     for option in reversed(_PLAN_OPTIONS):
         command = command if option is _design_option else option(command)
+    return command
+
+
+def worker_options(command: Command) -> Command:
+    """As `plan_options`, without where to train, which a worker is itself, and without what depends on results, which
+    others make meanwhile."""
+    for option in reversed(_PLAN_OPTIONS):
+        command = command if option in (*_executor_options, _mde_option) else option(command)
     return command

@@ -12,7 +12,7 @@ from harness.api.work import Work, freeze, plan_work, reported, unfinished
 from harness.cli.grid import Column, print_grid
 from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
-from harness.cli.progress import duration, size
+from harness.cli.progress import duration_range, size
 from harness.cli.screen import Screen
 from harness.errors import StudyError
 from harness.metrics import Metric
@@ -54,8 +54,8 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     _print_variants(console, work, {cell.key for cell in todo})
     num_cells = counted(len(work.plan.cells), "distinct cell")
     console.print(
-        f"{num_cells}, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; about "
-        f"{duration(expected.seconds)} on {len(work.devices)} x {work.device} ({_basis(expected)}) and "
+        f"{num_cells}, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; "
+        f"{duration_range(*expected.bounds)} on {work.workers} ({_basis(expected)}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
@@ -96,9 +96,16 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
     basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
     return (
         f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons: {metric.say_difference(can_show.detectable, signed=False)} of "
+        f"{can_show.family_size} comparisons{_share(can_show)}: "
+        f"{metric.say_difference(can_show.detectable, signed=False)} of "
         f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
     )
+
+
+def _share(can_show: "Sensitivity") -> str:
+    if can_show.share == 1:
+        return ""
+    return f" (the first design; it has {100 * can_show.share:.0f}% of the error budget, the other designs the rest)"
 
 
 def _basis(expected: Estimate) -> str:
@@ -118,6 +125,7 @@ def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivi
         "num_done": len(plan.cells) - num_todo,
         "num_todo": num_todo,
         "expected_seconds": expected.seconds,
+        "expected_seconds_range": list(expected.bounds),
         "expected_from_measured_cells": expected.measured,
         "disk_bytes": expected.disk_bytes,
         "smallest_detectable_effect": _number(can_show.detectable),

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.execution.runner import Progress
 from harness.metrics import Metric
 from harness.plan.cell import Cell
-from harness.store.result import Validation
+from harness.store.result import Result, Validation
 
 
 @dataclass
@@ -25,7 +25,8 @@ class RunProgress:
     Args:
         names: cell key -> "variant seed 3".
         num_done: cells that had ended before.
-        expected_seconds: wall time that the cells left should take; corrected as cells end.
+        expected: wall time that the cells left should take, in seconds, from at least to at most; corrected as cells
+            end.
         metric: which one to show; a search must not look at what is reported in the end.
     """
 
@@ -33,7 +34,7 @@ class RunProgress:
     names: Mapping[str, str]
     num_cells: int
     num_done: int
-    expected_seconds: float
+    expected: tuple[float, float]
     metric: Metric
     _running: dict[str, tuple[Cell, str, float]] = field(default_factory=dict)
     _failed: int = 0
@@ -61,17 +62,9 @@ class RunProgress:
         elif progress.result is not None:
             self._running.pop(cell.key, None)
             self._ended_here += 1
-            result = progress.result
-            self._failed += not result.is_finished
-            if result.is_finished:
-                said = (
-                    f"{self.metric.words} {self.metric.say(result.metrics[self.metric.name])}, {result.seconds:.1f} s"
-                )
-            else:
-                said = f"{result.status}: {result.reason}"
-            line = f"[{self.num_done + self._ended_here}/{self.num_cells}] {name}: {said}"
-            style = "" if result.is_finished else "red"
-            self.console.print(Text(line, style=style), soft_wrap=True)
+            self._failed += not progress.result.is_finished
+            count = f"[{self.num_done + self._ended_here}/{self.num_cells}]"
+            self.console.print(outcome(f"{count} {name}", progress.result, self.metric), soft_wrap=True)
 
     def _render(self) -> RenderableType:
         done = self.num_done + self._ended_here
@@ -79,17 +72,25 @@ class RunProgress:
         for key, (_, position, started) in self._running.items():
             rows.add_row("  ", self.names.get(key, key), position, f"{time.monotonic() - started:.0f} s")
         failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
-        head = Text.from_markup(
-            f"{done} of {self.num_cells} cells{failed}; about {duration(self._seconds_left())} left"
-        )
+        head = Text.from_markup(f"{done} of {self.num_cells} cells{failed}; {self._left()}")
         return Group(ProgressBar(total=self.num_cells, completed=done, width=60), head, rows)
 
-    def _seconds_left(self) -> float:
+    def _left(self) -> str:
+        """The time left, in words."""
         spent = time.monotonic() - self._started
-        todo = self.num_cells - self.num_done
         if self._ended_here < 2:
-            return max(self.expected_seconds - spent, 0)
-        return spent / self._ended_here * (todo - self._ended_here)
+            least, most = (max(seconds - spent, 0.0) for seconds in self.expected)
+            return f"{duration_range(least, most)} left" if most else "longer than expected"
+        seconds = spent / self._ended_here * (self.num_cells - self.num_done - self._ended_here)
+        off_by = 1 + 1 / math.sqrt(self._ended_here)
+        return f"{duration_range(seconds / off_by, seconds * off_by)} left"
+
+
+def outcome(name: str, result: Result, metric: Metric) -> Text:
+    """A cell that has ended, in a line."""
+    if result.is_finished:
+        return Text(f"{name}: {metric.words} {metric.say(result.metrics[metric.name])}, {result.seconds:.1f} s")
+    return Text(f"{name}: {result.status}: {result.reason}", style="red")
 
 
 def _position(progress: Progress) -> str:
@@ -122,6 +123,15 @@ def duration(seconds: float) -> str:
     if seconds < 2 * 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def duration_range(least: float, most: float) -> str:
+    """`20 to 90 s`, `3 to 12 min`, `1.5 to 3.4 h`: both ends in the unit of the larger one."""
+    whole = duration(most)
+    number, _, unit = whole.partition(" ")
+    low = least / {"s": 1, "min": 60, "h": 3600}[unit]
+    text = f"{low:.1f}" if unit == "h" else f"{low:.0f}"
+    return whole if text == number else f"{text} to {whole}"
 
 
 def size(num_bytes: float) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from harness.api.looking import looked_at
+from harness.api.pictures import pictures
 from harness.cli.attach import attach
 from harness.cli.options import complete_run, store_option
 from harness.cli.screen import say
@@ -32,7 +33,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
-    from harness.store.load import confirmations, curves_table, find_manifest
+    from harness.store.load import confirmations, curves_table, examples_of, find_manifest
     from harness.store.tried import read_tried
 
     check_folder(output)
@@ -46,6 +47,8 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
         metric=metric,
         confirmations=confirmations(cells, manifest),
         tried=tuple(tried.sentences()) if tried else (),
+        load_examples=lambda name: examples_of(cells, manifest, name),
+        load_pictures=lambda places: pictures(manifest, places),
     )
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}

@@ -56,7 +56,6 @@ class Duration(click.ParamType[float]):
 @click.option("--budget", "seconds", type=Duration(), help="Stop after this time: 90s, 30m, 1.5h.")
 @click.option("--storage", help="Optuna's storage; $HARNESS_OPTUNA_STORAGE or optuna.db in the store by default.")
 @click.option("--retry-failed", is_flag=True, help="Try combinations again that failed or diverged.")
-@click.option("--in-process", is_flag=True, help="Train in this process, one cell after another (for debugging).")
 @json_option
 @click.pass_context
 def search(
@@ -66,7 +65,6 @@ def search(
     seconds: float | None,
     storage: str | None,
     as_json: bool,
-    in_process: bool,
     sampler: Any,
     prune: Any,
     retry_failed: bool,
@@ -89,7 +87,6 @@ def search(
         prune=prune,
         seconds=seconds,
         retry_failed=retry_failed,
-        in_process=in_process,
     )
     stop_on_signals()
     started = time.monotonic()
@@ -141,8 +138,8 @@ def _progress(console: Console, work: Work, num_trials: int, names: dict[str, st
     """The time left is a guess until cells have ended: later trials are taken to be like the first ones."""
     num_cells = num_trials * len(work.plan.seeds)
     _, expected = unfinished(work)
-    seconds = expected.seconds * num_cells / len(work.plan.cells)
-    return RunProgress(console, names, num_cells, 0, seconds, metric=work.plan.study.trainer.metrics.selecting)
+    least, most = (seconds * num_cells / len(work.plan.cells) for seconds in expected.bounds)
+    return RunProgress(console, names, num_cells, 0, (least, most), metric=work.plan.study.trainer.metrics.selecting)
 
 
 def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
@@ -152,8 +149,8 @@ def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
     plan, space = work.plan, Space.of(work.plan)
     console.print(
         f"{plan.study.name} ({plan.profile}): {len(space.changes)} changes in {len(space.factors)} parameters make "
-        f"{space.size:,} combinations; {num_trials} trials x {len(plan.seeds)} seeds on {len(work.devices)} x "
-        f"{work.device}; storage {masked(url)}.",
+        f"{space.size:,} combinations; {num_trials} trials x {len(plan.seeds)} seeds on "
+        f"{work.workers}; storage {masked(url)}.",
         soft_wrap=True,
     )
     if num_trials < len(space.first()):
@@ -188,7 +185,7 @@ def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:
 
     The device is part of it where it was named: the baseline's precision can depend on it.
     """
-    kept = ("study", "profile", "data", "epochs", "weights", "device", "store")
+    kept = ("study", "profile", "data", "epochs", "weights", "vary", "device", "store")
     usual = {"device": "auto", "store": Path("mlruns")}
     named = [name for name in kept if request[name] not in (None, usual.get(name))]
     options = [part for name in named for part in (f"--{name}", str(request[name]))]

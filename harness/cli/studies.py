@@ -42,8 +42,9 @@ def changes(study: str | None) -> None:
 def _changes_table(study: Study) -> Table:
     table = _table("change", "group", "what", "sets")
     for change in study.changes:
-        sets = ", ".join(f"{path} = {value}" for path, value in change.overrides.items())
-        on_top = f" (needs {change.needs})" if change.needs else ""
+        settings = (f"{path} = {value}" for path, value in change.overrides.items())
+        sets = ", ".join([*([str(change.code)] if change.code else []), *settings])
+        on_top = f" (needs {', '.join(change.needs)})" if change.needs else ""
         table.add_row(change.name, change.group, f"{change.summary}{on_top}", sets)
     for combination in study.combinations:
         table.add_row(combination.name, "", combination.summary, " + ".join(combination.changes))

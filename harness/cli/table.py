@@ -1,7 +1,7 @@
 """The table of effects in the terminal, with the sentence below it."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -126,7 +126,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     look = f"; {first.look}" if first.look else ""
     console.print(
         "Effect with its 95% t interval, paired by seed; p by sign-flip, adjusted by "
-        f"{first.correction} over {len(every) - 1}{look}.",
+        f"{first.correction} over {_corrected_over(first)}{look}.",
         style="dim",
         soft_wrap=not console.is_terminal,
     )
@@ -138,6 +138,12 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     for row in shown:
         if row.remark:
             console.print(Text(f"{row.change}: {row.remark}.", style="yellow"), soft_wrap=not console.is_terminal)
+
+
+def _corrected_over(first: Any) -> str:
+    from harness.stats.headline import corrected_over
+
+    return corrected_over(first)
 
 
 _HEADINGS = {"leave-one-out": "change left out", "path": "step", "pairs": "pair", "factorial": "combination"}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
-from harness.api.work import Work, edited_since, failed_cells
-from harness.cli.progress import RunProgress, duration
+from harness.api.work import Work, edited_since, failed_cells, other_file
+from harness.cli.progress import RunProgress, duration, duration_range
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
 from harness.plan.manifest import Manifest
@@ -21,6 +21,8 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     """Says what a plan is about to train; of `edits`, that the code is another one than it was."""
     if edits and (edited := edited_since(work)):
         console.print(edited, style="yellow")
+    if other := other_file(work):
+        console.print(other, style="yellow")
     plan = work.plan
     size = f"{counted(len(plan.variants), 'variant')} x {counted(len(plan.seeds), 'seed')}"
     num_cells = counted(len(plan.cells), "cell")
@@ -28,7 +30,7 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     line += f"{len(todo)} to train"
     if todo:
         basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {len(work.devices)} x {work.device}, about {duration(expected.seconds)} ({basis})"
+        line += f" on {work.workers}, {duration_range(*expected.bounds)} ({basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
@@ -40,16 +42,14 @@ def train_plan(
     todo: Sequence[Cell],
     save: Callable[[], Manifest],
     expected: Estimate,
-    *,
-    in_process: bool = False,
 ) -> Placebos:
     """`train_work` with live progress; raises what it raises. Ctrl-C, SIGTERM and SIGHUP stop it; says how to go on."""
     num_cells, metric = len(work.plan.cells), work.plan.study.trainer.metrics.reporting
-    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.seconds, metric=metric)
+    progress = RunProgress(console, work.names, num_cells, num_cells - len(todo), expected.bounds, metric=metric)
     watch = Watch(progress.update, lambda text: console.print(text, style="yellow"))
     started = time.monotonic()
     with stopping(console, work), progress:
-        found = train_work(work, todo, save, expected, watch=watch, in_process=in_process)
+        found = train_work(work, todo, save, expected, watch=watch)
     if todo:
         console.print(f"{counted(len(todo), 'cell')} trained in {duration(time.monotonic() - started)}.")
     return found

@@ -1,4 +1,4 @@
-"""Local worker processes, each training one cell at a time; isolates what fails. Used by `runner.run`.
+"""Local worker processes, each training one cell at a time and recording it in the store by itself.
 
 Workers are forked from one server process that has imported what they need (`warm_up`): PyTorch is imported once for
 all of them, and while the command still opens its tracking database. The command itself is never forked: that would
@@ -12,25 +12,26 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, Self
 
 from harness.errors import DeviceLostError, HarnessError
-from harness.execution.attempt import STOPPED, failed, run_one, stamped
-from harness.execution.todo import POLL_SECONDS, Progress, Todo
+from harness.execution.executor import SECONDS_OF_GRACE, Died, Progress, Tell
+from harness.execution.here import progress_of, run_one
+from harness.execution.record import STOPPED
+from harness.execution.todo import POLL_SECONDS
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.trainers.run import Event
 
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # Ctrl-C, and that it was closed
-SECONDS_OF_GRACE = 40.0  # of a worker that was asked to stop, and whose training looks at `run.should_stop`
+_HELD = (*_OF_THE_TERMINAL, signal.SIGTERM)  # which a scheduler sends to every process of a job
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
 HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
@@ -68,123 +69,114 @@ class _Worker:
     cell: Cell | None = None
 
 
-class Workers:
-    """Local worker processes. One that dies is replaced; its cell goes on once more, then it is recorded as failed."""
+class Processes:
+    """An executor (`executor.py`): local processes, one a device, started when there is a cell for them. One that dies
+    is replaced.
+
+    Args:
+        seconds_of_grace: of workers that are asked to stop, and whose training looks at `run.should_stop`.
+    """
 
     def __init__(
         self,
         devices: Sequence[str],
         cells: Cells,
         provenance: Mapping[str, Any],
-        on_progress: Callable[[Progress], None],
-        should_stop: Callable[[Cell], bool],
+        *,
+        seconds_of_grace: float = SECONDS_OF_GRACE,
     ) -> None:
         self._cells, self._provenance = cells, dict(provenance)
-        self._on_progress, self._should_stop = on_progress, should_stop
-        self._deaths: Counter[str] = Counter()  # by cell key
+        self._seconds_of_grace = seconds_of_grace
         self._context = _context()
-        self._free_devices = list(devices)[::-1]  # of workers that have not been started: there was nothing to do
+        self._free_devices = list(devices)[::-1]  # of workers that are not started: there was nothing to do
         self._workers: list[_Worker] = []
+        self._stopped: list[Cell] = []  # of which nobody was told yet
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._interrupt(self._workers)
         for worker in self._workers:
-            if error[0] is not None:
-                self._interrupt(worker)
-            else:
-                worker.pipe.close()  # an idle worker ends when its pipe does
+            worker.pipe.close()  # an idle worker ends when its pipe does
         for worker in self._workers:
             worker.process.join(timeout=10)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
 
-    def drain(self, source: Todo) -> None:
-        while not source.is_over or any(worker.cell for worker in self._workers):
-            self._hand_out(source)
-            if not any(worker.cell for worker in self._workers):
-                time.sleep(0 if source.is_over else POLL_SECONDS / 5)
-            for worker in self._ready():
-                self._receive(worker, source)
-            for worker in [it for it in self._workers if it.cell and self._should_stop(it.cell)]:
-                self._stop(worker)
-                source.wake()
+    @property
+    def num_free(self) -> int:
+        return len(self._free_devices) + sum(worker.cell is None for worker in self._workers)
 
-    def _hand_out(self, source: Todo) -> None:
-        while self._free_devices or any(worker.cell is None for worker in self._workers):
-            cell = source.take()
-            if cell is None:
-                return
-            worker = next((it for it in self._workers if it.cell is None), None)
-            if worker is None:
-                worker = self._start(self._free_devices.pop())
-                self._workers.append(worker)
-            worker.cell = cell
-            worker.pipe.send(cell.to_json())
+    def submit(self, cell: Cell) -> None:
+        worker = next((it for it in self._workers if it.cell is None), None)
+        if worker is None:
+            worker = self._start(self._free_devices.pop())
+            self._workers.append(worker)
+        worker.cell = cell
+        worker.pipe.send(cell.to_json())
+
+    def advance(self, tell: Tell) -> None:
+        for worker in self._ready():
+            if worker in self._workers:  # not stopped meanwhile
+                self._receive(worker, tell)
+        while self._stopped:
+            tell(Progress("stopped", self._stopped.pop()))
+
+    def stop(self, cell: Cell) -> None:
+        """The process goes with its cell, as in any interruption."""
+        worker = next((it for it in self._workers if it.cell and it.cell.key == cell.key), None)
+        if worker is None:
+            return
+        self._workers.remove(worker)
+        self._free_devices.append(worker.device)
+        self._interrupt([worker])
+        worker.pipe.close()
+        self._stopped.append(cell)
 
     def _ready(self) -> list[_Worker]:
         busy = {worker.pipe: worker for worker in self._workers if worker.cell}
-        return [busy[pipe] for pipe in wait(list(busy), timeout=POLL_SECONDS) if isinstance(pipe, Connection)]
+        timeout = 0 if self._stopped or not busy else POLL_SECONDS
+        return [busy[pipe] for pipe in wait(list(busy), timeout) if isinstance(pipe, Connection)]
 
-    def _receive(self, worker: _Worker, source: Todo) -> None:
+    def _receive(self, worker: _Worker, tell: Tell) -> None:
         """Handles one message."""
         cell = worker.cell
         assert cell is not None
         try:
             kind, payload = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            self._bury(worker, cell, source)
+            self._workers[self._workers.index(worker)] = self._start(worker.device)
+            tell(Died(cell, _how_it_ended(worker.process)))
             return
         if kind == "event":
-            self._on_progress(Progress("event", cell, event=payload))
+            tell(Progress("event", cell, event=payload))
             return
         worker.cell = None
         if kind == "error":
             raise payload
-        if payload == "elsewhere":
-            source.put_back(cell)
-            self._on_progress(Progress("elsewhere", cell))
-        else:
-            self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
-        source.wake()
+        tell(progress_of(cell, payload))
 
-    def _bury(self, worker: _Worker, cell: Cell, source: Todo) -> None:
-        worker.process.join()
-        self._workers[self._workers.index(worker)] = self._start(worker.device)
-        code = worker.process.exitcode or 0
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        hint = HINTS.get(code, "")
-        reason = f"the worker process ended {how}{hint}"
-        self._cells.open(cell)  # a worker that died as it started has not even made the folder
-        self._cells.append(cell.key, {"event": "failed", "reason": reason, "traceback": ""})
-        self._deaths[cell.key] += 1
-        if self._deaths[cell.key] < 2:
-            source.put_back(cell)
+    def _interrupt(self, workers: Sequence[_Worker]) -> None:
+        """Asks them to end, all at once; kills those that have not when their time is over."""
+        for worker in workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + self._seconds_of_grace
+        for worker in workers:
+            worker.process.join(timeout=max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            self._note_stop(worker.cell)
+
+    def _note_stop(self, cell: Cell | None) -> None:
+        if cell is None or self._cells.result(cell.key) or self._cells.is_claimed(cell.key):
             return
-        self._cells.write_result(stamped(failed(cell, reason), self._provenance))
-        self._on_progress(Progress("ended", cell, result=self._cells.result(cell.key)))
-        source.wake()
-
-    def _stop(self, worker: _Worker) -> None:
-        """Leaves the worker's cell where it is; the process goes with it, as in any interruption."""
-        cell = worker.cell
-        assert cell is not None
-        self._workers.remove(worker)
-        self._free_devices.append(worker.device)
-        self._interrupt(worker)
-        worker.pipe.close()
-        self._on_progress(Progress("stopped", cell))
-
-    def _interrupt(self, worker: _Worker) -> None:
-        worker.process.terminate()
-        worker.process.join(timeout=SECONDS_OF_GRACE)
-        if worker.cell is None or self._cells.result(worker.cell.key) or self._cells.is_claimed(worker.cell.key):
-            return
-        events = self._cells.events(worker.cell.key)  # none of a worker that was still starting: there is no folder yet
+        events = self._cells.events(cell.key)  # none of a worker that was still starting: there is no folder yet
         if events and events[-1]["event"] != STOPPED["event"]:
-            self._cells.append(worker.cell.key, STOPPED)
+            self._cells.append(cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -199,20 +191,31 @@ class Workers:
         return _Worker(process, ours, device)
 
 
+def _how_it_ended(process: BaseProcess) -> str:
+    process.join()
+    code = process.exitcode or 0
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return f"the worker process ended {how}{HINTS.get(code, '')}"
+
+
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """A process that is started in here is deaf to Ctrl-C and a closed terminal from its first instruction on, and is
-    started whole: for us, they wait until the end of the block. Both hold for the main thread, which gets them."""
+    """A process that is started in here is deaf to Ctrl-C, a closed terminal and SIGTERM from its first instruction on,
+    and is started whole: for us, they wait until the end of the block. Both hold for the main thread, which gets them.
+
+    The server that workers are forked from stays so: where it died of a SIGTERM that a scheduler sends to everyone, its
+    workers would be taken for ended while they save.
+    """
     resource_tracker.ensure_running()  # else it would be with the first process, and would unblock the signal
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     waiting: list[int] = []  # not ignored here: another thread of ours may get what this one blocks
-    handlers = {number: signal.getsignal(number) for number in _OF_THE_TERMINAL}
+    handlers = {number: signal.getsignal(number) for number in _HELD}
     handlers = {number: it for number, it in handlers.items() if it != signal.SIG_IGN}  # `nohup` is left alone
     for number in handlers:
         signal.signal(number, lambda number, frame: waiting.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TERMINAL)  # which the new process inherits
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # which the new process inherits
     try:
         yield
     finally:
@@ -230,6 +233,7 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     stop = _Stop()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     while True:
         stop.was_asked_for = False
         if stop.is_asked:  # while the cell before was ending

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.urls import masked
 
 LIBRARIES = ("harness", "torch", "torchvision", "numpy", "mlflow", "optuna", "pandas", "scipy")
+COMPUTING = ("harness", "torch", "numpy")  # of these, what numbers depend on: the same on every machine of a cluster
 DIFF_LIMIT = 200_000  # characters; a larger diff is cut, and says so
 DIFF_VARIABLE = "HARNESS_DIFF"  # 0: how the checkout differs from its commit is not kept
 _LONGEST_KEY = 10_000
@@ -78,8 +79,9 @@ def _without_password(argument: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     quiet = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    command = ["git", "-c", "diff.autoRefreshIndex=false", *arguments]  # else `git diff` writes the index all the same
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, env=quiet, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -1,22 +1,58 @@
 """Runs cells: skips what has ended, continues what is partial, isolates what fails.
 
-`run` takes cells as workers get free, so that a search can decide late which one is next, and has each trained by
-`attempt.run_one`, in this process or in local worker processes (`processes.py`). A cell carries its trainer;
-nothing here imports anything heavy or prints: who wants to see progress passes a function.
+`run` takes cells as workers get free, so that a search can decide late which one is next, and has an executor train
+them: in this process (`here.py`), in worker processes (`processes.py`), on a cluster (`ray.py`). A cell carries its
+trainer; nothing here imports anything heavy or prints: who wants to see progress passes a function.
 """
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.attempt import STOPPED, run_one
-from harness.execution.processes import Workers
-from harness.execution.todo import POLL_SECONDS, Progress, Todo
+from harness.execution.executor import EXECUTORS, SECONDS_OF_GRACE, Demand, Died, Executor, Progress, check_executor
+from harness.execution.here import Here
+from harness.execution.processes import Processes
+from harness.execution.record import failed, stamped
+from harness.execution.todo import POLL_SECONDS, Todo
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.trainers.run import Event
 
-__all__ = ["Event", "Progress", "run", "run_one"]
+__all__ = ["Event", "Progress", "make_executor", "run"]
+
+MOST_DEATHS = 2  # of workers, of one cell; then it is recorded as failed
+
+
+def make_executor(
+    asked: str,
+    cells: Cells,
+    *,
+    devices: Sequence[str],
+    provenance: Mapping[str, Any],
+    demand: Demand = Demand(),  # noqa: B008
+    seconds_of_grace: float = SECONDS_OF_GRACE,
+) -> Executor:
+    """The executor that a request names, one of `EXECUTORS`.
+
+    Args:
+        devices: one entry a worker, such as `["cpu", "cpu"]` or `["cuda:0", "cuda:0", "cuda:1"]`.
+        provenance: commit, versions and the like; goes into the journal of each cell.
+        demand: of each cell, on a cluster, whose nodes and not `devices` say how many train at a time.
+        seconds_of_grace: that worker processes get to save when they are interrupted.
+
+    Raises:
+        StudyError: there is no such executor.
+    """
+    assert devices, "at least one worker"
+    check_executor(asked)
+    if asked == "here":
+        return Here(devices[0], cells, provenance)
+    if asked == "processes":
+        return Processes(devices, cells, provenance, seconds_of_grace=seconds_of_grace)
+    from harness.execution.ray import Ray
+
+    return Ray(asked.partition(":")[2], cells, provenance, device=devices[0], demand=demand)
 
 
 def run(
@@ -27,63 +63,107 @@ def run(
     provenance: Mapping[str, Any],
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[Cell], bool] = lambda cell: False,
-    in_process: bool = False,
+    executor: str = EXECUTORS[0],
+    demand: Demand = Demand(),  # noqa: B008
+    seconds_of_grace: float = SECONDS_OF_GRACE,
 ) -> None:
     """Trains every cell of `todo` that has not ended; afterwards each one has a result in `cells`, or was stopped.
 
     Args:
         todo: taken one by one, when a worker is free. None means that there is nothing at the moment: it is asked again
             when a cell has ended, and every second.
-        devices: one entry a worker, such as `["cpu", "cpu"]` or `["cuda:0", "cuda:0", "cuda:1"]`.
-        provenance: commit, versions and the like; goes into the journal of each cell.
-        should_stop: whether to leave a cell that trains where it is, to be continued by another run; asked about every
-            second (in this process, at each event).
-        in_process: train in this process, one cell after another; for debugging and tests.
+        should_stop: whether to leave a cell that trains where it is, to be continued by another run; asked at each of
+            its events, and about every second.
+        devices, provenance, executor, demand, seconds_of_grace: as for `make_executor`.
 
     Raises:
         StoreError: a result or journal cannot be written. KeyboardInterrupt passes through, workers stopped first.
     """
-    assert devices, "at least one worker"
     source = Todo(todo, cells, should_stop, on_progress)
-    if in_process:
-        _run_here(source, cells, devices[0], provenance, on_progress, should_stop)
-    else:
-        with Workers(devices, cells, provenance, on_progress, should_stop) as workers:
-            workers.drain(source)
+    with make_executor(
+        executor, cells, devices=devices, provenance=provenance, demand=demand, seconds_of_grace=seconds_of_grace
+    ) as chosen:
+        _Runner(source, cells, chosen, provenance, on_progress, should_stop).drain()
 
 
-class _Stopped(BaseException):
-    """Leaves a cell that trains in this process; no Exception, for it is no failure of the cell."""
+class _Runner:
+    def __init__(
+        self,
+        source: Todo,
+        cells: Cells,
+        executor: Executor,
+        provenance: Mapping[str, Any],
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[Cell], bool],
+    ) -> None:
+        self._source, self._cells, self._executor, self._provenance = source, cells, executor, provenance
+        self._on_progress, self._should_stop = on_progress, should_stop
+        self._training: dict[str, Cell] = {}  # by key
+        self._deaths: Counter[str] = Counter()  # of workers, by key
+        self._crowded_out: deque[Cell] = deque()  # ran out of memory beside others; each is tried once more, alone
+        self._tried_alone: set[str] = set()  # keys
 
+    def drain(self) -> None:
+        source, executor = self._source, self._executor
+        while not source.is_over or self._training or self._crowded_out:
+            while executor.num_free and (cell := self._take()) is not None:
+                self._training[cell.key] = cell
+                executor.submit(cell)
+            if not self._training:
+                time.sleep(0 if source.is_over else POLL_SECONDS / 5)
+            executor.advance(self._see)
+            for cell in [it for it in self._training.values() if self._should_stop(it)]:
+                executor.stop(cell)
 
-def _run_here(
-    source: Todo,
-    cells: Cells,
-    device: str,
-    provenance: Mapping[str, Any],
-    on_progress: Callable[[Progress], None],
-    should_stop: Callable[[Cell], bool],
-) -> None:
-    while not source.is_over:
-        cell = source.take()
-        if cell is None:
-            time.sleep(0 if source.is_over else POLL_SECONDS / 5)
-            continue
+    def _take(self) -> Cell | None:
+        """The next cell; none beside one that is to be alone."""
+        if self._tried_alone & self._training.keys():
+            return None
+        if not self._crowded_out:
+            return self._source.take()
+        if self._training:
+            return None
+        cell = self._crowded_out.popleft()
+        self._tried_alone.add(cell.key)
+        return cell
 
-        def tell(event: Event, cell: Cell = cell) -> None:
-            on_progress(Progress("event", cell, event=event))
-            if should_stop(cell):
-                raise _Stopped
+    def _see(self, told: Progress | Died) -> None:
+        cell = told.cell
+        if isinstance(told, Progress) and told.kind == "event":
+            self._on_progress(told)
+            if self._should_stop(cell):
+                self._executor.stop(cell)
+            return
+        del self._training[cell.key]
+        if isinstance(told, Died):
+            self._bury(told)
+            return
+        if told.kind == "elsewhere":
+            self._source.put_back(cell)
+        is_out_of_memory = told.result is not None and told.result.status == "out-of-memory"
+        if told.result and is_out_of_memory and self._training and cell.key not in self._tried_alone:
+            self._crowd_out(cell, told.result.reason)
+            return
+        self._on_progress(told)
+        self._source.wake()
 
-        try:
-            outcome = run_one(cell, cells, device=device, provenance=provenance, on_event=tell)
-        except _Stopped:
-            cells.append(cell.key, STOPPED)
-            on_progress(Progress("stopped", cell))
-        else:
-            if outcome == "elsewhere":
-                source.put_back(cell)
-                on_progress(Progress("elsewhere", cell))
-            else:
-                on_progress(Progress("ended", cell, result=cells.result(cell.key)))
-        source.wake()
+    def _crowd_out(self, cell: Cell, reason: str) -> None:
+        """The memory was shared: no outcome of the cell yet."""
+        self._cells.forget_result(cell.key)
+        said = f"out of memory while other cells trained; it is tried once more, alone: {reason}"
+        self._cells.append(cell.key, {"event": "failed", "reason": said, "traceback": ""})
+        self._crowded_out.append(cell)
+
+    def _bury(self, told: Died) -> None:
+        """Notes what a worker died of; its cell goes on once more, then it is recorded as failed."""
+        cell = told.cell
+        self._cells.open(cell)  # a worker that died as it started has not even made the folder
+        self._cells.append(cell.key, {"event": "failed", "reason": told.reason, "traceback": ""})
+        self._deaths[cell.key] += told.is_of_cell
+        if self._deaths[cell.key] < MOST_DEATHS:
+            self._source.put_back(cell)
+            return
+        result = stamped(failed(cell, told.reason), self._provenance)
+        self._cells.write_result(result)
+        self._on_progress(Progress("ended", cell, result=result))
+        self._source.wake()

@@ -1,32 +1,14 @@
-"""What is left to do, and what happened: between whoever decides which cells to train and whoever trains them."""
+"""What is left to do: between whoever decides which cells to train and whoever trains them."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Literal
 
+from harness.execution.executor import Progress
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
-from harness.store.result import Result
-from harness.trainers.run import Event
 
 POLL_SECONDS = 1.0  # how often what is not to be trained now is looked at again
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One thing that happened, for whoever watches.
-
-    Attributes:
-        kind: `event` (of a cell that trains; `event` holds it), `ended` (`result` holds it), `elsewhere` (another
-            process trains the cell; it is looked at again later), or `stopped` (left where it was, on request).
-    """
-
-    kind: Literal["event", "ended", "elsewhere", "stopped"]
-    cell: Cell
-    event: Event = field(default_factory=dict)
-    result: Result | None = None
 
 
 class Todo:

@@ -1,19 +1,42 @@
 """Files and folders that are replaced as a whole, and are on the disk when the call returns."""
 
+import contextlib
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+def write_atomically(
+    path: Path, *content: str | bytes | memoryview, syncs_folder: bool = True, one_writer: bool = False
+) -> None:
+    """Replaces the file as a whole, synced: a reader sees the old content or the new one, also after a power cut.
+
+    Args:
+        content: parts that follow each other.
+        syncs_folder: that it is the new one when this returns. Without it a power cut may bring back the old one, until
+            something else in the folder is synced.
+        one_writer: nobody else writes this file at the same time; then the rest that a killed writer left is written
+            over, not collected.
+    """
+    temporary = path.with_name(f".{path.name}.part") if one_writer else temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(it.encode() if isinstance(it, str) else it for it in content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if syncs_folder:
+        sync_folder(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder that nobody else writes to: process ids repeat between machines that share a disk."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
 
 
 def replace_synced(source: Path, target: Path) -> None:

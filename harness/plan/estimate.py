@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from harness.plan.cell import Cell
 
+OFF_BY_WHEN_GUESSED, OFF_BY_WHEN_MEASURED = 6.0, 1.5
 UNKNOWN_SECONDS = 10.0  # of a cell about which nothing at all is known
 
 
@@ -25,6 +26,12 @@ class Estimate:
     seconds: float
     disk_bytes: int
     measured: int
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Seconds from at least to at most, as far as estimates were seen to be off."""
+        factor = OFF_BY_WHEN_MEASURED if self.measured else OFF_BY_WHEN_GUESSED
+        return self.seconds / factor, self.seconds * factor
 
 
 class Measured(Protocol):

@@ -15,8 +15,8 @@ from harness.trainers.registry import DEFAULT, trainer_class
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
-    "asked", "checkpoint_rule", "varied", "confirms", "winner", "headline", "outcome", "alpha", "horizon", "looks",
-    "frozen",
+    "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
+    "looks", "frozen",
 )  # fmt: skip
 
 
@@ -89,7 +89,8 @@ class Manifest:
         id: the same for every plan of this study, profile, baseline and data.
         metrics: of the study; every table, figure and sentence takes them from here.
         trainer: as `Trainer.to_json` gives it.
-        checkpoint_rule, varied: of the trainer, in words, so that a report need not import it; empty where not known.
+        checkpoint_rule, varied, held: of the trainer, in words, so that a report need not import it; empty where not
+            known. What differs between seeds is `varied`, what does not `held`.
         baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
             profile and the command line.
         published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
@@ -119,6 +120,7 @@ class Manifest:
     asked: str = ""
     checkpoint_rule: str = ""
     varied: str = ""
+    held: str = ""
     confirms: str = ""
     winner: str = ""
     headline: str = ""
@@ -232,5 +234,5 @@ def _unsaid_in_the_first_format(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the first format left unsaid: there was one trainer, whose metrics had other names."""
     trainer = trainer_class(DEFAULT)()
     published = [{**it, "metric": it["metric"].replace("_", "/", 1)} for it in data.get("published", ())]
-    words = {"checkpoint_rule": trainer.checkpoint_rule, "varied": trainer.varied}
+    words = {"checkpoint_rule": trainer.checkpoint_rule, "varied": trainer.varied, "held": trainer.held}
     return {"trainer": trainer.to_json(), "metrics": trainer.metrics.to_json(), "published": published, **words}

@@ -39,6 +39,7 @@ class Plan:
         make_variant: any set of changes, in the order of the study, as a variant of this plan. Raises StudyError where
             they cannot stand together.
         horizon: how many seeds the study will have in the end; looking at fewer is looking early.
+        suffix: of the id, where this is another run of the same study, such as a tuned one.
     """
 
     study: Study
@@ -50,6 +51,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     horizon: int = 0
+    suffix: str = ""
 
     @property
     def exploratory(self) -> bool:
@@ -71,7 +73,7 @@ class Plan:
         recipe = self.study.trainer.identity
         content = [baseline.settings.identity(), sorted(self.fingerprints.items())]
         what = json.dumps(content if recipe == 1 else [recipe, *content], sort_keys=True)  # as `Variant.settings_hash`
-        return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+        return f"{self.study.name}-{self.profile}-{hashlib.sha256(what.encode()).hexdigest()[:8]}{self.suffix}"
 
     @cached_property
     def _names(self) -> dict[Changes, str]:
@@ -83,6 +85,7 @@ class Plan:
 
     def manifest(self, command: str = "") -> Manifest:
         """The plan as a study run, for the folder of cells and for tracking."""
+        varied, held = self.study.trainer.varied_by(self.variants[0].settings)
         return Manifest(
             id=self.id,
             study=self.study.name,
@@ -112,7 +115,8 @@ class Plan:
             declared=self.study.baseline.tree(),
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
-            varied=self.study.trainer.varied,
+            varied=varied,
+            held=held,
             horizon=self.horizon if self.comparisons else 0,
         )
 

@@ -15,6 +15,9 @@ from scipy.special import nctdtr, nctdtrit, ndtri, stdtr, stdtrit
 from harness.errors import StudyError
 
 MAX_SEEDS = 10_000
+# What the designs beside the main one weigh together, in the correction of a study run: a quarter of the main one, so
+# that it keeps at least four fifths of the error budget, however many comparisons there are beside it.
+OTHERS_WEIGH = 0.25
 
 # Seeds: the effect in sd of the per-seed differences that is found with power .8 at .05, by the number of changes
 # against one baseline, of which one has it; normal noise. Standard error 1%.
@@ -51,18 +54,27 @@ def t_power(n: int, dz: float, alpha: float) -> float:
     return float(right if np.isnan(wrong) else right + wrong)
 
 
-def smallest_detectable_effect(n: int, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8) -> float:
+def smallest_detectable_effect(
+    n: int, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+) -> float:
     """The smallest effect that n seeds show with this power in a family of m changes, in the unit of `sd`.
 
     Args:
         sd: of the per-seed differences, not of one variant.
+        share: of the error budget that this family has, where others are tested beside it.
 
     Returns:
         NaN where n seeds can show nothing, whatever it is (`seeds_to_reach`).
     """
     if n < seeds_to_reach(alpha):
         return float("nan")
-    return _detectable_dz(n, effective_level(n, m, alpha), power) * sd
+    return _detectable_dz(n, share * effective_level(n, m, alpha), power) * sd
+
+
+def weight_beside_main(num_main: int, num_others: int) -> float:
+    """What a comparison of another design weighs in the correction of a study run, where one of the main design weighs
+    1: OTHERS_WEIGH of the main ones, shared out, and at most 1."""
+    return min(1.0, OTHERS_WEIGH * num_main / num_others) if num_main and num_others else 1.0
 
 
 def effective_level(n: int, m: int, alpha: float = 0.05) -> float:
@@ -80,7 +92,9 @@ def effective_level(n: int, m: int, alpha: float = 0.05) -> float:
     return float(np.exp(level)) * alpha / TABLE_ALPHA
 
 
-def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8) -> int:
+def seeds_needed(
+    mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+) -> int:
     """The fewest seeds with which an effect of size `mde` is found with this power in a family of m changes.
 
     At least as many as the sign-flip test needs to be able to reach alpha at all (`seeds_to_reach`): large effects
@@ -90,6 +104,7 @@ def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: 
     Args:
         mde: smallest effect worth finding, in the unit of `sd`; positive.
         sd: of the per-seed differences, not of one variant.
+        share: of the error budget that this family has, where others are tested beside it.
 
     Raises:
         StudyError: `mde` is not positive, or more than 10,000 seeds would be needed.
@@ -101,7 +116,7 @@ def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: 
         return least
 
     def reaches(n: int) -> bool:
-        return t_power(n, mde / sd, effective_level(n, m, alpha)) >= power
+        return t_power(n, mde / sd, share * effective_level(n, m, alpha)) >= power
 
     if not reaches(MAX_SEEDS):
         raise StudyError(
@@ -117,7 +132,9 @@ def seeds_needed(mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: 
     return high
 
 
-def seeds_from_pilots(mde: float, sd: float, degrees: int, alpha: float = 0.05, m: int = 1, power: float = 0.8) -> int:
+def seeds_from_pilots(
+    mde: float, sd: float, degrees: int, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+) -> int:
     """How many seeds an effect takes where the sd is an estimate from few pilot seeds, after Stein (1945).
 
     An sd that came out small by luck must not plan too few. Stein's n takes quantiles of t with the pilots' degrees of
@@ -126,14 +143,14 @@ def seeds_from_pilots(mde: float, sd: float, degrees: int, alpha: float = 0.05, 
     are correlated by one half, so that v = degrees / (1 + (m - 1) / 4).
 
     Args:
-        sd: pooled over m variants; degrees: m (pilots - 1) of freedom.
+        sd: pooled over m variants; degrees: m (pilots - 1) of freedom. share: as `seeds_needed`.
 
     Raises:
         StudyError: `mde` is not positive, or more than 10,000 seeds would be needed.
     """
-    v, tail = degrees / (1 + (m - 1) / 4), 1 - alpha / (2 * m)
+    v, tail = degrees / (1 + (m - 1) / 4), 1 - share * alpha / (2 * m)
     factor = float((stdtrit(v, tail) + stdtrit(v, power)) / (ndtri(tail) + ndtri(power)))
-    return seeds_needed(mde, factor * sd, alpha, m, power)
+    return seeds_needed(mde, factor * sd, alpha, m, power, share=share)
 
 
 def seeds_to_reach(alpha: float = 0.05) -> int:

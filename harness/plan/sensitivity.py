@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from harness.errors import StudyError
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan
-from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect
+from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect, weight_beside_main
+from harness.study.designs.registry import kind_of
 
 Reported = Callable[[Cell], float | None]  # the reported metric of a cell; None where it has not finished
 ALPHA = 0.05
@@ -24,7 +25,8 @@ class Sensitivity:
     """Differences in the reported metric, as it is logged.
 
     Attributes:
-        num_seeds: of the plan. family_size: comparisons that are corrected together, of the largest design.
+        num_seeds: of the plan. family_size: comparisons of the main design, which was declared first.
+        share: of the error budget that it has; less than 1 where other designs are tested beside it.
         sd: of the per-seed differences; is_measured: from results, not expected. NaN where nothing is known yet.
         detectable: the smallest effect that is found with power 0.8 after correction; NaN with fewer seeds than can
             show anything, and where the sd is not known.
@@ -32,6 +34,7 @@ class Sensitivity:
 
     num_seeds: int
     family_size: int
+    share: float
     sd: float
     is_measured: bool
     detectable: float
@@ -39,10 +42,10 @@ class Sensitivity:
 
 def sensitivity(plan: Plan, reported: Reported) -> Sensitivity:
     """What the plan's seeds can show after correction."""
-    n, m = len(plan.seeds), family_size(plan)
+    n, (m, share) = len(plan.seeds), main_family(plan)
     spread = difference_spread(plan, reported)
-    detectable = math.nan if math.isnan(spread.sd) else smallest_detectable_effect(n, spread.sd, ALPHA, m)
-    return Sensitivity(n, m, spread.sd, spread.is_measured, detectable)
+    detectable = math.nan if math.isnan(spread.sd) else smallest_detectable_effect(n, spread.sd, ALPHA, m, share=share)
+    return Sensitivity(n, m, share, spread.sd, spread.is_measured, detectable)
 
 
 def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
@@ -60,14 +63,23 @@ def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
             f"how many seeds an effect takes depends on how much {metric.words} varies from seed to seed, and nothing "
             "says that yet: run a few seeds first (--seeds 3), then ask again."
         )
+    m, share = main_family(plan)
     if spread.is_measured:
-        return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, family_size(plan))
-    return seeds_needed(effect, spread.sd, ALPHA, family_size(plan))
+        return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, m, share=share)
+    return seeds_needed(effect, spread.sd, ALPHA, m, share=share)
 
 
-def family_size(plan: Plan) -> int:
-    """Comparisons of the plan's largest design; 1 where it compares nothing."""
-    return max(Counter(it.design for it in plan.comparisons).values(), default=1)
+def main_family(plan: Plan) -> tuple[int, float]:
+    """The comparisons of the plan's main design, and its share of the error budget; 1 where it compares nothing.
+
+    Interactions, which are tested where the variants for them are, are not counted: the share is what designs leave.
+    """
+    pairs = {(it.variant, it.reference): kind_of(it.design) for it in reversed(plan.comparisons)}
+    first = next((kind_of(it.design) for it in plan.comparisons), "")
+    num_main = Counter(pairs.values())[first]
+    num_others = len(pairs) - num_main
+    weight = weight_beside_main(num_main, num_others)
+    return max(num_main, 1), num_main / (num_main + weight * num_others) if num_main else 1.0
 
 
 @dataclass(frozen=True, slots=True)

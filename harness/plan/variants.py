@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.plan.cell import Cell, make_cells
-from harness.study.changes import combine
+from harness.study.changes import combine, edited
 from harness.study.designs.comparisons import Changes, combination_names, variant_name
 from harness.study.study import Study
 from harness.trainers.trainer import Settings
@@ -66,12 +66,15 @@ class Variants:
         self._summaries = {combination.name: combination.summary for combination in study.combinations}
 
     def __call__(self, names: Changes) -> Variant:
-        """Raises StudyError where the changes exclude each other or make settings that are not allowed here."""
+        """Raises StudyError where the changes exclude each other, do not merge or make settings that are wrong here."""
         changes = [self._changes[name] for name in names]
         settings = self._resolve(combine(self._baseline, changes))
         name = variant_name(names, self._combinations)
         joined = " + ".join(change.summary for change in changes) or "the baseline"
-        cells = make_cells(self._trainer, settings, self._seeds, self._fingerprints(settings))
+        trainer, named = edited(self._trainer, changes), self._fingerprints(settings)
+        if trainer is not self._trainer:
+            named = {**named, **trainer.fingerprints(settings)}
+        cells = make_cells(trainer, settings, self._seeds, named)
         return Variant(name, names, self._summaries.get(name) or joined, settings, tuple(cells))
 
 
@@ -83,7 +86,7 @@ def same_settings(variants: Sequence[Variant]) -> list[str]:
         twin = first_of.setdefault(variant.cells[0].key, variant)  # all have the same seeds in the same order
         if twin is not variant:
             problems.append(
-                f"variants {twin.name!r} and {variant.name!r} have the same settings, so their difference is zero by "
-                f"construction. Take one of their changes out (--skip)."
+                f"variants {twin.name!r} and {variant.name!r} have the same settings and code, so their difference is "
+                f"zero by construction. Take one of their changes out (--skip)."
             )
     return problems

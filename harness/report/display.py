@@ -18,6 +18,7 @@ from harness.report.rows import effect_rows
 from harness.report.tables import Family, Tables, rows_of
 from harness.report.wording import format_count, format_p, format_seconds
 from harness.stats.effect import metric_of_row
+from harness.stats.headline import corrected_over
 from harness.stats.sentences import CHECKPOINT_RULE
 from harness.stats.values import PARAMETERS
 
@@ -264,6 +265,31 @@ def marginal_grid(tables: Tables) -> Grid:
     return Grid("Average effects over all combinations trained", columns, rows, notes=(note,))
 
 
+def examples_grid(tables: Tables) -> Grid:
+    metric, frame = tables.subject, tables.examples
+    columns = (
+        _text("design", on_paper=False), _text("change"), Column("n"),
+        Column(f"new seeds, same examples{bracketed(metric.difference_unit)}"),
+        Column(f"new seeds and new examples{bracketed(metric.difference_unit)}"), Column("gained"), Column("lost"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row.design, row.change, str(row.n), metric.format_estimate(row.mean, row.low, row.high),
+            metric.format_estimate(row.mean, row.population_low, row.population_high),
+            f"{row.gained:,}", f"{row.lost:,}",
+        )
+        for row in rows_of(frame)
+    )  # fmt: skip
+    sizes = " or ".join(f"{it:,}" for it in sorted(frame["num_examples"].unique()))
+    note = (
+        f"Both intervals are of the same difference, on {sizes} test examples. The first speaks of other seeds on "
+        "these examples; the second of other examples, too (seeds crossed with examples, Satterthwaite), and is never "
+        "narrower. Gained, lost: examples that are right in more, in fewer seeds with the change. No verdict is taken "
+        "from here."
+    )
+    return Grid("On new test examples", columns, rows, notes=(note,))
+
+
 # Name of a table -> what people see of it. Effects are one grid a design.
 GRIDS: Mapping[str, Callable[[Tables], Sequence[Grid]]] = {
     "effects": lambda tables: [effects_grid(family, tables.variants) for family in tables.families.values()],
@@ -271,6 +297,7 @@ GRIDS: Mapping[str, Callable[[Tables], Sequence[Grid]]] = {
     "cells": lambda tables: [cells_grid(tables)],
     "published": lambda tables: [published_grid(tables)],
     "overfitting": lambda tables: [overfitting_grid(tables)],
+    "examples": lambda tables: [examples_grid(tables)],
     "interactions": lambda tables: [
         contrasts_grid(tables.interactions, "Interactions: both together beyond the sum of each alone", "pair")
     ],
@@ -288,9 +315,9 @@ def _limited(notes: list[str]) -> list[str]:
 
 def _family_note(family: Family) -> str:
     reference = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
-    m = len(family.effects)
-    by = f"{family.effects['correction'].iloc[0]} over {m} comparison{'s' * (m > 1)}" if m else "nothing to correct"
-    look = f" ({family.effects['look'].iloc[0]})" if m and family.effects["look"].iloc[0] else ""
+    first = family.effects.iloc[0] if len(family.effects) else None
+    by = "nothing to correct" if first is None else f"{first['correction']} over {corrected_over(first)}"
+    look = f" ({first['look']})" if first is not None and first["look"] else ""
     return (
         f"Effect: {'full combination' if family.full else 'variant'} minus {reference}, paired by seed, with its 95% t "
         f"interval. p: sign-flip permutation test; adjusted by {by}{look}. Bold: an improvement that "

@@ -14,6 +14,7 @@ from harness.report.best_steps import best_places, clock_of
 from harness.report.curve_choice import CurveChoice, choices
 from harness.report.curve_data import SOLID, Curves, curves_data, logged_quantities
 from harness.report.effect_data import MOST_HEAT_TEXTS, forest_data, heat_data, pairs_data, waterfall_data
+from harness.report.example_data import CLEAREST, gallery_data
 from harness.report.figure_data import (
     FigureData,
     costs_data,
@@ -82,6 +83,7 @@ def exhibits(tables: Tables) -> Exhibits:
         ("pairwise interactions", _heat),
         *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
+        ("test examples gained and lost", _gallery),
         ("observed against published", _published),
     ]
     for title, make in makers:
@@ -213,6 +215,19 @@ def _costs(tables: Tables) -> Exhibit:
         panels,
         "Cost as a multiple of the baseline's, on a logarithmic axis; effects with 95% t intervals. Named: variants "
         "that help, and that none beats that costs about as little (up to a fifth more).",
+    )
+
+
+def _gallery(tables: Tables) -> Exhibit:
+    data = gallery_data(tables)
+    return Exhibit(
+        "examples",
+        f"Test examples that {data.change} gains and loses",
+        (("", data),),
+        f"Of {data.num_examples:,} test examples, {data.num_gained:,} are right in more of the {data.num_seeds} seeds "
+        f"with {data.change} than with {data.reference}, {data.num_lost:,} in fewer. Shown: the {CLEAREST} clearest of "
+        "each, with their class and the seeds that got them right, without and with the change. Chosen by their "
+        "results: they illustrate, and prove nothing.",
     )
 
 

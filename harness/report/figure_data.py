@@ -11,6 +11,7 @@ from harness.errors import ResultsError
 from harness.metrics import SECONDS
 from harness.report.curve_data import Curves
 from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall, effect_axis, estimate_of
+from harness.report.example_data import Gallery
 from harness.report.tables import Tables, rows_of
 from harness.stats.values import PARAMETERS
 
@@ -125,4 +126,4 @@ def _is_best_value(cost: float, improvement: float, others: Sequence[tuple[float
     return improvement > 0 and not any(other <= SAME_COST * cost and gain > improvement for other, gain in others)
 
 
-FigureData = Forest | Curves | Pairs | Waterfall | Heat | Costs | PublishedNumbers
+FigureData = Forest | Curves | Pairs | Waterfall | Heat | Costs | PublishedNumbers | Gallery

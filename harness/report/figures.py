@@ -23,10 +23,12 @@ from harness.report.effect_data import (
     pairs_data,
     waterfall_data,
 )
+from harness.report.example_data import CLEAREST, Gallery
 from harness.report.figure_data import Costs, FigureData, PublishedNumbers, costs_data, published_data
 from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings, error_bars, estimates, none_or, template
 from harness.report.tables import Tables
+from harness.report.thumbnails import gallery_layout, gallery_points
 
 ROW_PIXELS = 27
 FRAME_PIXELS = 110  # axis title, ticks and legend
@@ -310,6 +312,13 @@ def _draw_band(figure: go.Figure, curve: Curve, colour: str) -> None:
     )
 
 
+def draw_gallery(data: Gallery) -> go.Figure:
+    """Two rows of pictures, each with its class and in how many seeds it was right, without the change and with it."""
+    figure = _figure("", height=360).update_layout(**gallery_layout(data))
+    figure.update_xaxes(visible=False, range=[-0.02, CLEAREST]).update_yaxes(visible=False, range=[0, 3.3])
+    return figure.add_scatter(**gallery_points(data))
+
+
 def draw(data: FigureData) -> go.Figure:
     """The figure of whatever a data step found."""
     match data:
@@ -327,3 +336,5 @@ def draw(data: FigureData) -> go.Figure:
             return draw_costs(data)
         case PublishedNumbers():
             return draw_published(data)
+        case Gallery():
+            return draw_gallery(data)

@@ -151,6 +151,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
             "Acting together",
             [*drawn("interactions"), *listed(_acting_together(tables)), *of_kinds(*TOGETHER)],
         ),
+        ("examples", "Example by example", [*drawn("examples"), *listed(_told(tables, "examples"))]),
         ("curves", curves_title, [*drawn("curves"), *listed(overfitting)]),
         ("cost", "Cost", drawn("cost")),
         ("published", "Published numbers", [*drawn("published"), *listed(GRIDS["published"](tables))]),

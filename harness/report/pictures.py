@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from harness.report.curve_data import SOLID, Curves
 from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
+from harness.report.example_data import CLEAREST, Gallery
 from harness.report.figure_data import Costs, FigureData, PublishedNumbers
 from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings
@@ -52,6 +53,8 @@ def png(data: FigureData) -> bytes:
         case Heat():
             figure, axes = _figure(1.6 + 0.36 * len(data.changes), "", "")
             _heat(figure, axes, data)
+        case Gallery():
+            figure = _gallery(data)
     return _encoded(figure)
 
 
@@ -138,6 +141,24 @@ def _heat(figure: Figure, axes: Axes, data: Heat) -> None:
     axes.set_yticks(range(size - 1), data.changes[1:])
     axes.grid(visible=False)
     figure.colorbar(drawn, ax=axes, label=data.axis, shrink=0.8)
+
+
+def _gallery(data: Gallery) -> Figure:
+    figure = Figure(figsize=(WIDTH_INCHES, 3.0), dpi=DPI, layout="constrained", facecolor=LIGHT.paper)
+    for row, (title, shown) in enumerate((("gained", data.gained), ("lost", data.lost))):
+        for place in range(CLEAREST):
+            axes = figure.add_subplot(2, CLEAREST, row * CLEAREST + place + 1)
+            axes.set_axis_off()
+            if place == 0:
+                axes.set_title(title, loc="left", fontsize=9, color=LIGHT.ink)
+            if place < len(shown):
+                it = shown[place]
+                axes.imshow(it.pixels, interpolation="nearest")
+                said = f"{it.label}\n{it.before}→{it.after} of {data.num_seeds}"
+                axes.text(
+                    0.5, -0.06, said, ha="center", va="top", fontsize=5.5, color=LIGHT.ink, transform=axes.transAxes
+                )
+    return figure
 
 
 def _figure(height: float, x: str, y: str) -> tuple[Figure, Axes]:

@@ -1,15 +1,15 @@
 """What a report says beside tables and figures: what to beware of, how it was measured, and where it comes from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from harness.plan.registration import departures
-from harness.report.tables import Tables, rows_of
+from harness.report.tables import GREEDY, INTERACTIONS, Tables, rows_of
 from harness.report.wording import format_seconds
 from harness.stats.overview import comparability_problems
-from harness.stats.sentences import CHECKPOINT_RULE, VARIED, report_line
+from harness.stats.sentences import CHECKPOINT_RULE, HELD, VARIED, report_line
 from harness.stats.wording import describe_cells, describe_seeds
 from harness.trees import flatten
 
@@ -58,13 +58,59 @@ def _said(settings: Mapping[str, Any], name: str) -> str:
 
 
 def methods(tables: Tables) -> str:
-    """The paragraph to paste: the biggest improvement (or the first effect) with everything that rule 12 asks for."""
+    """The paragraph to paste: the biggest improvement (or the first effect) with everything that rule 12 asks for; then
+    what was planned, how often it was looked at, what was missing, and which claims of the whole study run stand."""
     family = tables.main_family
     if family is None:
         return ""
+    manifest = tables.manifest
     change = tables.headline.variant or str(family.effects["variant"].iloc[0])
-    rule, varied = tables.manifest.checkpoint_rule or CHECKPOINT_RULE, tables.manifest.varied or VARIED
-    return report_line(family.effects, change, tables.results, checkpoint_rule=rule, varied=varied)
+    line = report_line(
+        family.effects,
+        change,
+        tables.results,
+        checkpoint_rule=manifest.checkpoint_rule or CHECKPOINT_RULE,
+        varied=manifest.varied or VARIED,
+        held=manifest.held or HELD,
+        examples=tables.example_effect(*family.sides[change]),
+    )
+    return " ".join([line, *_of_the_run(tables)])
+
+
+def _of_the_run(tables: Tables) -> Iterator[str]:
+    manifest, effects = tables.manifest, tables.effects
+    seeds = f"{manifest.horizon} seeds were" if manifest.horizon else "No number of seeds was"
+    yield f"{seeds} declared before the first cell."
+    if manifest.frozen:
+        done = "; ".join(departures(manifest, _ended(tables)))
+        yield f"What is tested was written down beforehand ({manifest.frozen['time']}); done {done or 'as planned'}."
+    else:
+        yield "What is tested was not written down beforehand."
+    looks = [str(len(it.seeds)) for it in manifest.looks]
+    share = ", which share one error of .05" if len(looks) > 1 and manifest.horizon else ""
+    at = f"{len(looks)} times, at {', '.join(looks)} seeds{share}" if len(looks) > 1 else "once"
+    yield f"The effects were looked at {at}."
+    tested = effects[effects["design"] != GREEDY]
+    if len(tested):
+        designs = tested["design"].nunique()
+        together = f"All {tested['corrected_over'].iloc[0]} comparisons of {designs} design{'s' * (designs > 1)}"
+        acting = " and of what their changes do together" if INTERACTIONS in tables.acting_together else ""
+        yield f"{together}{acting} are corrected together ({tested['correction'].iloc[0]})."
+    lost = int((tables.variants["n"] - tables.variants["n_ok"]).sum())
+    yield f"{lost} of {int(tables.variants['n'].sum())} cells have no number." if lost else "No cell is missing."
+    claimed = effects[effects["verdict"].isin(CLAIMS)].drop_duplicates(["variant", "reference"])
+    said = [f"{row.change} {_VERBS[row.verdict]} {row.reference}" for row in rows_of(claimed)]
+    yield f"Claims that stand: {describe_cells(said, limit=12)}; no other." if said else "No claim stands."
+
+
+# What stands after correction, and how a sentence says it.
+_VERBS = {"improves": "improves on", "hurts": "is worse than", "equivalent": "is equivalent to"}
+CLAIMS = tuple(_VERBS)
+
+
+def _ended(tables: Tables) -> list[int]:
+    results = tables.results
+    return sorted(int(seed) for seed in results.loc[results["status"] != "missing", "seed"].unique())
 
 
 def provenance(tables: Tables) -> list[tuple[str, str]]:
@@ -96,9 +142,12 @@ def provenance(tables: Tables) -> list[tuple[str, str]]:
 
 def _planned(tables: Tables) -> list[tuple[str, str]]:
     """How the study run was planned, looked at, and done otherwise."""
-    manifest, results = tables.manifest, tables.results
-    ended = sorted(int(seed) for seed in results.loc[results["status"] != "missing", "seed"].unique())
-    rows = [("horizon", f"{manifest.horizon} seeds, declared before the first cell" if manifest.horizon else "none")]
+    manifest = tables.manifest
+    ended = _ended(tables)
+    rows = [("varied between seeds", manifest.varied or VARIED), ("held constant", manifest.held or HELD)]
+    rows.append(
+        ("horizon", f"{manifest.horizon} seeds, declared before the first cell" if manifest.horizon else "none")
+    )
     looks = [f"{it.time[:16]} at {len(it.seeds)} seeds" for it in manifest.looks]
     rows.append(("looks at the effects", "; ".join(looks) or "this one"))
     if manifest.frozen:

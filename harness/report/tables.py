@@ -6,10 +6,10 @@ people is in `display.py`, how they become files in `formats.py`; no statistic i
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -18,18 +18,28 @@ from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest
 from harness.plan.registration import smallest_that_matters
 from harness.report.overfitting import overfitting_table
-from harness.stats.combinations import factorial_interactions, interactions, shapley_values
-from harness.stats.effect import Contrast
-from harness.stats.family import EFFECT_COLUMNS, measure_family
+from harness.stats.combinations import (
+    factorial_interaction_contrasts,
+    interaction_contrasts,
+    shapley_contrasts,
+)
+from harness.stats.effect import METRIC_COLUMNS, Contrast, metric_columns
+from harness.stats.examples import ExampleEffect, Right, example_effect
+from harness.stats.family import EFFECT_COLUMNS, measure_families, measure_family
 from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
 from harness.stats.overview import summary
 from harness.stats.published import compare_published
-from harness.stats.values import PARAMETERS, metric_values
+from harness.stats.values import PARAMETERS, Values, metric_values
 from harness.store.load import metrics_of
-from harness.study.designs.registry import DESIGNS
+from harness.study.designs.registry import DESIGNS, kind_of
 
 EFFECTS_TABLE_COLUMNS: tuple[str, ...] = ("design", "change", *EFFECT_COLUMNS)
+EXAMPLE_COLUMNS: tuple[str, ...] = (
+    "design", "change", "variant", "reference", *METRIC_COLUMNS, "n", "num_examples", "mean", "low", "high",
+    "population_low", "population_high", "degrees", "gained", "lost", "confidence",
+)  # fmt: skip
+DATA = "data_fingerprint"  # a fact, which not every training notes
 PUBLISHED_COLUMNS: tuple[str, ...] = (
     "variant", "metric", "source", "published", "n", "mean", "sd", "low", "high", "run_low", "run_high",
     "difference", "difference_low", "difference_high", "p", "confidence",
@@ -74,6 +84,8 @@ class Tables:
         results: as `load_results` gives them, with `.attrs["manifest"]`.
         load_curves: gives the frame of `harness.store.load.curves_table`; called once, when a table needs it.
         metric: name of what the effects and the variants are of; by default what the study reports.
+        load_examples: gives `harness.store.load.examples_of` for the name of a metric; nothing by default.
+        load_pictures: gives pictures of test examples with their labels, by their places; nothing by default.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
         tried: what `harness try` found of its training, a sentence each.
 
@@ -86,6 +98,8 @@ class Tables:
     metric: str | None = None
     confirmations: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
+    load_examples: Callable[[str], Right] = lambda metric: {}
+    load_pictures: Callable[[Sequence[int]], list[tuple[Any, str]]] = lambda places: []
 
     @property
     def manifest(self) -> Manifest:
@@ -108,7 +122,16 @@ class Tables:
     @cached_property
     def families(self) -> Mapping[str, Family]:
         """The effects by design, single changes first."""
-        return families(self.results, self.metric)
+        return _families_of(self._measured)
+
+    @cached_property
+    def _measured(self) -> "_Measured":
+        return _measured(self.results, self.metric)
+
+    @property
+    def acting_together(self) -> frozenset[str]:
+        """Which of INTERACTIONS and SHAPLEY these results have; they are corrected with the designs."""
+        return frozenset({INTERACTIONS, SHAPLEY} & self._measured.frames.keys())
 
     @cached_property
     def headline(self) -> Headline:
@@ -124,6 +147,41 @@ class Tables:
     @cached_property
     def effects(self) -> pd.DataFrame:
         return effects_table(self.families)
+
+    @cached_property
+    def right(self) -> Right:
+        """Which test examples the finished cells got right, of `subject`; none of a metric that is no share of them."""
+        finished = self.results[self.results["status"] == "finished"]
+        held = set(zip(finished["variant"], finished["seed"], strict=True))
+        return {place: it for place, it in self.load_examples(self.subject.name).items() if place in held}
+
+    @cached_property
+    def examples(self) -> pd.DataFrame:
+        """What each effect says of new test examples: EXAMPLE_COLUMNS, a row per comparison, in the order of `effects`.
+
+        Raises:
+            ResultsError: no cell kept which examples it got right.
+        """
+        rows = []
+        for family in self.families.values():
+            for label in family.effects["variant"]:
+                found = self.example_effect(*family.sides[label])
+                if found is not None:
+                    rows.append(_example_row(family, label, found) | metric_columns(self.subject))
+        if not rows:
+            raise ResultsError(
+                f"no two cells that are compared kept which examples of {self.subject.name} they got right; training "
+                "does so by run.finish(..., examples={...})."
+            )
+        return pd.DataFrame(rows, columns=list(EXAMPLE_COLUMNS))
+
+    def example_effect(self, variant: str, reference: str) -> ExampleEffect | None:
+        """One effect over examples; None where cells kept none, or the two were tested on other data."""
+        if DATA in self.results.columns:
+            sides = self.results[self.results["variant"].isin([variant, reference])]
+            if sides.loc[sides["status"] == "finished", DATA].nunique() > 1:
+                return None
+        return example_effect(self.right, variant, reference)
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -145,19 +203,21 @@ class Tables:
     @cached_property
     def interactions(self) -> pd.DataFrame:
         """Every pair whose combination and singles were trained; of a complete factorial, averaged over the others."""
-        if self._factorial_changes:
-            with contextlib.suppress(ResultsError):  # not complete: pairs may do
-                return factorial_interactions(self.results, self._factorial_changes, **self._options)
-        return interactions(self.results, **self._options)
+        if INTERACTIONS in self._measured.frames:
+            return self._measured.frames[INTERACTIONS]
+        raise ResultsError("no combination of two changes stands beside each of them alone; use the design `pairs`.")
 
     @cached_property
     def shapley(self) -> pd.DataFrame:
-        changes = self._factorial_changes
+        if SHAPLEY in self._measured.frames:
+            return self._measured.frames[SHAPLEY]
+        changes = _factorial_changes(self.manifest)
         if not changes:
             raise ResultsError(
                 "there is no factorial in these results; `harness ablate --design factorial` trains one."
             )
-        return shapley_values(self.results, changes, **self._options)
+        shapley_contrasts(self._measured.values, changes)  # says what is missing
+        raise AssertionError("a factorial that is complete was measured")
 
     @cached_property
     def marginal(self) -> pd.DataFrame:
@@ -168,26 +228,60 @@ class Tables:
     def cells(self) -> pd.DataFrame:
         return self.results
 
-    @property
-    def _factorial_changes(self) -> list[str]:
-        held = {it.name: it.changes for it in self.manifest.variants}
-        sides = self.families["factorial"].sides.values() if "factorial" in self.families else []
-        return sorted({change for variant, _ in sides for change in held[variant]})
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {"metric": self.metric, "exploratory": self.manifest.exploratory}
-
 
 # The names of the tables: properties of `Tables`, and names of files.
-TABLES = ("effects", "variants", "cells", "published", "overfitting", "interactions", "shapley", "marginal")
+TABLES = ("effects", "variants", "cells", "published", "overfitting", "examples", "interactions", "shapley", "marginal")
+
+
+INTERACTIONS, SHAPLEY = "interactions", "shapley"
+GREEDY = "path:greedy"
+
+
+class _Measured(NamedTuple):
+    """Everything that a study run tests of one metric.
+
+    Attributes:
+        frames: EFFECT_COLUMNS by design, and those of interactions and Shapley values, where the variants for them are.
+        sides: design -> label -> (variant, reference).
+    """
+
+    values: Values
+    frames: Mapping[str, pd.DataFrame]
+    sides: Mapping[str, Mapping[str, tuple[str, str]]]
 
 
 def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Family]:
     """The effects of every design of a study run: name of the design -> Family. The baseline alone gives none.
 
+    All designs are corrected together, with the interactions and Shapley values that their variants allow: a study run
+    makes a false claim with probability .05 at most, whichever of its tables one reads. The main design, which was
+    declared first, weighs four fifths at least (`plan.power.OTHERS_WEIGH`). The steps of a greedy path were chosen by
+    the very results that are tested: they are exploratory, can claim nothing, and cost the others nothing.
+
     Single changes come first, and then the other designs in their documented order, whichever ran first.
     """
+    return _families_of(_measured(results, metric))
+
+
+def main_designs(manifest: Manifest) -> list[str]:
+    """The designs that the study run was declared for: those of the kind that it compared first. A change on top of
+    another is a single change, too."""
+    kinds = {it.design: kind_of(it.design) for it in manifest.comparisons if it.design != GREEDY}
+    first = next(iter(kinds.values()), "")
+    return [design for design, kind in kinds.items() if kind == first]
+
+
+def _families_of(measured: _Measured) -> dict[str, Family]:
+    found = {}
+    for design, pairs in sorted(measured.sides.items(), key=_rank):
+        frame = measured.frames[design]
+        if not design.startswith("path"):
+            frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
+        found[design] = Family(design, frame, pairs)
+    return found
+
+
+def _measured(results: pd.DataFrame, metric: str | None) -> _Measured:
     manifest: Manifest = results.attrs["manifest"]
     values = metric_values(results, metric)
     # What was declared to matter is so in the metric that is reported.
@@ -195,23 +289,49 @@ def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Fami
     sides: dict[str, dict[str, tuple[str, str]]] = {}
     for it in manifest.comparisons:
         sides.setdefault(it.design, {})[it.label] = (it.variant, it.reference)
+    tested = {
+        design: [Contrast(label, reference, {variant: 1.0, reference: -1.0}) for label, (variant, reference) in it]
+        for design, it in ((design, pairs.items()) for design, pairs in sides.items())
+    }
+    greedy = tested.pop(GREEDY, None)
+    main, alpha = main_designs(manifest), 0.05
+    tested |= _acting_together(values, manifest) if tested else {}
+    frames = measure_families(values, tested, main=main, alpha=alpha, delta=delta, exploratory=manifest.exploratory)
+    if greedy is not None:
+        frames[GREEDY] = measure_family(values, greedy, alpha=alpha, delta=delta, exploratory=True)
+    return _Measured(values, frames, sides)
+
+
+def _acting_together(values: Values, manifest: Manifest) -> dict[str, list[Contrast]]:
+    """Every pair whose combination and singles were trained; of a complete factorial, averaged over the others."""
     found = {}
-    for design, pairs in sorted(sides.items(), key=_rank):
-        contrasts = [
-            Contrast(label, reference, {variant: 1.0, reference: -1.0}) for label, (variant, reference) in pairs.items()
-        ]
-        # The steps of a greedy path were chosen by the very results that are tested.
-        exploratory = manifest.exploratory or design == "path:greedy"
-        frame = measure_family(values, contrasts, alpha=0.05, delta=delta, exploratory=exploratory)
-        if not design.startswith("path"):
-            frame = frame.sort_values(["improvement", "variant"], ascending=[False, True], ignore_index=True)
-        found[design] = Family(design, frame, pairs)
+    changes = _factorial_changes(manifest)
+    if changes:
+        with contextlib.suppress(ResultsError):  # not complete
+            found[SHAPLEY] = shapley_contrasts(values, changes)
+            found[INTERACTIONS] = factorial_interaction_contrasts(values, changes)
+    if not found.get(INTERACTIONS):
+        with contextlib.suppress(ResultsError):  # no pair beside each of its changes alone
+            found[INTERACTIONS] = interaction_contrasts(values)
     return found
 
 
+def _factorial_changes(manifest: Manifest) -> list[str]:
+    held = {it.name: it.changes for it in manifest.variants}
+    return sorted({change for it in manifest.comparisons if it.design == "factorial" for change in held[it.variant]})
+
+
 def _rank(item: tuple[str, object]) -> int:
-    kind = item[0].partition(":")[0].replace("on-top", "add-one")  # after it: the sort keeps the order of the plan
+    kind = kind_of(item[0])  # on-top after add-one: the sort keeps the order of the plan
     return list(DESIGNS).index(kind) if kind in DESIGNS else len(DESIGNS)
+
+
+def _example_row(family: Family, label: str, found: ExampleEffect) -> dict[str, Any]:
+    variant, reference = family.sides[label]
+    named = {"design": family.design, "change": label, "variant": variant, "reference": reference}
+    numbers = ("num_examples", "mean", "low", "high", "population_low", "population_high", "degrees")
+    counted = {"n": len(found.seeds), "gained": found.num_gained, "lost": found.num_lost, "confidence": 0.95}
+    return named | {name: getattr(found, name) for name in numbers} | counted
 
 
 def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:

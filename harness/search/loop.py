@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.execution.executor import Demand
 from harness.execution.runner import Progress, run
 from harness.metrics import Metric
 from harness.plan.cell import Cell
@@ -82,7 +83,8 @@ class Loop:
         devices: Sequence[str],
         provenance: Mapping[str, Any],
         on_progress: Callable[[Progress], None],
-        in_process: bool,
+        executor: str,
+        demand: Demand,
     ) -> None:
         """Until nothing is left to do, the time is up, or an exception (KeyboardInterrupt too) passes through."""
 
@@ -98,7 +100,8 @@ class Loop:
                 provenance=provenance,
                 on_progress=progress,
                 should_stop=self._should_stop,
-                in_process=in_process,
+                executor=executor,
+                demand=demand,
             )
         finally:
             for it in self._open:

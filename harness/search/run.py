@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.runner import Progress
+from harness.execution.executor import EXECUTORS, Demand, Progress
 from harness.plan.plan import Plan
 from harness.plan.variants import Variant
 from harness.search.answer import Answer, make_answer
@@ -32,7 +32,8 @@ def search(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_trial: Callable[[str, int, Variant], None] = lambda search, number, variant: None,
     run_ids: RunIds = lambda variant: {},
-    in_process: bool = False,
+    executor: str = EXECUTORS[0],
+    demand: Demand = Demand(),  # noqa: B008
 ) -> Answer:
     """Tries combinations of a plan's changes until there are `num_trials`, and says what they show.
 
@@ -72,7 +73,7 @@ def search(
             on_trial=lambda number, variant: on_trial(study.study_name, number, variant),
             run_ids=run_ids,
         )
-        loop.work(devices=devices, provenance=provenance, on_progress=on_progress, in_process=in_process)
+        loop.work(devices=devices, provenance=provenance, on_progress=on_progress, executor=executor, demand=demand)
         notes = [it for it in (pruning_note(prune, plan),) if it]
         if loop.is_out_of_time:
             notes.append("The time was up before everything was tried.")

@@ -139,6 +139,8 @@ def _explained(url: str, *more: type[Exception]) -> Iterator[None]:
 
 
 def _next_step(reason: str) -> str:
+    if re.search(r"disk is full|no space left|disk i/o error", reason, re.IGNORECASE):
+        return "Make room there; nothing that was saved is lost, and the same command continues."
     if re.search(r"not a database|malformed", reason):
         return "Move the file away, and a new one is made."
     if re.search(r"No module named|Can't load plugin", reason):

@@ -18,6 +18,7 @@ only.
     family        effects tested together: add-one, leave-one-out, path; verdicts
     between       the same effects in two study runs
     combinations  interactions, Shapley values
+    examples      seeds crossed with test examples: which are gained and lost, the interval for new ones
     marginal      linear model over any combinations; the one-standard-error rule
     noise         A/A
     published     ours against a published number
@@ -42,7 +43,8 @@ The rules it keeps, and where:
     10 A/A                                                       noise.aa_noise_floor
     11 published numbers                                         published.compare_published
     12 the report line                                           sentences.report_line
-    13 one family, one correction, everywhere                    family.measure_family; tests/test_one_family.py
+    13 one study run, one correction over all of its designs     family.measure_families; tests/test_one_family.py,
+                                                                 tests/test_report_tables.py
     14 Westfall-Young by joint sign flips                        stepdown.westfall_young; tests/test_stats_evidence.py
     15 looks are counted and share one error                     sequential, evidence; api.looking writes them
     16 racing                                                    api.racing; tests/test_racing.py
@@ -50,6 +52,7 @@ The rules it keeps, and where:
     18 missing pairs move the verdict                            family._verdict, evidence.lost_pairs, decision
     19 skew is said, with Hodges-Lehmann beside the mean         paired._skew_note, intervals.hodges_lehmann
     20 planning speaks of the test that is used                  plan.power.effective_level, seeds_from_pilots
+    21 what does not vary is said; new test examples             sentences.report_line, examples.two_way_interval
     23 marginal errors by combination; the rule of one, paired   marginal; tests/test_stats_marginal.py
     25 a published number without a spread is one more run       published.compare_published
 """

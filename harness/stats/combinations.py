@@ -41,6 +41,12 @@ def interactions(
         ResultsError: no pair is given and the table holds none.
     """
     values = metric_values(table, metric)
+    contrasts = interaction_contrasts(values, pairs)
+    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+
+
+def interaction_contrasts(values: Values, pairs: Sequence[tuple[str, str]] | None = None) -> list[Contrast]:
+    """The contrasts of `interactions`. Raises ResultsError as it does."""
     if pairs is None:
         singles = {next(iter(held)) for held in values.changes if len(held) == 1}
         pairs = [pair for pair in combinations(sorted(singles), 2) if frozenset(pair) in values.variant_of]
@@ -48,8 +54,7 @@ def interactions(
             raise ResultsError(
                 "no combination of two changes stands beside each of them alone; use the design `pairs`."
             )
-    contrasts = [_interaction(values, pair, [(BASELINE, 1.0)], "sum of both alone") for pair in pairs]
-    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+    return [_interaction(values, pair, [(BASELINE, 1.0)], "sum of both alone") for pair in pairs]
 
 
 def shapley_values(
@@ -77,6 +82,12 @@ def shapley_values(
         ResultsError: more than 10 changes, or the table lacks some of the 2^k combinations.
     """
     values = metric_values(table, metric)
+    contrasts = shapley_contrasts(values, changes)
+    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+
+
+def shapley_contrasts(values: Values, changes: Sequence[str] | None = None) -> list[Contrast]:
+    """The contrasts of `shapley_values`. Raises ResultsError as it does."""
     named = _complete_factorial(values, changes)
     k = len(named)
     contrasts = []
@@ -87,7 +98,7 @@ def shapley_values(
             weights[values.holding(before | {change})] = share
             weights[values.holding(before)] = -share
         contrasts.append(Contrast(change, "average over all orders", weights))
-    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+    return contrasts
 
 
 def factorial_interactions(
@@ -107,6 +118,12 @@ def factorial_interactions(
     Returns, Raises: as `shapley_values`, a row per pair.
     """
     values = metric_values(table, metric)
+    contrasts = factorial_interaction_contrasts(values, changes)
+    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+
+
+def factorial_interaction_contrasts(values: Values, changes: Sequence[str] | None = None) -> list[Contrast]:
+    """The contrasts of `factorial_interactions`. Raises ResultsError as it does."""
     named = _complete_factorial(values, changes)
     k = len(named)
     contrasts = []
@@ -117,7 +134,7 @@ def factorial_interactions(
             for before in _subsets(others)
         ]
         contrasts.append(_interaction(values, pair, backgrounds, "sum of both, averaged over the others"))
-    return measure_family(values, contrasts, alpha=alpha, delta=delta, exploratory=exploratory)
+    return contrasts
 
 
 def _interaction(

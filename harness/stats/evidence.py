@@ -37,7 +37,13 @@ class Evidence:
     look: str
 
 
-def evidence(differences: FloatArray, seeds: Sequence[int], schedule: Schedule, alpha: float) -> Evidence:
+def evidence(
+    differences: FloatArray,
+    seeds: Sequence[int],
+    schedule: Schedule,
+    alpha: float,
+    weights: FloatArray | None = None,
+) -> Evidence:
     """The adjusted p-values of a family, by what its study declared and how often it was looked at.
 
     Once, at the horizon (or where none was declared): Westfall-Young. Earlier, or not for the first time: its
@@ -46,21 +52,22 @@ def evidence(differences: FloatArray, seeds: Sequence[int], schedule: Schedule, 
     Args:
         differences: (m, s), a row a member, NaN where it lacks the seed.
         seeds: (s,), those that have ended, in rising order.
+        weights: (m,), how much of the error each member may spend; equal by default.
     """
     looks = _nested(seeds, schedule)
     counts = np.isfinite(differences).sum(axis=1)
     least = np.array([smallest_sign_flip_p(int(n)) if n > 1 else np.nan for n in counts])
     n, horizon = len(seeds), schedule.horizon
     if not horizon or (len(looks) == 1 and n == horizon):
-        return Evidence(westfall_young(differences, alpha), least, ONE_LOOK, "")
+        return Evidence(westfall_young(differences, alpha, weights), least, ONE_LOOK, "")
     look = f"look {len(looks)}, at {n} of {horizon} planned seeds"
     if n > horizon:
-        p = np.minimum(PRICE_BEYOND * e_process_p(differences), 1.0)
-        unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan))
+        p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
+        unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan), weights)
         look = f"look {len(looks)}, at {n} seeds, beyond the {horizon} planned"
         return Evidence(p, np.minimum(PRICE_BEYOND * unanimous, 1.0), BEYOND, look)
     share = spent_by(looks, horizon)[-1]
-    p = group_sequential(differences, looks, horizon, alpha)
+    p = group_sequential(differences, looks, horizon, alpha, weights)
     return Evidence(p, np.minimum(least / share, 1.0) if share else least, SEVERAL_LOOKS, look)
 
 

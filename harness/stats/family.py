@@ -1,10 +1,11 @@
 """Families of effects: what is tested together, corrected together, and called by one of nine verdicts.
 
 A family is all changes of one design against one reference. Add-one effects, leave-one-out effects, the steps of a path
-and (in `combinations.py`) interactions and Shapley values differ only in their contrasts.
+and (in `combinations.py`) interactions and Shapley values differ only in their contrasts. The families of one study run
+are corrected together, so that five designs make no more false claims than one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import ResultsError
-from harness.plan.power import smallest_detectable_effect
+from harness.plan.power import smallest_detectable_effect, weight_beside_main
 from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
 from harness.stats.evidence import Evidence, differences_of, evidence, lost_pairs
 from harness.stats.paired import measure
@@ -36,8 +37,9 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # A row per effect: the fields of Effect, with the seeds and the missing cells in words and the metric in columns of its
 # own (`effect.metric_of_row` reads them), then what the family adds: `p_adjusted`, which decides, by `correction` (its
 # name) at `look` (in words; empty where there is one, at the horizon), and `smallest_p_adjusted`, the least it could be
-# then; `p_holm`, for comparison; `m`, the size of the family; `detectable`, the smallest effect that n seeds show with
-# power 0.8 after correction.
+# then; `p_holm`, for comparison; `m`, the size of the family; `corrected_over`, all different comparisons that were
+# corrected together, those of the study run's other designs too, and `share`, what the family weighs among them;
+# `detectable`, the smallest effect that n seeds show with power 0.8 after correction.
 _SIDES = ("variant", "reference")
 _WORDED = ("metric", "seeds", "differences", "missing")
 _NUMBERS = tuple(it.name for it in fields(Effect) if it.name not in (*_SIDES, *_WORDED))
@@ -49,6 +51,8 @@ FAMILY_COLUMNS: tuple[str, ...] = (
     "p_holm",
     "p_equivalence_holm",
     "m",
+    "corrected_over",
+    "share",
     "alpha",
     "detectable",
     "verdict",
@@ -134,40 +138,107 @@ def measure_family(
     values: Values, contrasts: Iterable[Contrast], *, alpha: float, delta: float, exploratory: bool
 ) -> pd.DataFrame:
     """Measure contrasts as one family, in the order given: EFFECT_COLUMNS, corrected over all of them."""
-    members = [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
-    m = len(members)
-    found = _evidence(values, members, alpha)
-    worst = _evidence(values, members, alpha, against_claims=True) if any(map(lost_pairs, members)) else found
-    by_holm = holm(np.array([effect.p for effect in members]))
-    equivalence = holm(np.array([effect.p_equivalence for effect in members]))
-    rows = []
-    for index, effect in enumerate(members):
-        claim = _Claim(*(float(it[index]) for it in (found.p, found.smallest, worst.p, equivalence)))
-        rows.append(
-            _row(effect)
-            | {
-                "p_adjusted": claim.p,
-                "smallest_p_adjusted": claim.smallest,
-                "correction": found.correction,
-                "look": found.look,
-                "p_holm": float(by_holm[index]),
-                "p_equivalence_holm": claim.p_equivalence,
-                "m": m,
-                "alpha": alpha,
-                "detectable": smallest_detectable_effect(effect.n, effect.sd, alpha, m) if effect.n > 1 else np.nan,
-                "verdict": _verdict(effect, claim, alpha, m, exploratory),
-            }
-        )
-    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    alone = measure_families(
+        values, {"": tuple(contrasts)}, main=("",), alpha=alpha, delta=delta, exploratory=exploratory
+    )
+    return alone[""]
 
 
-def _evidence(values: Values, members: Sequence[Effect], alpha: float, *, against_claims: bool = False) -> Evidence:
+def measure_families(
+    values: Values,
+    families: Mapping[str, Sequence[Contrast]],
+    *,
+    main: Collection[str],
+    alpha: float,
+    delta: float,
+    exploratory: bool,
+) -> dict[str, pd.DataFrame]:
+    """Measure the families of a study run, corrected over all of them together: name -> EFFECT_COLUMNS.
+
+    A contrast that stands in several families is one comparison with one p. Those of the main families weigh 1 each;
+    the others weigh a quarter of them together, and at most 1 each (`power.OTHERS_WEIGH`).
+
+    Args:
+        main: names of the families that the study was declared for, before data.
+    """
+    measured = {
+        name: [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
+        for name, contrasts in families.items()
+    }
+    members: list[Effect] = []
+    place_of: dict[frozenset[tuple[str, float]], int] = {}
+    num_main = 0
+    for name in sorted(families, key=lambda it: it not in main):
+        for contrast, effect in zip(families[name], measured[name], strict=True):
+            if place_of.setdefault(_identity(contrast), len(members)) == len(members):
+                members.append(effect)
+        num_main = len(members) if name in main else num_main
+    weights = _weights(num_main, len(members) - num_main)
+    joint = _Joint(values, members, weights, alpha)
+    frames = {}
+    for name, contrasts in families.items():
+        places = [place_of[_identity(contrast)] for contrast in contrasts]
+        share = float(weights[list(set(places))].sum() / weights.sum()) if places else 1.0
+        rows = [
+            _row(effect) | joint.row(place, effect, len(places), share, exploratory)
+            for effect, place in zip(measured[name], places, strict=True)
+        ]
+        frames[name] = pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
+    return frames
+
+
+def _identity(contrast: Contrast) -> frozenset[tuple[str, float]]:
+    return frozenset((name, weight) for name, weight in contrast.weights.items() if weight != 0)
+
+
+def _weights(num_main: int, num_others: int) -> FloatArray:
+    return np.concatenate([np.ones(num_main), np.full(num_others, weight_beside_main(num_main, num_others))])
+
+
+class _Joint:
+    """What is decided over all different comparisons of a study run."""
+
+    def __init__(self, values: Values, members: Sequence[Effect], weights: FloatArray, alpha: float) -> None:
+        self.alpha, self.weights = alpha, weights
+        self.found = _evidence(values, members, weights, alpha)
+        is_lost = any(map(lost_pairs, members))
+        self.worst = _evidence(values, members, weights, alpha, against_claims=True) if is_lost else self.found
+        self.holm = holm(np.array([effect.p for effect in members]), weights)
+        self.equivalence = holm(np.array([effect.p_equivalence for effect in members]), weights)
+
+    def row(self, place: int, effect: Effect, m: int, share: float, exploratory: bool) -> dict[str, Any]:
+        """FAMILY_COLUMNS of one comparison in a family of m that weighs this share."""
+        found, alpha = self.found, self.alpha
+        level = alpha * float(self.weights[place] / self.weights.sum())
+        p, smallest, p_worst = (float(it[place]) for it in (found.p, found.smallest, self.worst.p))
+        claim = _Claim(p, smallest, p_worst, float(self.equivalence[place]), level)
+        detectable = smallest_detectable_effect(effect.n, effect.sd, alpha, m, share=share) if effect.n > 1 else np.nan
+        return {
+            "p_adjusted": claim.p,
+            "smallest_p_adjusted": claim.smallest,
+            "correction": found.correction,
+            "look": found.look,
+            "p_holm": float(self.holm[place]),
+            "p_equivalence_holm": claim.p_equivalence,
+            "m": m,
+            "corrected_over": len(self.weights),
+            "share": share,
+            "alpha": alpha,
+            "detectable": detectable,
+            "verdict": _verdict(effect, claim, alpha, exploratory),
+        }
+
+
+def _evidence(
+    values: Values, members: Sequence[Effect], weights: FloatArray, alpha: float, *, against_claims: bool = False
+) -> Evidence:
     seeds = {seed for effect in members for seed in effect.seeds}
     seeds |= {cell.seed for effect in members for cell in effect.missing if cell.has_ended}
     if against_claims:
         seeds.update(*map(lost_pairs, members))
     ended = sorted(seeds)
-    return evidence(differences_of(members, ended, against_claims=against_claims), ended, values.schedule, alpha)
+    differences = differences_of(members, ended, against_claims=against_claims)
+    return evidence(differences, ended, values.schedule, alpha, weights)
 
 
 class _Claim(NamedTuple):
@@ -175,12 +246,14 @@ class _Claim(NamedTuple):
 
     Attributes:
         p: adjusted; smallest: the least that it could be; p_worst: with every lost pair counted against the claim.
+        level: its part of alpha, were alpha shared out by weight.
     """
 
     p: float
     smallest: float
     p_worst: float
     p_equivalence: float
+    level: float
 
 
 def _row(effect: Effect) -> dict[str, Any]:
@@ -189,7 +262,7 @@ def _row(effect: Effect) -> dict[str, Any]:
     return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
 
 
-def _verdict(effect: Effect, claim: _Claim, alpha: float, m: int, exploratory: bool) -> Verdict:
+def _verdict(effect: Effect, claim: _Claim, alpha: float, exploratory: bool) -> Verdict:
     """A claim needs an adjusted p of at most alpha, whichever way it goes, and has to stand where missing pairs speak
     against it; everything else says why there is none."""
     if effect.n == 0:
@@ -198,7 +271,7 @@ def _verdict(effect: Effect, claim: _Claim, alpha: float, m: int, exploratory: b
         return "no inference (one seed)"
     if exploratory or effect.smallest_p > alpha:  # not even one change alone could be told from chance
         return "exploratory"
-    if claim.p_equivalence <= alpha and _is_equivalent_at_worst(effect, alpha / m):
+    if claim.p_equivalence <= alpha and _is_equivalent_at_worst(effect, claim.level):
         return "equivalent"  # first: a difference within the region does not matter, however sure it is
     if claim.p <= alpha:
         stands = claim.p_worst <= alpha and _keeps_its_sign(effect)

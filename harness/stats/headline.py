@@ -88,7 +88,17 @@ def why_no_claim(row: Any) -> str:
 def adjusted(row: Any) -> str:
     """The p that decides, how it was corrected and at which look: `0.0078 after Westfall-Young over 9 changes`."""
     look = f" ({row.look})" if row.look else ""
-    return f"{format_p(row.p_adjusted)} after {row.correction} over {_changes(row)}{look}"
+    return f"{format_p(row.p_adjusted)} after {row.correction} over {corrected_over(row)}{look}"
+
+
+def corrected_over(row: Any) -> str:
+    """Over what the p that decides was corrected: the changes of one design, or all that the study run compares."""
+    if row.share == 1:
+        return _changes(row)
+    return (
+        f"all {row.corrected_over} comparisons of this study run, in which {_changes(row)} of this design weigh"
+        f" {100 * row.share:.0f}%"
+    )
 
 
 def _rows(family: pd.DataFrame) -> list[Any]:

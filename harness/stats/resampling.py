@@ -28,15 +28,20 @@ def joint_signs(num_seeds: int, at_most: int) -> NDArray[np.int8]:
     return np.concatenate([np.ones((1, num_seeds), dtype=np.int8), (1 - 2 * drawn).astype(np.int8)])
 
 
-def scores(differences: FloatArray, signs: NDArray[np.int8]) -> FloatArray:
+def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray | None = None) -> FloatArray:
     """|t| of every member under every sign vector, (b, m), on one scale; 0 where a member is all zeros or empty.
 
     Where all members have the same number of seeds, that is any increasing function of |t|, and the largest |t| is the
     largest score. A member with fewer seeds has heavier tails; each |t| with v degrees of freedom is taken to the
     normal scale by (8v + 1) / (8v + 3) sqrt(v log(1 + t^2 / v)) (Wallace 1959), so that it does not outweigh the rest.
 
+    Members that do not weigh the same are compared by z^2 + 2 log(weight), z on that normal scale: as p falls like
+    exp(-z^2 / 2), a member of weight w has to have about w times the p of one of weight 1 to be as extreme. Any fixed
+    statistic keeps the error; this one says who may spend it.
+
     Args:
         differences: (m, s), NaN where a member lacks the seed.
+        weights: (m,), positive; equal by default.
     """
     has = np.isfinite(differences)
     filled = np.where(has, differences, 0.0)
@@ -46,11 +51,14 @@ def scores(differences: FloatArray, signs: NDArray[np.int8]) -> FloatArray:
     # Flips leave the sum of squares: t^2 / (t^2 + v) = (sum d)^2 / (n sum d^2), a share of 1.
     shares = np.divide(sums**2, sum_of_squares, out=np.zeros_like(sums), where=sum_of_squares > 0)
     share: FloatArray = np.minimum(np.round(shares, 12), 1.0)
-    if len(np.unique(n[n > 1])) <= 1:
+    weights = np.ones(len(differences)) if weights is None else weights
+    is_weighted = len(np.unique(weights)) > 1
+    if len(np.unique(n[n > 1])) <= 1 and not is_weighted:
         return share
     v = np.maximum(n - 1, 1)
     with np.errstate(divide="ignore"):  # all differences equal: infinite
-        return np.asarray((8 * v + 1) / (8 * v + 3) * np.sqrt(-v * np.log1p(-share)))
+        squares = ((8 * v + 1) / (8 * v + 3)) ** 2 * v * -np.log1p(-share)
+    return np.asarray(squares + 2 * np.log(weights) if is_weighted else np.sqrt(squares))
 
 
 def can_decide(differences: FloatArray, alpha: float) -> NDArray[np.bool_]:

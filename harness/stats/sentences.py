@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.stats.effect import MEANINGFUL_P_IMPROVE, metric_of_row
+from harness.stats.examples import ExampleEffect
 from harness.stats.headline import adjusted, why_no_claim
 from harness.stats.noise import NoiseFloor
 from harness.stats.published import PublishedComparison
@@ -18,6 +19,7 @@ from harness.stats.wording import format_p
 
 CHECKPOINT_RULE = "as training reports it"
 VARIED = "all random draws of training"
+HELD = "whatever training does not draw from its seed"
 
 
 def report_line(
@@ -27,18 +29,21 @@ def report_line(
     *,
     checkpoint_rule: str = CHECKPOINT_RULE,
     varied: str = VARIED,
+    held: str = HELD,
+    examples: ExampleEffect | None = None,
 ) -> str:
     """One effect with everything that STATS rule 12 asks for, as one paragraph to paste.
 
-    Metric and checkpoint rule; n and the seeds; what varied; pairing; estimate [t interval]; dz; p raw and adjusted;
-    P(improve) [interval]; detectable effect; device and library versions; commit and whether dirty; data fingerprint;
-    n_ok/n; cost.
+    Metric and checkpoint rule; n and the seeds; what varied, and what did not; pairing; estimate [t interval]; dz; p
+    raw and adjusted; P(improve) [interval]; detectable effect; the interval for new test examples, where they are
+    known; device and library versions; commit and whether dirty; data fingerprint; n_ok/n; cost.
 
     Args:
         family: what `effects` (or one of its kin) returned; table: the results it was computed from.
         variant: a row of the family.
         checkpoint_rule: when the metric was taken, such as "at the step with the lowest validation loss".
-        varied: what differs between the seeds; say so where the split varies too.
+        varied: what differs between the seeds; say so where the split varies too. held: what does not.
+        examples: the same effect over test examples.
 
     Raises:
         ResultsError: the variant is no row of the family.
@@ -52,10 +57,11 @@ def report_line(
     measured = (
         f"{_capitalized(metric.words)}{rule}; {row.variant} against {row.reference} on"
         f" {row.n} of {row.n_planned} seeds ({row.seeds or 'none'}), between which {varied} vary; paired by"
-        f" seed{_pairing(row)}."
+        f" seed{_pairing(row)}. Held constant: {held}."
     )
     missing = f"Missing: {row.missing}." if row.missing else ""
-    return " ".join(part for part in (measured, missing, _inference(row), _provenance(row, table)) if part)
+    beyond = _beyond(examples, row) if examples is not None and row.n > 1 else ""
+    return " ".join(part for part in (measured, missing, _inference(row), beyond, _provenance(row, table)) if part)
 
 
 def noise_floor_line(floor: NoiseFloor) -> str:
@@ -96,6 +102,19 @@ def published_line(comparison: PublishedComparison) -> str:
         f"{text}. One more run of ours would land in"
         f" [{metric.say_interval(comparison.run_low, comparison.run_high, signed=False)}]; the published"
         f" value lies {'inside' if inside else 'outside'}."
+    )
+
+
+def _beyond(examples: ExampleEffect, row: Any) -> str:
+    """What the effect says of other test examples."""
+    metric = metric_of_row(row)
+    if math.isnan(examples.population_low):
+        return ""
+    low, high = examples.population_low, examples.population_high
+    return (
+        f"The t interval speaks of new seeds on the same {examples.num_examples:,} test examples; of new examples, too:"
+        f" {metric.say_difference(examples.mean)} [{100 * row.confidence:g}% two-way {metric.say_interval(low, high)}],"
+        f" on {len(examples.seeds)} seeds; {examples.num_gained:,} examples are gained, {examples.num_lost:,} lost."
     )
 
 

@@ -63,7 +63,9 @@ def boundaries(largest: Sequence[FloatArray], allowed: NDArray[np.int64]) -> Flo
     return found
 
 
-def group_sequential(differences: FloatArray, looks: Looks, horizon: int, alpha: float = 0.05) -> FloatArray:
+def group_sequential(
+    differences: FloatArray, looks: Looks, horizon: int, alpha: float = 0.05, weights: FloatArray | None = None
+) -> FloatArray:
     """Adjusted p-values of a family at the last of several looks: the smallest level at which a member is claimed by
     then, at this look or at an earlier one.
 
@@ -76,15 +78,17 @@ def group_sequential(differences: FloatArray, looks: Looks, horizon: int, alpha:
         differences: (m, s), NaN where a member lacks the seed.
         looks: which seeds each look had, the last one now; every mask within the next.
         horizon: number of seeds that the study declared.
+        weights: (m,), see `resampling.scores`; equal by default.
 
     Returns:
         (m,); NaN for fewer than two differences.
     """
     adjusted = np.full(len(differences), np.nan)
+    weights = np.ones(len(differences)) if weights is None else weights
     decides = can_decide(differences, alpha)
     for members in (decides, ~decides & (np.isfinite(differences).sum(axis=1) > 1)):
         if members.any():
-            adjusted[members] = _Paths(differences[members], looks, horizon).adjusted(alpha)
+            adjusted[members] = _Paths(differences[members], looks, horizon, weights[members]).adjusted(alpha)
     return adjusted
 
 
@@ -95,11 +99,11 @@ class _Paths:
         levels: the levels at which one path more may be removed at some look, rising; nothing changes between them.
     """
 
-    def __init__(self, differences: FloatArray, looks: Looks, horizon: int) -> None:
+    def __init__(self, differences: FloatArray, looks: Looks, horizon: int, weights: FloatArray) -> None:
         m = len(differences)
         at_most = max(LEAST_FLIPS, min(MONTE_CARLO_FLIPS, MOST_SCORES // (m * len(looks))))
         signs = joint_signs(differences.shape[1], at_most)
-        self.scores = [scores(np.where(look, differences, np.nan), signs) for look in looks]
+        self.scores = [scores(np.where(look, differences, np.nan), signs, weights) for look in looks]
         self.observed = np.array([it[0] for it in self.scores])  # (k, m)
         self.spent = spent_by(looks, horizon)
         self.num_paths = len(signs)
@@ -163,7 +167,7 @@ class _Remaining:
         return high
 
 
-def e_process_p(differences: FloatArray) -> FloatArray:
+def e_process_p(differences: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """p-values that hold whenever one looks: Holm over 1 / max E, for differences that are symmetric under the null.
 
     E_n = mean over the shifts of the product over s <= n of exp(l d_s / r_s) / cosh(l d_s / r_s), with l = delta
@@ -172,11 +176,12 @@ def e_process_p(differences: FloatArray) -> FloatArray:
 
     Args:
         differences: (m, s) in the order of the seeds, NaN where a member lacks the seed.
+        weights: (m,), of Holm's correction; equal by default.
 
     Returns:
         (m,); NaN for fewer than two differences.
     """
-    return holm(np.array([_one_e_process_p(row[np.isfinite(row)]) for row in differences]))
+    return holm(np.array([_one_e_process_p(row[np.isfinite(row)]) for row in differences]), weights)
 
 
 def _one_e_process_p(differences: FloatArray) -> float:

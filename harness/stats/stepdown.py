@@ -10,7 +10,7 @@ from harness.stats.significance import MONTE_CARLO_FLIPS
 from harness.stats.values import FloatArray
 
 
-def westfall_young(differences: FloatArray, alpha: float = 0.05) -> FloatArray:
+def westfall_young(differences: FloatArray, alpha: float = 0.05, weights: FloatArray | None = None) -> FloatArray:
     """Step-down adjusted p-values (Westfall & Young 1993, algorithm 2.8, by sign flips).
 
     With T_(1) >= T_(2) >= ... the observed |t| in falling order, p_(i) is the share of sign vectors e for which some
@@ -24,27 +24,29 @@ def westfall_young(differences: FloatArray, alpha: float = 0.05) -> FloatArray:
     Args:
         differences: (m, s), a row a member, NaN where it lacks the seed.
         alpha: members with too few seeds to reach it alone are adjusted among themselves.
+        weights: (m,), see `resampling.scores`; equal by default.
 
     Returns:
         (m,); NaN for fewer than two differences.
     """
     adjusted = np.full(len(differences), np.nan)
+    weights = np.ones(len(differences)) if weights is None else weights
     decides = can_decide(differences, alpha)
     for members in (decides, ~decides & (np.isfinite(differences).sum(axis=1) > 1)):
         if members.any():
-            adjusted[members] = _stepped_down(differences[members])
+            adjusted[members] = _stepped_down(differences[members], weights[members])
     return adjusted
 
 
-def _stepped_down(differences: FloatArray) -> FloatArray:
+def _stepped_down(differences: FloatArray, weights: FloatArray) -> FloatArray:
     differences = differences[:, np.isfinite(differences).any(axis=0)]
     signs = joint_signs(differences.shape[1], MONTE_CARLO_FLIPS)
-    observed = scores(differences, signs[:1])[0]
+    observed = scores(differences, signs[:1], weights)[0]
     falling = np.argsort(-observed, kind="stable")
     reach = observed[falling] - TIE
     reached = np.zeros(len(falling))
     for flip in range(0, len(signs), FLIPS_AT_ONCE):
-        flipped = scores(differences, signs[flip : flip + FLIPS_AT_ONCE])[:, falling]
+        flipped = scores(differences, signs[flip : flip + FLIPS_AT_ONCE], weights)[:, falling]
         largest_of_rest = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
         reached += (largest_of_rest >= reach).sum(axis=0)
     p = np.empty(len(falling))

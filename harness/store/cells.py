@@ -3,10 +3,12 @@
     mlruns/cells/<key>/spec.json          the cell: settings, seed, fingerprints
                        journal.jsonl      its events, appended and synced as they happen
                        checkpoint         the last position, while it trains: a file or a folder
+                       examples.bits      which test examples were right, where training says so (`files.bits`)
                        ...                what the trainer keeps, such as best.safetensors
                        result.json        written last: a cell with a result has ended
                        lock               held (flock) by the process that trains it; free again when that one dies
                        differing/         other results of this very cell, which `harness merge` brought
+    mlruns/workers/<host>-<number>        of each living `harness worker`: locked, and written to now and then
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
 
 This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
@@ -23,16 +25,22 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
+from harness.files.bits import EXAMPLES_FILE, unpacked
 from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
+from harness.store.journal import Journal, writing
 from harness.store.result import Result, Validation, sealed
 from harness.trainers.run import CHECKPOINT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +74,12 @@ class Cells:
     def open(self, cell: Cell) -> Path:
         """The cell's folder, made if need be, with its specification in it; one that is damaged is written again."""
         folder = self.folder(cell.key)
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             path, content = folder / "spec.json", cell.to_json()
             if not _is_specification(path, content):
                 remove(path)
-                write_atomically(path, json.dumps(content, indent=1))
+                write_atomically(path, json.dumps(content, indent=1), syncs_folder=False)  # the result will
         return folder
 
     @contextlib.contextmanager
@@ -85,7 +93,7 @@ class Cells:
     def hold(self, key: str) -> Iterator[bool]:
         """`claim`, of a cell whose folder is there."""
         path = self.folder(key) / "lock"
-        with _writing(path):
+        with writing(path):
             file = path.open("a")
         with file as lock:
             try:
@@ -138,6 +146,28 @@ class Cells:
                 found.add(self.specification(key)["seed"])
         return {it for it in found if isinstance(it, int)}
 
+    def examples(self, key: str) -> "dict[str, NDArray[np.bool_]]":
+        """Which examples an ended cell got right, bool (N,) by metric; empty where it kept none.
+
+        Raises:
+            DamagedError: the file holds something else.
+        """
+        path = f"{self.root}/cells/{key}/{EXAMPLES_FILE}"
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise _refused(path, error.strerror) from None
+        try:
+            return unpacked(content)
+        except ValueError as error:
+            raise DamagedError(
+                f"{path}: does not say which examples were right ({error}). The cell's result is not concerned; move "
+                "the file away to go on without it."
+            ) from None
+
     def result(self, key: str, *, seed: int | None = None) -> Result | None:
         """The result of an ended cell, or None.
 
@@ -166,11 +196,16 @@ class Cells:
             raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
         return result
 
-    def write_result(self, result: Result) -> None:
-        """Ends a cell: journals the result, writes it, and only then drops the checkpoint."""
+    def write_result(self, result: Result, journal: Journal | None = None) -> None:
+        """Ends a cell: journals the result, writes it, and only then drops the checkpoint.
+
+        Args:
+            journal: the cell's, where the caller has it open.
+        """
         folder = self.folder(result.key)
-        self.append(result.key, {"event": "ended", **result.to_json()})
-        with _writing(folder):
+        with contextlib.nullcontext(journal) if journal else self.journal(result.key) as journal:
+            journal.append({"event": "ended", **result.to_json()})
+        with writing(folder):
             write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
             remove(folder / _FIRST_CHECKPOINT)
@@ -178,7 +213,7 @@ class Cells:
     def keep_checkpoint(self, key: str, path: Path) -> None:
         """Makes what stands at `path` (in the cell's folder) its checkpoint, in place of the last one, synced."""
         folder = self.folder(key)
-        with _writing(folder):
+        with writing(folder):
             replace_synced(path, folder / CHECKPOINT)
 
     def forget_result(self, key: str) -> None:
@@ -197,14 +232,12 @@ class Cells:
 
     def append(self, key: str, event: dict[str, Any]) -> None:
         """Adds one event (with the time, UTC, ISO 8601) to the cell's journal and syncs it to the disk."""
-        path = self.folder(key) / "journal.jsonl"
-        line = json.dumps({"time": now(), **event}) + "\n"
-        with _writing(path), path.open("ab+") as journal:
-            if journal.tell() and not _ends_with_newline(journal):
-                line = "\n" + line  # the last writer died within a line
-            journal.write(line.encode())
-            journal.flush()
-            os.fsync(journal.fileno())
+        with self.journal(key) as journal:
+            journal.append(event)
+
+    def journal(self, key: str) -> Journal:
+        """The cell's journal, opened to add several events; for the holder of its claim."""
+        return Journal(self.folder(key) / "journal.jsonl")
 
     def events(self, key: str) -> list[dict[str, Any]]:
         """Every whole event, in the order of writing; half a line that a dying process left, and whatever else is no
@@ -238,7 +271,7 @@ class Cells:
     def updating_manifest(self, name: str) -> Iterator[None]:
         """Waits until no other process reads and writes this manifest; none must write it from an older one."""
         folder = self.root / "studies"
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / f".{name}.lock").open("a")
         with lock:
@@ -247,7 +280,7 @@ class Cells:
 
     def write_manifest(self, manifest: Manifest) -> None:
         path = self.root / "studies" / f"{manifest.id}.json"
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(manifest.to_json(), indent=1))
 
@@ -274,7 +307,7 @@ class Cells:
     def remove_manifest(self, name: str) -> None:
         """Forgets a study run; its cells stay."""
         path = self.root / "studies" / f"{name}.json"
-        with self.updating_manifest(name), _writing(path):
+        with self.updating_manifest(name), writing(path):
             path.unlink(missing_ok=True)
             (path.parent / f".{name}.lock").unlink(missing_ok=True)
 
@@ -282,7 +315,7 @@ class Cells:
         """Renames a damaged manifest, for it is to be made again; says so."""
         path = self.root / "studies" / f"{name}.json"
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-        with _writing(path):
+        with writing(path):
             path.rename(aside)
         log.warning(
             f"warning: {path}: was damaged. It stays as {aside.name}; a new one holds what this command asks for. What "
@@ -313,15 +346,16 @@ def validations_of(events: list[dict[str, Any]]) -> list[Validation]:
     """The validations in a journal: of the last attempt, the last one of each step, in the order of steps."""
     by_step: dict[int, Validation] = {}
     for event in events:
-        if event["event"] in ("started", "restarted"):
-            by_step.clear()
-        elif event["event"] == "validation" and isinstance(event.get("step"), int):
-            by_step[event["step"]] = Validation.from_event(event)
+        note_validation(by_step, event)
     return [by_step[step] for step in sorted(by_step)]
 
 
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def note_validation(by_step: dict[int, Validation], event: Mapping[str, Any]) -> None:
+    """Follows a journal: what is known of the last attempt after one more event."""
+    if event["event"] in ("started", "restarted"):
+        by_step.clear()
+    elif event["event"] == "validation" and isinstance(event.get("step"), int):
+        by_step[event["step"]] = Validation.from_event(event)
 
 
 def _refused(path: str, problem: object) -> StoreError:
@@ -368,19 +402,3 @@ def _read_manifest(path: Path) -> Manifest:
             f"{path}: is no manifest that this harness can read ({type(error).__name__}: {error}). Move it away; the "
             "cells that it names are not lost, the same command of the study finds them again."
         ) from None
-
-
-def _ends_with_newline(file: Any) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return bool(file.read(1) == b"\n")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Make room or give rights there, or choose another folder "
-            "with --store; nothing that was saved is lost."
-        ) from error

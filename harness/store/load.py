@@ -1,8 +1,9 @@
 """Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,6 +14,10 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.result import ENVELOPE, RESULT_COLUMNS, Result
 from harness.study.load import load_study
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Column types of the results table; they do not depend on which values happen to be missing. Metrics are float64; the
 # facts of a trainer are what they are: whole numbers, numbers, truth values or texts.
@@ -93,6 +98,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     if Path(study).suffix in (".yaml", ".yml"):
         study = load_study(study).name
     fitting = [it for it in _runs_of(study, manifests) if profile in (None, it.profile)]
+    fitting = [it for it in fitting if is_file_of(it, asked)] or fitting  # two files may have one name
     if fitting:
         return next((it for it in reversed(fitting) if has_results(cells, it)), fitting[-1])
     for path in (cells.root / "studies").glob("*.json"):
@@ -105,6 +111,14 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
         f"`harness ablate --study {asked}` makes them; --store names another folder."
     )
+
+
+def is_file_of(manifest: Manifest, study: str) -> bool:
+    """Whether a study run is of this very file, as far as the path that its command named says."""
+    try:
+        return os.path.samefile(manifest.asked, study)
+    except (OSError, ValueError):  # a built-in study's name, or a file that has gone
+        return False
 
 
 def has_results(cells: Cells, manifest: Manifest) -> bool:
@@ -181,6 +195,21 @@ def curves_table(cells: Cells, manifest: Manifest, variants: Collection[str] | N
     table = pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
     table.attrs["manifest"] = manifest
     return table
+
+
+def examples_of(cells: Cells, manifest: Manifest, metric: str) -> dict[tuple[str, int], "NDArray[np.bool_]"]:
+    """Which examples each ended cell got right: (variant, seed) -> bool (N,), of the cells that kept it.
+
+    Raises:
+        DamagedError: a file holds something else.
+    """
+    found = {}
+    for variant in manifest.variants:
+        for seed, key in variant.cells.items():
+            right = cells.examples(key).get(metric)
+            if right is not None:
+                found[variant.name, seed] = right
+    return found
 
 
 def _envelope(result: Result | None, key: str, seed: int) -> tuple[Any, ...]:

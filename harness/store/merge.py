@@ -13,17 +13,19 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import DamagedError, StoreError
-from harness.files.atomic import remove, replace_synced, sync_folder
+from harness.files.atomic import remove, replace_synced, sync_folder, temporary_beside
 from harness.plan.manifest import Manifest
 from harness.store.cells import CHECKPOINTS, DIFFERING, RECORD, Cells
 from harness.store.result import Result, checksum
 from harness.store.unpack import unpack
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9  # rounding: a metric further apart than this is another number
+_AT_ONCE = 1_000  # new cells, for which the disk is waited for together
 _TRY_AGAIN = ("failed", "out-of-memory")  # says something of a machine, and nothing of the cell
 
 
@@ -60,11 +62,11 @@ def merge(cells: Cells, source: Path) -> Merged:
             raise StoreError(f"{source}: is no store, for it has no study runs. Name a pack, or a store's folder.")
         if source.resolve() == cells.root.resolve():
             raise StoreError(f"{source}: is this store itself. --store names the one to merge into.")
-        return _merge(cells, Cells(source))
+        return _merge(cells, Cells(source), take=shutil.copy2)
     cells.root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".merging-", dir=cells.root) as folder:
         unpack(source, Path(folder))
-        return _merge(cells, Cells(Path(folder)))
+        return _merge(cells, Cells(Path(folder)), take=os.replace)  # what was unpacked is ours
 
 
 def differing_results(cells: Cells, key: str) -> list[Path]:
@@ -72,14 +74,17 @@ def differing_results(cells: Cells, key: str) -> list[Path]:
     return sorted((cells.folder(key) / DIFFERING).glob("*/result.json"))
 
 
-def _merge(cells: Cells, there: Cells) -> Merged:
+def _merge(cells: Cells, there: Cells, *, take: Callable[[Path, Path], object]) -> Merged:
     merged = Merged()
     try:
-        for key in there.all_keys():
-            try:
-                _merge_cell(cells, there, key, merged)
-            except DamagedError as error:
-                merged.refused.append(str(error))
+        keys = there.all_keys()
+        for first in range(0, len(keys), _AT_ONCE):
+            with _adding(cells) as coming:
+                for key in keys[first : first + _AT_ONCE]:
+                    try:
+                        _merge_cell(cells, there, key, merged, coming, take)
+                    except DamagedError as error:
+                        merged.refused.append(str(error))
         for room in ("sources", "tracking/summaries"):
             _bring_missing(there.root / room, cells.root / room)
         for manifest in there.manifests().values():
@@ -92,7 +97,9 @@ def _merge(cells: Cells, there: Cells) -> Merged:
     return merged
 
 
-def _merge_cell(cells: Cells, there: Cells, key: str, merged: Merged) -> None:
+def _merge_cell(
+    cells: Cells, there: Cells, key: str, merged: Merged, coming_folder: Path, take: Callable[[Path, Path], object]
+) -> None:
     try:
         coming = there.result(key)
     except StoreError as error:
@@ -105,7 +112,9 @@ def _merge_cell(cells: Cells, there: Cells, key: str, merged: Merged) -> None:
     if specification.get("key") != key or specification["seed"] != coming.seed:
         raise DamagedError(f"{there.folder(key)}/spec.json: is of another cell; this one is left out.")
     if not cells.folder(key).exists():
-        _add(cells, there, key)
+        (coming_folder / key).mkdir()
+        for file in _files(there, key):
+            take(file, coming_folder / key / file.name)
         merged.added.append(key)
         return
     with cells.hold(key) as is_ours:
@@ -138,19 +147,33 @@ def is_same(one: Result, other: Result) -> bool:
     return all(math.isclose(*pair, rel_tol=RELATIVE, abs_tol=ABSOLUTE) for pair in pairs)
 
 
-def _add(cells: Cells, there: Cells, key: str) -> None:
-    """A folder that appears as a whole."""
+@contextlib.contextmanager
+def _adding(cells: Cells) -> Iterator[Path]:
+    """A folder for folders of new cells: at the end of the block they are on the disk, and appear, each as a whole.
+
+    The disk is waited for once, not for each of their files: of 20,000 cells that makes minutes.
+    """
     folder = cells.root / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    coming = Path(tempfile.mkdtemp(prefix=f".coming-{key}-", dir=folder))
+    coming = Path(tempfile.mkdtemp(prefix=".coming-", dir=folder))
     try:
-        coming.chmod(0o755)
-        for file in _files(there, key):
-            shutil.copy2(file, coming / file.name)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            replace_synced(coming, folder / key)
+        yield coming
+        new = sorted(coming.iterdir())
+        if new:
+            os.sync()
+        for path in new:
+            _appear(path, folder / path.name)
+        sync_folder(folder)
     finally:
         shutil.rmtree(coming, ignore_errors=True)
+
+
+def _appear(path: Path, target: Path) -> None:
+    try:
+        path.rename(target)
+    except OSError:
+        if not target.is_dir():  # another process was first
+            raise
 
 
 def _fill(cells: Cells, there: Cells, key: str) -> None:
@@ -180,7 +203,7 @@ def _files(there: Cells, key: str) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary = temporary_beside(target)
     shutil.copy2(source, temporary)
     replace_synced(temporary, target)
 

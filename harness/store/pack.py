@@ -5,7 +5,7 @@ read it. Its first member is an index of the others:
 
     pack.json                       format, version, ids of the study runs, and of each file its size and SHA-256
     studies/<id>.json               manifests
-    cells/<key>/spec.json, journal.jsonl, result.json, and with weights whatever the trainer kept
+    cells/<key>/spec.json, journal.jsonl, result.json, examples.bits; with weights whatever the trainer kept
     sources/<hash>/...              the user's code as it ran
     tracking/summaries/<id>/revisions.json
 
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import OutputError, StoreError
+from harness.files.atomic import temporary_beside
+from harness.files.bits import EXAMPLES_FILE
 from harness.plan.manifest import Manifest
 from harness.store.cells import RECORD, Cells, is_key
 from harness.version import harness_version
@@ -75,7 +77,7 @@ def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_
         "runs": [it.id for it in manifests],
         "files": {name: _described(file) for name, file in files.items()},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("wb") as raw:
             _write(raw, index, files)
@@ -119,7 +121,7 @@ def _files(
             yield revisions, root / revisions
     for key in ended:
         folder = cells.folder(key)
-        kept = cells.kept_files(key) if with_weights else []
+        kept = [it for it in cells.kept_files(key) if with_weights or it.name == EXAMPLES_FILE]
         yield from ((f"cells/{key}/{it.name}", it) for it in (*(folder / name for name in RECORD), *kept))
         sources.add(cells.specification(key)["fingerprints"].get("sources", ""))
     for name in sorted(sources - {""}):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove
+from harness.files.bits import EXAMPLES_FILE
 from harness.store.cells import CHECKPOINTS, Cells, drop_checkpoint
 from harness.store.usage import cell_usage, tree_bytes
 
@@ -44,7 +45,8 @@ WEIGHTS = "old files that training kept, such as weights"
 
 def garbage(cells: Cells, *, weights_older_than_seconds: float | None = None) -> Iterator[Garbage]:
     """What can be freed without altering any table: cells that no study run names, checkpoints of ended cells, and what
-    deaths and damage left behind. Nothing that a living process holds or that was written within the last hour.
+    deaths and damage left behind. Nothing that a living process holds or that was written within the last hour; and no
+    cell while a damaged manifest is set aside, which may have named it.
 
     Args:
         weights_older_than_seconds: also the files that training kept of cells that ended longer ago than this.
@@ -53,17 +55,17 @@ def garbage(cells: Cells, *, weights_older_than_seconds: float | None = None) ->
         DamagedError: a manifest cannot be read, so it is not known which cells it names. StoreError: it is of a newer
             version.
     """
-    named = named_keys(cells)
+    named, may_be_named = named_keys(cells), bool(manifests_set_aside(cells))
     used_sources = set[str]()
     for key in cells.all_keys():
         folder = cells.folder(key)
-        if key not in named and _is_settled(folder) and not cells.is_claimed(key):
+        if key not in named and not may_be_named and _is_settled(folder) and not cells.is_claimed(key):
             yield Garbage(UNUSED, folder, cell_usage(cells, key).total, key)
             continue
         used_sources.add(_sources_of(cells, key))
         yield from _of_cell(cells, key, folder, weights_older_than_seconds)
     for place in (cells.root, cells.root / "cells", cells.root / "studies", cells.root / "sources"):
-        yield from _left_in(place)
+        yield from (it for it in _left_in(place) if it.kind != ASIDE or place.name != "studies")
     for folder in sorted((cells.root / "sources").glob("[!.]*")):
         if folder.name not in used_sources and _is_settled(folder):
             yield Garbage(SOURCES, folder, tree_bytes(folder))
@@ -98,6 +100,11 @@ def free(cells: Cells, several: Iterable[Garbage], on_freed: Callable[[Garbage],
     return freed
 
 
+def manifests_set_aside(cells: Cells) -> list[Path]:
+    """Damaged ones, which may have named cells: as long as they are here, no cell is unused."""
+    return sorted(it for it in (cells.root / "studies").glob("*.damaged-*"))
+
+
 def named_keys(cells: Cells) -> set[str]:
     """Of every cell that a study run names.
 
@@ -121,7 +128,8 @@ def _of_cell(cells: Cells, key: str, folder: Path, weights_older_than_seconds: f
             if (folder / name).exists() or (folder / name).is_symlink():
                 yield Garbage(ENDED, folder / name, tree_bytes(folder / name), key)
         if weights_older_than_seconds is not None and _age(ended) > weights_older_than_seconds:
-            yield from (Garbage(WEIGHTS, it, tree_bytes(it), key) for it in cells.kept_files(key))
+            kept = (it for it in cells.kept_files(key) if it.name != EXAMPLES_FILE)
+            yield from (Garbage(WEIGHTS, it, tree_bytes(it), key) for it in kept)
     yield from _left_in(folder)
 
 

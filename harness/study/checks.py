@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.errors import StudyError
 from harness.names import suggestion
-from harness.study.changes import Change, check_change, conflicts, missing_needs
+from harness.study.changes import Change, check_change, check_code, conflicts, edited, missing_needs
 from harness.study.designs.comparisons import BASELINE, combination_names, in_order
 from harness.study.designs.registry import design_problems
 from harness.study.study import Profile, Study
@@ -25,6 +26,7 @@ def study_problems(study: Study, *, declared: Collection[str], left_out: Sequenc
     """
     doubtful = {str(place[1]) for place in left_out if place[0] == "baseline" and len(place) > 1}
     problems = [*_name_problems(study), *_baseline_problems(study, doubtful), *_reference_problems(study, declared)]
+    problems += _nuisance_problems(study)
     if not left_out:
         problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
     return problems
@@ -33,9 +35,9 @@ def study_problems(study: Study, *, declared: Collection[str], left_out: Sequenc
 def _too_early(steps: Sequence[str], changes: Mapping[str, Change]) -> Iterator[str]:
     """Steps of a path before the one that they need, a sentence each."""
     for index, name in enumerate(steps):
-        needed = changes[name].needs if name in changes else ""
-        if needed in steps[index + 1 :]:
-            yield f"change {name!r} comes before {needed!r}, which it needs; put it after."
+        for needed in changes[name].needs if name in changes else ():
+            if needed in steps[index + 1 :]:
+                yield f"change {name!r} comes before {needed!r}, which it needs; put it after."
 
 
 def _needs_problems(study: Study, known: Collection[str]) -> Iterator[str]:
@@ -44,20 +46,41 @@ def _needs_problems(study: Study, known: Collection[str]) -> Iterator[str]:
     combined = {combination.name for combination in study.combinations}
     needs = study.needs()
     for change in declared.values():
-        chain = [it.name for it in needs.get(change.name, ())]
-        lowest = declared[chain[0]] if chain else change
-        if change.needs == change.name:
-            yield f"change {change.name!r} needs itself; name the change without which it makes no sense."
-        elif change.needs in combined:
-            yield f"change {change.name!r} needs {change.needs!r}, a combination; needs names one change."
-        elif change.needs and change.needs not in known:
-            hint = suggestion(change.needs, [it for it in known if it != change.name])
-            yield f"change {change.name!r} needs {change.needs!r}, which no change of this study is called.{hint}"
-        elif lowest.needs in (change.name, *chain):
-            yield f"change {change.name!r} stands on a circle of needs ({' > '.join([change.name, *reversed(chain)])})."
-        elif chain:
+        for needed in change.needs:
+            if needed == change.name:
+                yield f"change {change.name!r} needs itself; name the change without which it makes no sense."
+            elif needed in combined:
+                yield f"change {change.name!r} needs {needed!r}, a combination; needs names one change."
+            elif needed not in known:
+                hint = suggestion(needed, [it for it in known if it != change.name])
+                yield f"change {change.name!r} needs {needed!r}, which no change of this study is called.{hint}"
+        if circle := _circle(change.name, declared):
+            if len(circle) > 1:
+                yield f"change {change.name!r} stands on a circle of needs ({' > '.join(circle)})."
+        elif change.name in needs:
             standing = [*needs[change.name], change]
-            yield from (f"{why} Yet {change.name!r} needs {change.needs!r}." for why in conflicts(standing))
+            said = ", ".join(map(repr, change.needs))
+            yield from (f"{why} Yet {change.name!r} needs {said}." for why in conflicts(standing))
+
+
+def _merge_problems(study: Study, changes: Sequence[Change]) -> list[str]:
+    try:
+        edited(study.trainer, changes)
+    except StudyError as error:
+        return list(error.problems)
+    return []
+
+
+def _circle(name: str, declared: Mapping[str, Change]) -> list[str]:
+    """The way from a change along needs to a change on that way, itself included; empty where there is none."""
+    ways = [[name]]
+    while ways:
+        way = ways.pop()
+        for needed in declared[way[-1]].needs if way[-1] in declared else ():
+            if needed in way:
+                return way
+            ways.append([*way, needed])
+    return []
 
 
 def declared_names(tree: dict[str, Any]) -> set[str]:
@@ -116,6 +139,15 @@ def _name_problems(study: Study) -> Iterator[str]:
             yield f"combinations: {combination.name!r} and {twin!r} hold the same changes; take one of them out."
 
 
+def _nuisance_problems(study: Study) -> Iterator[str]:
+    for path, it in study.nuisance.items():
+        for value in it.ends:
+            try:
+                study.baseline.override({path: value})
+            except SettingsError as error:
+                yield from (f"nuisance: {problem}" for problem in error.problems)
+
+
 def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]:
     """Changes and profiles that do not fit the baseline, but for changes in branches that are wrong themselves."""
     needs = study.needs()
@@ -124,6 +156,7 @@ def _baseline_problems(study: Study, doubtful: Collection[str]) -> Iterator[str]
         touched = {path.partition(".")[0] for it in (change, *needed) for path in it.overrides}
         if not touched & set(doubtful) and not conflicts([*needed, change]):
             yield from (f"changes: {problem}" for problem in check_change(study.baseline, change, needed))
+        yield from (f"changes: {it}" for it in check_code(study.trainer, study.baseline, change, needed))
     for name, profile in study.profiles.items():
         yield from (f"profiles: {name}: {problem}" for problem in _profile_problems(study.baseline, profile))
 
@@ -142,13 +175,19 @@ def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str
     combinations = [("combinations", it.name, it.changes) for it in study.combinations]
     paths = [("paths", name, members) for name, members in study.paths.items()]
     changes = sorted(set(declared) - {name for _, name, _ in combinations} | set(found))
+    needs = study.needs()
+    wrong_code = {
+        name for name, it in found.items() if check_code(study.trainer, study.baseline, it, needs.get(name, ()))
+    }
     for kind, name, members in (*combinations, *paths):
         for member in members:
             if member not in changes:
                 yield f"{kind}: {name}: unknown change {member!r}.{suggestion(member, changes)}"
         known = [found[member] for member in members if member in found]
-        unknown = {change.needs for change in known} - {"", *changes}  # said of the change itself
-        lacking = [change for change in known if change.needs not in unknown]
+        if len(known) == len(members) and not conflicts(known) and not wrong_code.intersection(members):
+            yield from (f"{kind}: {name}: {why}" for why in _merge_problems(study, known))
+        unknown = {it for change in known for it in change.needs} - set(changes)  # said of the change itself
+        lacking = [change for change in known if not unknown.intersection(change.needs)]
         yield from (f"{kind}: {name}: {why}" for why in (*conflicts(known), *missing_needs(lacking)))
     for name, members in study.paths.items():
         yield from (f"paths: {name}: {why}" for why in _too_early(members, found))

@@ -206,7 +206,7 @@ def _mappings(below: Mapping[str, Any], above: Mapping[str, Any], dropped: Seque
     merged: dict[str, Any] = {}
     if "profiles" in above:
         below = {"profiles": {"standard": {}}, **below}  # which a study has that declares none
-    for key in ("baseline", "metrics", "paths", "profiles"):
+    for key in ("baseline", "metrics", "paths", "profiles", "nuisance"):
         lower, upper = below.get(key), above.get(key, {})
         if isinstance(lower, Mapping) and isinstance(upper, Mapping):
             merged[key] = overlaid(lower, upper) if key == "baseline" else {**lower, **upper}
@@ -297,4 +297,5 @@ def _uses(tree: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     for name, steps in tree["paths"].items() if isinstance(tree.get("paths"), Mapping) else ():
         yield f"paths: {name}", _listed(steps)
     for entry in _listed(tree.get("changes")):
-        yield f"changes: {_name(entry)}", [entry.get("needs")] if isinstance(entry, Mapping) else []
+        needs = entry.get("needs", []) if isinstance(entry, Mapping) else []
+        yield f"changes: {_name(entry)}", needs if isinstance(needs, list) else [needs]

@@ -90,7 +90,7 @@ def make_study(tree: Mapping[str, Any], *, root: Path = Path(), used: Collection
 
 
 # What a trainer reads at the top level of a study.
-TRAINER_KEYS = ("trainer", "baseline", "metrics", "select", "report", "settings")
+TRAINER_KEYS = ("trainer", "baseline", "metrics", "select", "report", "settings", "commit", "fixed")
 
 
 def _baseline(trainer: Trainer, tree: Mapping[str, Any]) -> tuple[Settings, list[str], list[Location]]:

@@ -4,6 +4,7 @@ A study names a trainer, a baseline, the changes, named combinations and paths o
 compare, the profiles (how big a run of it is), and the published numbers to compare with.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, field_validator
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, 
 from harness.errors import StudyError
 from harness.names import suggestion
 from harness.study.changes import Change, Name
+from harness.study.nuisance import Nuisance
 from harness.trainers.trainer import Settings, Trainer
 
 AsTuple = Field(strict=False)  # YAML knows lists only
@@ -80,6 +82,7 @@ class Study(_Part):
         trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
         name, title: by default those of the file.
         changes: declarations only: names were looked up.
+        nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
 
@@ -96,23 +99,21 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    nuisance: dict[str, Nuisance] = {}
     built_on: str = ""
 
     def change(self, name: str) -> Change:
         return next(change for change in self.changes if change.name == name)
 
     def needs(self) -> dict[str, tuple[Change, ...]]:
-        """For each change that needs another: what it stands on, the lowest first (what that one needs, and so on)."""
+        """For each change that needs others: all that it stands on, each after what it needs itself."""
         known = {change.name: change for change in self.changes}
         found: dict[str, tuple[Change, ...]] = {}
         for change in self.changes:
-            chain: list[Change] = []
-            below = change.needs
-            while below in known and known[below] not in chain and below != change.name:
-                chain.append(known[below])
-                below = known[below].needs
-            if chain:
-                found[change.name] = tuple(reversed(chain))
+            below: dict[str, Change] = {}
+            _gather(change, known, below, {change.name})
+            if below:
+                found[change.name] = tuple(below.values())
         return found
 
     def profile(self, name: str) -> Profile:
@@ -122,3 +123,11 @@ class Study(_Part):
             hint = suggestion(name, self.profiles)
             raise StudyError(f"study {self.name!r} has no profile {name!r}.{hint} It has: {known}.")
         return self.profiles[name]
+
+
+def _gather(change: Change, known: Mapping[str, Change], below: dict[str, Change], above: set[str]) -> None:
+    """Adds what a change stands on to `below`, the lowest first; a circle ends where it closes."""
+    for name in change.needs:
+        if name in known and name not in above and name not in below:
+            _gather(known[name], known, below, {*above, name})
+            below[name] = known[name]

@@ -129,7 +129,10 @@ SENTENCES = (
         r"readonly database|permission denied|operation not permitted|read-only file system",
         f"is read-only for this user. Give write rights there (SQLite: to the file and its folder), or {ELSEWHERE}.",
     ),
-    (r"disk is full|no space left", f"the disk is full. Make room, or {ELSEWHERE}; nothing that was saved is lost."),
+    (
+        r"disk is full|no space left|disk i/o error",
+        f"the disk is full. Make room, or {ELSEWHERE}; nothing that was saved is lost.",
+    ),
     (
         r"database (table )?is locked",
         f"is locked by another program for more than {WAIT_SECONDS:.0f} s. Close what holds it open for writing "

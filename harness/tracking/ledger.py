@@ -122,9 +122,17 @@ def open_ledger(path: Path, target: str, *, formerly: str = "") -> Iterator[Ledg
                 connection.execute("UPDATE OR IGNORE runs SET target = ? WHERE target = ?", (target, formerly))
             yield Ledger(connection, target)
     except sqlite3.Error as error:
-        raise StoreError(
-            f"{path}: cannot be used ({error}). Delete it: it is made again from MLflow's runs."
-        ) from error
+        raise StoreError(f"{path}: cannot be used ({error}). {_next_step(error)}") from error
+
+
+def _next_step(error: sqlite3.Error) -> str:
+    """What mends it: a full disk is no damage, and neither is a file that somebody else holds."""
+    text = str(error)
+    if "full" in text or "disk I/O" in text:
+        return "Make room there; nothing that was saved is lost, and the same command continues."
+    if "locked" in text or "readonly" in text or "unable to open" in text:
+        return "Give this user write rights there, and close what holds it open; then the same command continues."
+    return "Move it away: it is made again from MLflow's runs."
 
 
 def _connect(path: Path) -> sqlite3.Connection:

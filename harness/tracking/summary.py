@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.files.atomic import write_atomically
-from harness.store.cells import now
+from harness.store.journal import now
 from harness.tracking.run_image import BEST, Artifact, Point, allowed, file_artifact, milliseconds
 
 

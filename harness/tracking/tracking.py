@@ -155,10 +155,10 @@ class Tracking:
     def store_id(self) -> str:
         return store_id(self.root)
 
-    def delivered(self) -> list[Entry]:
-        """Every run that was delivered, as it was noted. From the disk alone."""
+    def delivered(self, manifest: Manifest | None = None) -> list[Entry]:
+        """Every run that was delivered, of a study run or of all, as it was noted. From the disk alone."""
         with self._open_ledger() as ledger:
-            return ledger.all()
+            return ledger.all() if manifest is None else list(ledger.of_study(manifest.id).values())
 
     def forget(self, manifest: Manifest) -> int:
         """Moves the runs of a study run to MLflow's trash, and removes their files where they lie below the store.
@@ -315,7 +315,8 @@ def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lamb
     delivered, before, problems = 0, 0, list[str]()
     for manifest in manifests:
         try:
-            for number, events in enumerate(tracking.deliveries(manifest, cells), start=1):
+            settled = sum(bool(it.cell_key) and it.settled for it in tracking.delivered(manifest))
+            for number, events in enumerate(tracking.deliveries(manifest, cells), start=settled + 1):
                 delivered += events
                 on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
         except StoreError as error:

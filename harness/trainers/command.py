@@ -30,6 +30,7 @@ from harness.trainers.user import Reads, UserTrainer, leaves, thread_environment
 PUT_BACK = 75  # exit code: not done, start me again (EX_TEMPFAIL of sysexits.h)
 MOST_PUT_BACKS = 3  # without a new line in between; then the script makes no progress
 SECONDS_OF_GRACE = 30.0  # between SIGTERM and SIGKILL
+SECONDS_BETWEEN_SIGNALS = 2.0  # to a script, and to the worker that follows it
 POLL_SECONDS = 0.02
 OWN_PLACEHOLDERS = ("seed", "device", "folder")
 LINES, SETTINGS_FILE, RUN_FILE = "metrics.jsonl", ".settings.json", ".run.json"
@@ -80,11 +81,12 @@ class CommandTrainer(UserTrainer):
     def _modules(self) -> list[str]:
         words = list(self.call)
         module = words[words.index("-m") + 1] if "-m" in words[:-1] and _is_python(words[0]) else ""
-        place = self.root.joinpath(*module.split(".")) if module else self.root / "-"
-        return [module] if place.is_dir() or place.with_suffix(".py").is_file() else []  # else it is installed
+        place = module.replace(".", "/") if module else "-"
+        is_own = self.code.is_file(f"{place}.py") or self.code.glob(f"{place}/*.py")
+        return [module] if is_own else []  # else it is installed
 
     def _files(self) -> list[str]:
-        return [word for word in self.call if not placeholders(word) and _is_file_of(self.root, word)]
+        return [word for word in self.call if not placeholders(word) and _is_inside(word) and self.code.is_file(word)]
 
     def before_attempt(self, folder: Path) -> None:
         """Finds the checkpoint that the script had told of when it or its reader died."""
@@ -108,7 +110,7 @@ class CommandTrainer(UserTrainer):
         while True:
             told = script.lines_told
             code = script.attempt()
-            if run.final is not None or run.should_stop:
+            if run.final is not None or self._is_left(run, code):
                 break
             if code == -signal.SIGKILL and not num_kills:
                 num_kills += 1  # by whom cannot be known: once more before it is an outcome, as with a worker
@@ -124,6 +126,14 @@ class CommandTrainer(UserTrainer):
             run.note(versions=library_versions(run.sources))
         if run.final is not None:
             script.note_unread()
+
+    def _is_left(self, run: Run, code: int) -> bool:
+        """Whether training is to stop. A scheduler tells every process of a job, and the script may have heard it
+        first."""
+        deadline = time.monotonic() + (SECONDS_BETWEEN_SIGNALS if code == -signal.SIGTERM else 0.0)
+        while not run.should_stop and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return run.should_stop
 
     def words(self, run: Run, values: Mapping[str, Any]) -> list[str]:
         """The command as it is started: placeholders filled in, files of the sources taken from the snapshot."""
@@ -273,6 +283,7 @@ class _Script:
         elif "read" in line:
             self._noted_reads = True
             self._reads.note(str(line["read"]))
+            self._reads.write()
         elif "restarted" in line:
             run.restarted(str(line["restarted"]))
         else:
@@ -285,6 +296,7 @@ class _Script:
         if not (folder / name).exists():
             raise RunError(f"{LINES}: checkpoint {name!r} is not in $HARNESS_FOLDER; tell of it after its rename.")
         _point_to(folder, name)
+        self._run.kept()
 
 
 def placeholders(word: str) -> list[str]:
@@ -341,7 +353,8 @@ def _write_settings(run: Run, values: Mapping[str, Any]) -> bool:
     (run.folder / RUN_FILE).write_text(json.dumps(told))
     file = run.folder / SETTINGS_FILE
     text = json.dumps(run.settings.tree(), indent=1)
-    if file.is_file() and file.read_text() == text and _was_opened(file):
+    was_opened = file.is_file() and _was_opened(file)  # before it is read here
+    if was_opened and file.read_text() == text:
         return True
     file.write_text(text)
     os.utime(file, (0, file.stat().st_mtime))
@@ -356,8 +369,12 @@ def _was_opened(file: Path) -> bool:
 
 
 def _is_file_of(folder: Path, word: str) -> bool:
+    return _is_inside(word) and (folder / word).is_file()
+
+
+def _is_inside(word: str) -> bool:
     path = Path(word)
-    return bool(word) and not path.is_absolute() and ".." not in path.parts and (folder / path).is_file()
+    return bool(word) and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_python(word: str) -> bool:

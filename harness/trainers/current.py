@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -91,8 +91,8 @@ class ScriptRun(Run):
         super().note(**facts)
         self._write({"note": facts})
 
-    def finish(self, **metrics: float) -> None:
-        super().finish(**metrics)
+    def finish(self, *, examples: Mapping[str, Iterable[Any]] = {}, **metrics: float) -> None:
+        super().finish(examples=examples, **metrics)
         assert self.final is not None
         self._write({"final": True, **self.final})
 

@@ -48,8 +48,12 @@ class FunctionTrainer(UserTrainer):
         return [self.call.partition(":")[0]]
 
     def prepare(self, settings: Iterable[Settings], *, store: Path) -> None:
-        """Keeps the snapshot that cells run from, and imports the function once, in a process of its own."""
+        """Keeps the snapshot that cells run from, and imports the function once, in a process of its own.
+
+        Edited code is not imported here: where it cannot be, its cells say so."""
         super().prepare(settings, store=store)
+        if self.is_edited:
+            return
         assert isinstance(self.call, str)
         folder = store / "sources" / self._fingerprint if self.sources else self.root
         problem = _import_problem(self.call, str(folder.absolute()), str(self.root), tuple(self.code_names(folder)))
@@ -63,6 +67,7 @@ class FunctionTrainer(UserTrainer):
         for name, number in thread_environment(self.num_threads).items():
             os.environ.setdefault(name, number)  # read by libraries when they are imported, which is below
         reads = Reads(run.folder, leaves(planned))
+        run.with_checkpoint = reads.write  # an attempt that begins anew reads everything anew
         home = contextlib.chdir(self.root) if self.root.is_dir() else contextlib.nullcontext()
         with importing(folder, self.code_names(folder)), home, running(run):
             function = import_target(self.call)

@@ -45,12 +45,16 @@ def trainer_from_study(tree: Mapping[str, Any], root: Path) -> Trainer:
             f"trainer: expected images, {{function: 'module:train'}}, {{command: [...]}} or {{class: 'module:Class'}}, "
             f"not {asked!r}."
         )
+    if kind not in ("function", "command") and (unknown := [key for key in ("commit", "fixed") if key in tree]):
+        said = f"of a function or a command of your own; the trainer {kind} has no code of the study's"
+        raise StudyError(*(f"{key}: is about the code {said}." for key in unknown))
     return trainer_class(kind).from_study(tree, root)  # type: ignore[attr-defined, no-any-return]
 
 
 def trainer_from_json(data: Mapping[str, Any]) -> Trainer:
-    """An equal trainer to the one whose `to_json` gave this; the same object for the same text."""
-    return _from_text(json.dumps(data, sort_keys=True))
+    """An equal trainer to the one whose `to_json` gave this, its metrics in that order; the same object for the same
+    text."""
+    return _from_text(json.dumps(data))
 
 
 @lru_cache(maxsize=256)

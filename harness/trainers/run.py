@@ -7,18 +7,20 @@ event: a plain mapping that is durable once `emit` returns. What becomes of even
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files.atomic import remove
+from harness.files.atomic import remove, write_atomically
+from harness.files.bits import EXAMPLES_FILE, packed
 from harness.metrics import Metrics
 
 Event = dict[str, Any]
 CHECKPOINT = "checkpoint"  # a file or a folder, whatever the trainer saves
 SAVING = ".saving"
+EXAMPLES_AGREE = 1e-5  # a metric may have been summed in single precision
 # Facts about settings, joined by ", ": those that training never read, and those that a script may never have seen.
 SETTINGS_UNREAD, SETTINGS_UNSEEN = "settings_unread", "settings_unseen"
 
@@ -66,6 +68,7 @@ class Run:
         self.num_steps = 0
         self.facts: dict[str, Any] = {}
         self.final: dict[str, float] | None = None  # what `finish` got
+        self.with_checkpoint: Callable[[], None] = lambda: None  # called before each is kept: writes what goes with it
 
     @property
     def seconds(self) -> float:
@@ -142,7 +145,12 @@ class Run:
         yield path
         if not path.exists():
             raise RunError("run.saving: nothing was written to the path that it gave; save a file or a folder there.")
+        self.with_checkpoint()
         self._emit({"event": "saved", "step": self.num_steps, "seconds": self.seconds, "path": str(path)})
+
+    def kept(self) -> None:
+        """Say that the checkpoint was put in its place already, by whoever made it."""
+        self._emit({"event": "saved", "step": self.num_steps, "path": str(self.folder / CHECKPOINT)})
 
     def saved(self) -> Path | None:
         """The last checkpoint, or None where there is none."""
@@ -154,11 +162,17 @@ class Run:
         self._started_at = time.perf_counter()
         self._emit({"event": "restarted", "reason": reason})
 
-    def finish(self, **metrics: float) -> None:
+    def finish(self, *, examples: Mapping[str, Iterable[Any]] = {}, **metrics: float) -> None:
         """Report the result, once, at the end. Metrics that were logged stand at the best step, unless given here.
 
+        Args:
+            examples: of metrics that are shares of examples, which were right: `{"test/accuracy": predicted == y}`, in
+                an order that is the same for every cell. They are kept with the cell, a bit each; then results speak
+                of new examples, too, and show which ones a change gains and loses.
+
         Raises:
-            RunError: called twice, an undeclared metric, a value that is no number, or without the metric to report.
+            RunError: called twice, an undeclared metric, a value that is no number, without the metric to report, or
+                examples that are not the ones of the metric's value.
         """
         if self.final is not None:
             raise RunError("run.finish was called twice; a cell has one result.")
@@ -168,7 +182,30 @@ class Run:
             raise RunError(
                 f"run.finish: without {wanted}, which the study reports; give it: run.finish(**{{{wanted!r}: ...}})."
             )
+        if examples:
+            right = {name: self._right(name, every, values) for name, every in examples.items()}
+            write_atomically(self.folder / EXAMPLES_FILE, packed(right))
         self.final = values
+
+    def _right(self, name: str, every: Iterable[Any], values: Mapping[str, float]) -> Any:
+        import numpy as np
+
+        if name not in values:
+            raise RunError(
+                f"run.finish: examples of {name}, which is not among the metrics given; give its value, too."
+            )
+        found = np.asarray(every if hasattr(every, "__array__") else list(every))
+        if found.ndim != 1 or not found.size or not np.isin(found, (0, 1)).all():
+            raise RunError(
+                f"run.finish: examples of {name} must be a row of true and false (or 1 and 0), one an example, not an "
+                f"array of shape {found.shape}, type {found.dtype}."
+            )
+        if abs(float(found.mean(dtype=np.float64)) - values[name]) > EXAMPLES_AGREE:
+            raise RunError(
+                f"run.finish: of the {found.size} examples of {name} {found.mean(dtype=np.float64):.6g} are right, but "
+                f"its value is {values[name]:.6g}; examples are kept for metrics that are the share of them."
+            )
+        return found.astype(bool)
 
     def _checked(self, call: str, metrics: Mapping[str, Any]) -> dict[str, float]:
         values = {}

@@ -8,23 +8,24 @@ from a snapshot of these files, so that an edit while a study trains changes not
 import ast
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, StudyError
-from harness.files.atomic import replace_synced
+from harness.files.atomic import replace_synced, temporary_beside
+from harness.trainers.code import ClashError, Code
 
 ROLE = "sources"  # among a cell's fingerprints
 PINNED = "pinned:"  # before a version that the user vouches for, in place of a hash
 _HASH_LENGTH = 16
+_MOST_PARSED = 1_000  # versions of files that are remembered: variants share most of theirs
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Sources:
             digest.update(json.dumps([name, _meaning(name, content)]).encode())
         return digest.hexdigest()[:_HASH_LENGTH]
 
+    @cached_property
+    def vocabulary(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Names that the Python files use, and names that they bring: variables, functions, attributes; modules, with
+        `import ` before. By the text alone: what is brought in one file counts as brought in all."""
+        found = [_vocabulary(content) for name, content in self.files.items() if name.endswith(".py")]
+        modules = {f"import {part}" for name in self.files for part in name.removesuffix(".py").split("/")}
+        return frozenset().union(*(it[0] for it in found)), frozenset(modules).union(*(it[1] for it in found))
+
     def write_snapshot(self, folder: Path) -> None:
         """Writes the files into `folder`, as a whole, if it is not there yet.
 
@@ -57,7 +66,7 @@ class Sources:
         """
         if folder.is_dir():
             return
-        temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+        temporary = temporary_beside(folder)
         try:
             for name, content in self.files.items():
                 path = temporary / name
@@ -72,89 +81,116 @@ class Sources:
                 raise StoreError(f"{folder}: the snapshot of the sources cannot be written ({error}).") from None
 
 
-def read_sources(root: Path, *, modules: Iterable[str] = (), globs: Iterable[str] = ()) -> Sources:
+def read_sources(code: Code, *, modules: Iterable[str] = (), globs: Iterable[str] = ()) -> Sources:
     """The closure of the imports of modules and of the Python files that globs name, and whatever else globs name.
 
     Args:
-        root: the study's folder; nothing outside it is followed.
-        modules: dotted names, importable from `root`. globs: relative to `root`.
+        code: the study's folder, or what a commit holds of it; nothing outside it is followed.
+        modules: dotted names, importable from there. globs: relative to it.
 
     Raises:
-        StudyError: a module that is not in `root`, a glob that matches nothing or reaches outside, a Python file that
-            cannot be parsed; everything at once.
+        StudyError: a module that is not there, a glob that matches nothing or reaches outside, a Python file that
+            cannot be parsed; everything at once. ClashError: edits of a file that is followed do not merge.
     """
-    root, problems = root.resolve(), []
-    found: list[Path] = []
+    root, problems = code.root, []
+    found: list[str] = []
     for module in modules:
-        paths = list(_module_files(root, module))
-        if not any(_is_module(root, module, path) for path in paths):
+        names = list(_module_files(code, module))
+        if not any(_is_module(module, name) for name in names):
             problems.append(
                 f"trainer: no module {module} in {root}; expected {module.replace('.', '/')}.py there. `root:` names "
                 "another folder; for code that is installed, vouch for its version: `sources: {pinned: v1}`."
             )
-        found += paths
+        found += names
     for pattern in globs:
         try:
-            found += _glob(root, pattern)
+            found += _glob(code, pattern)
+        except ClashError:
+            raise
         except StudyError as error:
             problems += error.problems
-    closure = _Closure(root)
-    for path in found:
-        closure.add(path)
+    closure = _Closure(code)
+    for name in found:
+        closure.add(name)
     problems += closure.problems
     if problems:
         raise StudyError(*problems)
-    programs = frozenset(name for name in closure.files if os.access(root / name, os.X_OK))
+    programs = frozenset(name for name in closure.files if code.is_program(name))
     return Sources(closure.files, programs, tuple(closure.notes))
 
 
 class _Closure:
     """Files reached so far; each is read once."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, code: Code) -> None:
+        self._code = code
         self.files: dict[str, bytes] = {}
         self.notes: list[str] = []
         self.problems: list[str] = []
 
-    def add(self, path: Path) -> None:
-        waiting = [path]
+    def add(self, name: str) -> None:
+        waiting = [name]
         while waiting:
-            path = waiting.pop()
-            name = path.relative_to(self._root).as_posix()
+            name = waiting.pop()
             if name in self.files:
                 continue
             try:
-                self.files[name] = path.read_bytes()
-                tree = ast.parse(self.files[name]) if path.suffix == ".py" else None
+                self.files[name] = self._code.read(name)
+                imports, computed = _imports(name, self.files[name]) if name.endswith(".py") else ((), ())
             except (OSError, SyntaxError, ValueError) as error:
                 self.problems.append(f"trainer.sources: {name}: cannot be read ({error}).")
                 continue
-            waiting += self._imported(path, tree) if tree else ()
+            self.notes += [
+                f"{name}:{line} imports by a computed name, which cannot be followed; list what it may import under "
+                "trainer.sources."
+                for line in computed
+            ]
+            waiting += [file for module in imports for file in _module_files(self._code, module)]
 
-    def _imported(self, path: Path, tree: ast.Module) -> Iterator[Path]:
-        parts = path.relative_to(self._root).with_suffix("").parts
-        package = parts[:-1]
-        bases = [(), package] if package else [()]  # a script imports its neighbours, too
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    for base in bases:
-                        yield from _module_files(self._root, ".".join((*base, alias.name)))
-            elif isinstance(node, ast.ImportFrom):
-                origin = [package[: max(0, len(package) - node.level + 1)]] if node.level else bases
-                for base in origin:
-                    start = ".".join((*base, *filter(None, [node.module])))
-                    for name in ("", *(f".{alias.name}" for alias in node.names)):
-                        yield from _module_files(self._root, (start + name).strip("."))
-            elif isinstance(node, ast.Call) and (called := _imports_by_call(node)) is not None:
-                if called:
-                    yield from _module_files(self._root, called)
-                    continue
-                self.notes.append(
-                    f"{path.relative_to(self._root)}:{node.lineno} imports by a computed name, which cannot be "
-                    "followed; list what it may import under trainer.sources."
-                )
+
+@lru_cache(maxsize=_MOST_PARSED)
+def _imports(name: str, content: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Dotted names of what a file may import of the study's folder, and the lines that import by a computed name."""
+    found: list[str] = []
+    computed: list[int] = []
+    package = tuple(name.removesuffix(".py").split("/")[:-1])
+    bases = [(), package] if package else [()]  # a script imports its neighbours, too
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Import):
+            found += [".".join((*base, alias.name)) for alias in node.names for base in bases]
+        elif isinstance(node, ast.ImportFrom):
+            origin = [package[: max(0, len(package) - node.level + 1)]] if node.level else bases
+            for base in origin:
+                start = ".".join((*base, *filter(None, [node.module])))
+                found += [(start + more).strip(".") for more in ("", *(f".{alias.name}" for alias in node.names))]
+        elif isinstance(node, ast.Call) and (called := _imports_by_call(node)) is not None:
+            if called:
+                found.append(called)
+            else:
+                computed.append(node.lineno)
+    return tuple(found), tuple(computed)
+
+
+@lru_cache(maxsize=_MOST_PARSED)
+def _vocabulary(content: bytes) -> tuple[frozenset[str], frozenset[str]]:
+    used: set[str] = set()
+    brought: set[str] = set()
+    for node in ast.walk(ast.parse(content)):
+        if isinstance(node, ast.Name | ast.Attribute):
+            name = node.id if isinstance(node, ast.Name) else node.attr
+            (used if isinstance(node.ctx, ast.Load) else brought).add(name)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            brought.add(node.name)
+        elif isinstance(node, ast.arg):
+            brought.add(node.arg)
+        elif isinstance(node, ast.Import):
+            used |= {f"import {part}" for alias in node.names for part in alias.name.split(".")}
+            brought |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            used |= {f"import {part}" for part in (node.module or "").split(".")}
+            used |= {alias.name for alias in node.names}
+            brought |= {alias.asname for alias in node.names if alias.asname}
+    return frozenset(used), frozenset(brought)
 
 
 def _imports_by_call(node: ast.Call) -> str | None:
@@ -166,39 +202,32 @@ def _imports_by_call(node: ast.Call) -> str | None:
     return name if isinstance(name, str) and not name.startswith(".") else ""
 
 
-def _module_files(root: Path, module: str) -> Iterator[Path]:
-    """The files that importing this module reads inside `root`: its packages' `__init__.py`, and its own.
+def _module_files(code: Code, module: str) -> Iterator[str]:
+    """The files that importing this module reads inside the study's folder: its packages' `__init__.py`, and its own.
     The harness itself is no code of the user's, even where it lies beside it."""
     parts = module.split(".")
     if parts[0] == "harness" or not all(part.isidentifier() for part in parts):
         return
     for depth in range(1, len(parts) + 1):
-        place = root.joinpath(*parts[:depth])
-        for path in (place / "__init__.py", place.with_suffix(".py")):
-            if os.path.isfile(path):  # unlike a Path's, it also answers for a path that is too long
-                yield path
+        place = "/".join(parts[:depth])
+        for name in (f"{place}/__init__.py", f"{place}.py"):
+            if code.is_file(name):
+                yield name
 
 
-def _is_module(root: Path, module: str, path: Path) -> bool:
-    place = root.joinpath(*module.split("."))
-    return path in (place.with_suffix(".py"), place / "__init__.py")
+def _is_module(module: str, name: str) -> bool:
+    place = module.replace(".", "/")
+    return name in (f"{place}.py", f"{place}/__init__.py")
 
 
-def _glob(root: Path, pattern: str) -> list[Path]:
+def _glob(code: Code, pattern: str) -> list[str]:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         raise StudyError(
-            f"trainer.sources: {pattern!r} reaches outside the study's folder ({root}); move the files in."
+            f"trainer.sources: {pattern!r} reaches outside the study's folder ({code.root}); move the files in."
         )
-    try:
-        found = sorted(path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts)
-    except (OSError, ValueError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(f"trainer.sources: {pattern!r} is no glob ({reason}).") from None
+    found = code.glob(pattern)
     if not found:
-        raise StudyError(f"trainer.sources: {pattern!r} matches no file in {root}.")
-    outside = [path for path in found if root not in path.resolve().parents]
-    if outside:
-        raise StudyError(f"trainer.sources: {outside[0]} is a link to a file outside the study's folder ({root}).")
+        raise StudyError(f"trainer.sources: {pattern!r} matches no file in {code.root}.")
     return found
 
 
@@ -241,6 +270,7 @@ def edited_files(before: Path, after: "Sources") -> list[str]:
     ]
 
 
+@lru_cache(maxsize=_MOST_PARSED)
 def _meaning(name: str, content: bytes) -> str:
     """What counts of a file: of Python its syntax tree, in a form that is the same under every version of Python."""
     if name.endswith(".py"):

@@ -5,7 +5,7 @@ A trainer turns settings and a seed into metrics. The core plans, runs, stores a
 class like this one, in a package of its own, and a line in `registry.py`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -68,6 +68,26 @@ class Exported:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Edit:
+    """What a change does to the code that trains; one of the three is there.
+
+    Attributes:
+        change: its name, for messages.
+        commits: by hash or name, in the order in which they are applied.
+        branch: all that it holds since it left the baseline's commit. patch: path of a file that `git diff` printed.
+    """
+
+    change: str
+    commits: tuple[str, ...] = ()
+    branch: str = ""
+    patch: str = ""
+
+    def __str__(self) -> str:
+        what = {"commit": ", ".join(self.commits), "branch": self.branch, "patch": self.patch}
+        return next(f"{kind} {name}" for kind, name in what.items() if name)
+
+
 class Trainer:
     """One kind of training, as a study names it. Equal trainers train the same; cheap to make, and sent as JSON.
 
@@ -80,7 +100,7 @@ class Trainer:
         notes_reads: whether settings that training never reads are found by noting reads; a trainer that reads back
             what its objects use needs no such guard.
         checkpoint_rule: when what a cell reports was measured, in words that may follow a metric's.
-        varied: what differs between the seeds, in words.
+        varied: what differs between the seeds, in words; held: what does not, whatever the seed.
     """
 
     kind: str
@@ -102,6 +122,11 @@ class Trainer:
 
     checkpoint_rule: str = "as training reports it"
     varied: str = "all random draws of training"
+    held: str = "whatever training does not draw from its seed, such as the data and how they are split"
+
+    def varied_by(self, settings: Settings) -> tuple[str, str]:
+        """What differs between seeds with these settings, and what does not, in words."""
+        return self.varied, self.held
 
     def to_json(self) -> dict[str, Any]:
         """From which `registry.trainer_from_json` makes an equal trainer, in any process."""
@@ -141,7 +166,7 @@ class Trainer:
         return settings
 
     def overrides(self, name: str, value: Any) -> dict[str, Any]:
-        """What an option of the command line (`data`, `epochs`, `weights`) means for the settings, by dotted path.
+        """What an option of the command line (`data`, `epochs`, `weights`, `vary`) means for the settings, by path.
 
         Raises:
             StudyError: this trainer has no such option.
@@ -158,6 +183,25 @@ class Trainer:
             DataError, StudyError: it is not there, or cannot be read.
         """
         return {}
+
+    def with_edits(self, edits: Sequence[Edit]) -> "Trainer":
+        """The same training by edited code: its cells have another fingerprint of their sources, unless the edits are
+        of nothing that training reads.
+
+        Args:
+            edits: merged into the code in this order, what one needs before it.
+
+        Raises:
+            StudyError: the edits do not merge, cannot be found or are of what is fixed; the trainer has no code of the
+                user's.
+        """
+        raise StudyError(
+            *(
+                f"change {it.change!r}: {it}: the trainer {self.kind} has no code of the study's own that a change "
+                "could edit; a change of its settings has overrides."
+                for it in edits
+            )
+        )
 
     def edited_since(self, fingerprints: Mapping[str, str], store: Path) -> str:
         """What was edited since cells with these fingerprints were planned, in words; empty where nothing was.
@@ -191,6 +235,20 @@ class Trainer:
             StoreError, DataError: what it is made of is missing.
         """
         return None
+
+    def example_pictures(self, settings: Settings, places: Sequence[int]) -> list[tuple[Any, str]]:
+        """Pictures of test examples with their labels, where this training has such.
+
+        Args:
+            places: of the examples whose results cells keep (`Run.finish`), in their order.
+
+        Returns:
+            uint8 (H, W, 3) and the name of the class, one an example; nothing where examples are no images.
+
+        Raises:
+            DataError: the images are not there.
+        """
+        return []
 
     def threads(self, settings: Settings) -> int:
         """CPU threads that one cell uses."""

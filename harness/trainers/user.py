@@ -3,10 +3,14 @@
 How each is called is in `function.py` and `command.py`.
 """
 
+import copy
 import importlib
 import os
+import shutil
 import sys
+import tempfile
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,10 +20,13 @@ from typing import Any, Self
 from harness.errors import HarnessError, StudyError
 from harness.metrics import Metrics, declared_metrics
 from harness.names import suggestion
+from harness.texts import shortened
+from harness.trainers.code import SHOWN, ClashError, Code, Committed, Edited, FileEdits, Folder, edits_of, fixed_names
+from harness.trainers.git import Repository
 from harness.trainers.run import Run
 from harness.trainers.settings import UserSettings, is_model, parse_model, parse_values, planned_settings
 from harness.trainers.sources import PINNED, ROLE, Sources, edited_files, read_sources
-from harness.trainers.trainer import Settings, Trainer
+from harness.trainers.trainer import Edit, Settings, Trainer
 from harness.trees import flatten
 
 _READS_FILE = ".reads"
@@ -36,6 +43,9 @@ class UserTrainer(Trainer):
         model: `module:Class` of the settings; empty where the baseline's values are the schema.
         globs: further files that belong to the code.
         pinned: the user's own word for the version of the code; then edits are not looked for.
+        commit: the baseline's code is what this one holds; empty for what lies in `root`.
+        fixed: globs of files that no change may edit.
+        home: the study's folder, which patches are relative to; `root` by default.
         limits: what else the member of the family takes, by name.
     """
 
@@ -56,11 +66,19 @@ class UserTrainer(Trainer):
         model: str = "",
         globs: Sequence[str] = (),
         pinned: str = "",
+        commit: str = "",
+        fixed: Sequence[str] = (),
+        home: Path | None = None,
         limits: Mapping[str, float] = {},
     ) -> None:
         self.call = call if isinstance(call, str) else tuple(call)
         self.root, self.metrics, self.model = root, metrics, model
         self.globs, self.pinned, self.limits = tuple(globs), pinned, dict(limits)
+        self.commit, self.fixed, self.home = commit, tuple(fixed), home or root
+        self.repository = Repository(root)
+        self._edited: dict[tuple[Edit, ...], Self] = {}  # what was merged once: designs ask again and again
+        self._edits: dict[Edit, FileEdits] = {}
+        self._unpacked: Path | None = None
 
     @property
     def recipe(self) -> Any:
@@ -124,6 +142,11 @@ class UserTrainer(Trainer):
             for key, value in limits.items()
             if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0
         ]
+        commit, fixed, more = _declared_code(tree)
+        problems += more
+        if pinned and (commit or fixed):
+            problems.append("trainer.sources: pinned, so the code is not looked at; take out `commit:` and `fixed:`.")
+        home = root
         root = root / str(asked.get("root", "."))
         if os.path.isdir(root):  # unlike a Path's, it also answers for a path that is too long
             root = root.resolve()
@@ -131,8 +154,18 @@ class UserTrainer(Trainer):
             problems.append(f"trainer.root: {asked.get('root')!r}: no such folder ({root}).")
         if metrics is None or problems:
             raise StudyError(*problems)
-        made = cls(asked[cls.kind], root, metrics, model=model, globs=globs, pinned=pinned, limits=limits)
+        options: dict[str, Any] = {
+            "limits": limits,
+            "model": model,
+            "globs": globs,
+            "pinned": pinned,
+            "commit": commit,
+            "fixed": fixed,
+            "home": home,
+        }
+        made = cls(asked[cls.kind], root, metrics, **options)
         made.check_sources()
+        made.check_fixed()
         return made
 
     @classmethod
@@ -151,7 +184,88 @@ class UserTrainer(Trainer):
     @property
     def notes(self) -> tuple[str, ...]:
         pinned = f"sources: pinned as {self.pinned!r} by the study; edits of the code are not looked for"
-        return self.sources.notes if self.sources else (pinned,)
+        code = self.code
+        at = (f"sources: those of commit {code.commit[:SHOWN]}",) if isinstance(code, Committed) else ()
+        return (*at, *self.sources.notes) if self.sources else (pinned,)
+
+    @cached_property
+    def code(self) -> Code:
+        """Where the code is read from, without edits."""
+        if not self.commit:
+            return Folder(self.root)
+        try:
+            return Committed(self.root, self.repository, self.repository.commit(self.commit))
+        except StudyError as error:
+            raise StudyError(*(f"commit: {problem}" for problem in error.problems)) from None
+
+    def with_edits(self, edits: Sequence[Edit]) -> Self:
+        """Raises StudyError where the code is pinned, edits do not merge, cannot be found or are of what is fixed."""
+        assert not self.is_edited, "edits are merged into the baseline's code, all at once"
+        asked = tuple(edits)
+        if self.pinned:
+            said = f"sources are pinned as {self.pinned!r}, so no change can be code; list globs instead."
+            raise StudyError(*(f"change {it.change!r}: {said}" for it in asked))
+        if asked not in self._edited:
+            made = copy.copy(self)
+            for name in ("sources", "_fingerprint"):
+                made.__dict__.pop(name, None)
+            base = f"commit {self.commit[:SHOWN]}" if self.commit else "the code of the baseline"
+            files = [self._edits_of(it) for it in asked]
+            made.code = Edited(self.code, files, base)
+            try:
+                sources = made.sources
+            except ClashError:
+                raise
+            except StudyError as error:
+                changes = " + ".join(it.change for it in asked)
+                raise StudyError(*(f"{changes}: {problem}" for problem in error.problems)) from None
+            assert sources is not None
+            self._edited[asked] = made
+        return self._edited[asked]
+
+    def _edits_of(self, edit: Edit) -> FileEdits:
+        """What an edit does to files. Raises StudyError where it touches what is fixed."""
+        if edit not in self._edits:
+            found = self._unchecked(edit)
+            problems = [
+                f"change {edit.change!r}: {edit} edits {name}, which is fixed ({pattern}): what measures must be the "
+                "same for all. Take the change out, or the part of it that edits this file."
+                for name, pattern in fixed_names(found.names, self.fixed)
+            ]
+            if problems:
+                raise StudyError(*problems)
+            self._edits[edit] = found
+        return self._edits[edit]
+
+    def at(self, commit: str) -> Self:
+        """The same training by the code that another commit holds."""
+        made = copy.copy(self)
+        for name in ("sources", "code", "_fingerprint"):
+            made.__dict__.pop(name, None)
+        made.commit, made._edited, made._edits, made._unpacked = commit, {}, {}, None
+        return made
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether this is what `with_edits` gave."""
+        return isinstance(self.code, Edited)
+
+    def _unchecked(self, edit: Edit) -> FileEdits:
+        return edits_of(edit, self.code, self.repository, self.home)
+
+    def touched(self, edit: Edit, *, allows_fixed: bool = False) -> frozenset[str]:
+        """Names of the files, in the study's folder, that an edit touches.
+
+        Raises:
+            StudyError: it cannot be found; or it touches what is fixed, and that is not allowed.
+        """
+        return (self._unchecked(edit) if allows_fixed else self._edits_of(edit)).names
+
+    def check_fixed(self) -> None:
+        """Raises StudyError for a glob under `fixed` that matches no file: a slip would protect nothing."""
+        missing = [it for it in self.fixed if not self.code.glob(f"{it}/*" if it.endswith("**") else it)]
+        if missing:
+            raise StudyError(*(f"fixed: {it!r} matches no file in {self.root}." for it in missing))
 
     def edited_since(self, fingerprints: Mapping[str, str], store: Path) -> str:
         before = fingerprints.get(ROLE, "")
@@ -175,15 +289,26 @@ class UserTrainer(Trainer):
         if self.pinned:
             return None
         modules = self._modules() + ([self.model.partition(":")[0]] if self.model else [])
-        return read_sources(self.root, modules=modules, globs=(*self._files(), *self.globs))
+        return read_sources(self.code, modules=modules, globs=(*self._files(), *self.globs))
 
     def parse(self, tree: Mapping[str, Any]) -> UserSettings:
         if self._is_planned:
             return planned_settings(tree)
         if not self.model:
             return parse_values(tree)
-        with importing(self.root, [top_of(self.model)]):
+        with importing(self._folder_now, [top_of(self.model)]):
             return parse_model(tree, settings_model(self.model))
+
+    @property
+    def _folder_now(self) -> Path:
+        """A folder that the code can be imported from before there is a snapshot."""
+        if not self.commit or self.sources is None:
+            return self.root
+        if self._unpacked is None:
+            self._unpacked = Path(tempfile.mkdtemp(prefix="harness-code-"))
+            weakref.finalize(self, shutil.rmtree, self._unpacked, ignore_errors=True)
+            self.sources.write_snapshot(self._unpacked / self._fingerprint)
+        return self._unpacked / self._fingerprint
 
     def fingerprints(self, settings: Settings) -> dict[str, str]:
         return {ROLE: PINNED + self.pinned if self.sources is None else self._fingerprint}
@@ -214,17 +339,24 @@ class UserTrainer(Trainer):
 
 
 class Reads:
-    """Which settings a cell's training has read, over all its attempts."""
+    """Which settings a cell's training has read, over all its attempts up to the last `write`."""
 
     def __init__(self, folder: Path, known: Iterable[str]) -> None:
         self._path, self._known = folder / _READS_FILE, list(known)
         self._seen = set(self._path.read_text().splitlines()) if self._path.is_file() else set()
+        self._new: list[str] = []  # that the file does not hold yet
 
     def note(self, path: str) -> None:
         if path not in self._seen:
             self._seen.add(path)
+            self._new.append(path)
+
+    def write(self) -> None:
+        """Keeps for the next attempt what has been read so far."""
+        if self._new:
             with self._path.open("a") as file:
-                file.write(f"{path}\n")
+                file.write("".join(f"{path}\n" for path in self._new))
+            self._new.clear()
 
     @property
     def unread(self) -> list[str]:
@@ -282,6 +414,20 @@ def settings_model(target: str) -> type:
         raise StudyError(f"settings: {target} is no pydantic model or dataclass, but {model!r}.")
     assert isinstance(model, type)
     return model
+
+
+def _declared_code(tree: Mapping[str, Any]) -> tuple[str, tuple[str, ...], list[str]]:
+    """`commit:` and `fixed:` of a study; what is wrong with them."""
+    commit, fixed, problems = tree.get("commit", ""), tree.get("fixed", ()), []
+    if not isinstance(commit, str):
+        problems.append(f"commit: expected a text, not {commit!r}; put a hash of digits alone in quotes.")
+        commit = ""
+    if not isinstance(fixed, list | tuple) or not all(isinstance(it, str) and it for it in fixed):
+        problems.append(f"fixed: expected a list of globs, such as [evaluate.py, 'eval/**'], not {fixed!r}.")
+        fixed = ()
+    outside = [it for it in fixed if Path(it).is_absolute() or ".." in Path(it).parts]
+    problems += [f"fixed: {shortened(it, 60)!r} reaches outside the study's folder." for it in outside]
+    return commit.strip(), tuple(it for it in fixed if it not in outside), problems
 
 
 def _declared_sources(declared: object) -> tuple[tuple[str, ...], str]:

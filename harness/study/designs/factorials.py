@@ -9,7 +9,7 @@ from itertools import combinations, product
 from math import prod
 
 from harness.errors import StudyError
-from harness.study.changes import combine, conflicts, missing_needs
+from harness.study.changes import combine, conflicts, edited, missing_needs
 from harness.study.designs.comparisons import Changes, Design, against_baseline, in_order, standing
 from harness.study.designs.fractional import MOST_RUNS, Fraction, best_fraction, fewest_runs
 from harness.study.study import Study
@@ -156,7 +156,9 @@ def _clashes(study: Study, names: Changes) -> Clashes:
     declared = {change.name: change for change in study.changes}
     for first, second in combinations(names, 2):
         try:
-            combine(study.baseline, [declared[name] for name in dict.fromkeys((*held[first], *held[second]))])
+            together = [declared[name] for name in in_order(study, {*held[first], *held[second]})]
+            combine(study.baseline, together)
+            edited(study.trainer, together)
         except StudyError as error:
             found[frozenset((first, second))] = " ".join(error.problems)
     return found

@@ -38,7 +38,7 @@ from harness.study.designs.factorials import factorial, fractional, pairs
 from harness.study.designs.fractional import MOST_RUNS
 from harness.study.study import Study
 
-__all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "make_designs"]
+__all__ = ["BASELINE", "DESIGNS", "Changes", "Comparison", "Design", "design_problems", "kind_of", "make_designs"]
 
 
 def add_one(study: Study, selected: Collection[str]) -> list[Design]:
@@ -59,7 +59,7 @@ def add_one(study: Study, selected: Collection[str]) -> list[Design]:
 
 
 def _on_top(study: Study, found: Sequence[Comparison]) -> Design:
-    needs = ", ".join(f"{it.label} needs {study.change(it.label).needs}" for it in found)
+    needs = ", ".join(f"{it.label} needs {' and '.join(study.change(it.label).needs)}" for it in found)
     name = found[0].design
     return Design(name, tuple(found), notes=(f"{name}: {needs}, and is compared with {name.partition(':')[2]}.",))
 
@@ -80,7 +80,7 @@ def leave_one_out(study: Study, combination: str, selected: Collection[str]) -> 
     full = in_order(study, next(it.changes for it in study.combinations if it.name == combination))
     chosen = [it for it in full if it in selected] or full
     needs = {it.name: it.needs for it in study.changes}
-    holding = {it: [other for other in full if needs[other] == it] for it in chosen}
+    holding = {it: [other for other in full if it in needs[other]] for it in chosen}
     rests = {it: tuple(other for other in full if other != it) for it in chosen if not holding[it]}
     notes = [f"{name}: {it} stays, for {', '.join(held)} needs it." for it, held in holding.items() if held]
     return Design(name, tuple(Comparison(name, it, full, rest) for it, rest in rests.items()), notes=tuple(notes))
@@ -138,6 +138,11 @@ DESIGNS: Mapping[str, DesignKind] = {
         lambda _: [str(2**power) for power in range(1, MOST_RUNS.bit_length())],
     ),
 }
+
+
+def kind_of(design: str) -> str:
+    """The registry's name of a design; a change on top of another is a single change, too."""
+    return design.partition(":")[0].replace("on-top", "add-one")
 
 
 def make_designs(study: Study, texts: Sequence[str], selected: Collection[str]) -> list[Design]:

@@ -21,7 +21,7 @@ from harness.hardware import peak_memory_bytes as process_peak_memory_bytes
 from harness.trainers.images.kernels.winograd import WinogradBlock, suits
 from harness.trainers.images.machine import Precision
 from harness.trainers.images.models.convnet import Block
-from harness.trainers.images.models.logits import Logits
+from harness.trainers.images.models.logits import Logits, load_weights
 
 
 class Replica:
@@ -81,7 +81,7 @@ class Replica:
     @torch.no_grad()
     def load(self, state: dict[str, Tensor]) -> None:
         """Put other weights into the master and the twin."""
-        self.master.load_state_dict(state)
+        load_weights(self.master, state)
         for weight, copied in self._pairs:
             copied.copy_(weight)
 
@@ -188,9 +188,10 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of the device memory that this process's tensors took, or on the CPU of its resident memory, in bytes."""
+    """Peak of what this process held of the device's memory besides its context (tensors, graphs, what is cached for
+    them), or on the CPU of its resident memory, in bytes."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     return process_peak_memory_bytes()
 
 

@@ -18,17 +18,20 @@ from torch.nn import functional as F
 
 from harness.errors import StudyError
 from harness.trainers.images.settings import Augmentation
+from harness.trainers.images.streams import stream
 
 # Which column of a batch's draws, uniform in [0, 1), an edit uses. Every image has all of them, used or not, so that
 # one edit more leaves the draws of the others as they were.
 PAD_Y, PAD_X, CROP_Y, CROP_X, BRIGHTNESS, ROTATION, HORIZONTAL, VERTICAL, GRAYSCALE = range(9)
 DRAWS_PER_IMAGE = 9
+# Behind these, where cutout is used: drawn from a stream of its own, so that the nine stay as they are.
+CUTOUT_Y, CUTOUT_X = DRAWS_PER_IMAGE, DRAWS_PER_IMAGE + 1
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with the digits that torchvision uses
 
 
 class Edit(Protocol):
-    """One random edit; `draws` is float (N, DRAWS_PER_IMAGE) on the device of the images."""
+    """One random edit; `draws` is float (N, draws_per_image) on the device of the images."""
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor: ...
 
@@ -118,8 +121,85 @@ class Grayscale:
         return _where(draws[:, GRAYSCALE] < self.probability, _pixels(luminance), images)
 
 
-def make_edits(augmentation: Augmentation, *, height: int, width: int) -> tuple[Edit, ...]:
+@dataclass(frozen=True)
+class Cutout:
+    """A square of side `size` about a random pixel becomes the mean colour; it may reach over the edge.
+
+    DeVries and Taylor 2017, who cut out of normalized images, where the mean is zero.
+
+    Attributes:
+        colour: mean of red, green and blue, in [0, 1].
+    """
+
+    size: int
+    colour: tuple[float, float, float]
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        _, height, width, _ = images.shape
+        inside_y = self._is_inside(_integers(draws[:, CUTOUT_Y], height), height)
+        inside_x = self._is_inside(_integers(draws[:, CUTOUT_X], width), width)
+        return torch.where(
+            (inside_y[:, :, None] & inside_x[:, None, :])[..., None], _colour(self.colour, images.device), images
+        )
+
+    def _is_inside(self, centre: Tensor, side: int) -> Tensor:
+        """(N, side): the pixels from `size // 2` before the centre on."""
+        offset = torch.arange(side, device=centre.device) - (centre[:, None] - self.size // 2)
+        return (offset >= 0) & (offset < self.size)
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Each image becomes a share of itself and the rest of another one of its batch, the batch read backwards; so does
+    its label. Zhang et al. 2018, whose shares are one a batch; here each image has its own.
+
+    Attributes:
+        alpha: shares are drawn from Beta(alpha, alpha).
+    """
+
+    alpha: float
+
+    def __call__(self, values: Tensor, shares: Tensor) -> Tensor:
+        """Args: values: float (N, ...), images or labels as shares of classes; shares: float (N,)."""
+        own = shares.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+        return own * values + (1 - own) * values.flip(0)
+
+    def draw(self, count: int, *, seed: int, epoch: int) -> Tensor:
+        """Shares of an epoch, float (count,), on the CPU.
+
+        Beta is the share of one of two gamma variables. By their logarithms, for where alpha is small both would be
+        zero: log Gamma(alpha) = log Gamma(alpha + 1) + log(U) / alpha (Marsaglia and Tsang 2000, section 6).
+        """
+        random = stream(seed, "mixup", epoch)
+        gamma = torch._standard_gamma(torch.full((count, 2), self.alpha + 1, dtype=torch.float64), generator=random)
+        uniform = 1 - torch.rand((count, 2), dtype=torch.float64, generator=random)  # above zero
+        own, other = (gamma.log() + uniform.log() / self.alpha).unbind(1)
+        return torch.sigmoid(own - other).float()
+
+
+def draws_per_image(edits: tuple[Edit, ...]) -> int:
+    """How many numbers each image needs; none without edits."""
+    if any(isinstance(edit, Cutout) for edit in edits):
+        return DRAWS_PER_IMAGE + 2
+    return DRAWS_PER_IMAGE if edits else 0
+
+
+def draw(edits: tuple[Edit, ...], count: int, *, seed: int, epoch: int) -> Tensor:
+    """Uniform numbers in [0, 1) for so many images of an epoch, float (count, draws_per_image(edits)), on the CPU."""
+    draws = torch.rand((count, DRAWS_PER_IMAGE), generator=stream(seed, "augmentation", epoch))
+    more = draws_per_image(edits) - DRAWS_PER_IMAGE
+    if not more:
+        return draws
+    return torch.cat([draws, torch.rand((count, more), generator=stream(seed, "cutout", epoch))], 1)
+
+
+def make_edits(
+    augmentation: Augmentation, *, height: int, width: int, mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+) -> tuple[Edit, ...]:
     """The edits that the settings ask for, in their order; none for the defaults.
+
+    Args:
+        mean: colour of red, green and blue, in [0, 1].
 
     Raises:
         StudyError: a crop is larger than the images.
@@ -138,6 +218,7 @@ def make_edits(augmentation: Augmentation, *, height: int, width: int) -> tuple[
         (a.horizontal_flip > 0, HorizontalFlip(a.horizontal_flip)),
         (a.vertical_flip > 0, VerticalFlip(a.vertical_flip)),
         (a.grayscale > 0, Grayscale(a.grayscale)),
+        (a.cutout > 0, Cutout(a.cutout, mean)),
     ]
     return tuple(edit for is_asked, edit in asked if is_asked)
 
@@ -146,6 +227,15 @@ def make_edits(augmentation: Augmentation, *, height: int, width: int) -> tuple[
 def _luma(device: torch.device) -> Tensor:
     """The weights of red, green and blue, made once a device: a copy in each step would make the host wait."""
     return torch.tensor(_LUMA, dtype=torch.float32, device=device)
+
+
+@cache
+def _colour(colour: tuple[float, float, float], device: torch.device) -> Tensor:
+    """uint8 (3,), made once a device, and without a copy to it."""
+    made = torch.empty(3, dtype=torch.uint8, device=device)
+    for channel, value in enumerate(colour):
+        made[channel].fill_(min(255, max(0, round(255 * value))))
+    return made
 
 
 def _integers(uniform: Tensor, count: int) -> Tensor:

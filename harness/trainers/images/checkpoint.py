@@ -6,7 +6,6 @@ notice a flipped bit. What the state holds is up to `train.py`.
 
 import hashlib
 import io
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from harness.errors import StoreError
+from harness.files.atomic import write_atomically
 
 _MAGIC = b"harness-checkpoint 1 "
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, key: str, state: Mapping[str, Any]) -> None:
     torch.save({"key": key, "state": dict(state)}, buffer)
     payload = buffer.getbuffer()
     head = _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n"
-    write_atomically(path, head, payload)
+    write_file(path, head, payload)
 
 
 def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
@@ -68,30 +68,16 @@ def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     return state
 
 
-def write_atomically(path: Path, *chunks: bytes | memoryview) -> None:
-    """Write, sync, rename, sync the folder.
+def write_file(path: Path, *content: bytes | memoryview) -> None:
+    """Replaces a file of the cell as a whole.
 
     Raises:
         StoreError: the file cannot be written; a file that was there is as it was.
     """
-    temporary = path.with_name(f".{path.name}.part")  # one name: a killed writer's rest is overwritten, not collected
     try:
-        with open(temporary, "wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        write_atomically(path, *content, one_writer=True)
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written: {error.strerror}. Free space or change the folder's permissions; "
             "the same command then continues from the last checkpoint"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,13 +8,13 @@ import math
 
 from harness.trainers.images.layers import LayerRow, convnet_layers, layer_table
 from harness.trainers.images.machine import winograd_pays
-from harness.trainers.images.settings import ConvNet, ImageFolder, ResNet18, Settings, Shapes
+from harness.trainers.images.settings import ConvNet, ImageFolder, ResNet18, Settings, Shapes, TorchvisionModel
 
 # Multiply-accumulates a second that one worker makes of these models, before anything was measured. CPU: one core of
 # an EPYC with AVX512-BF16, baseline, 1,100 images/s (benchmarks/). CUDA: a guess.
 GUESSED_RATE = {"bfloat16": 9e10, "float32": 5e10, "cuda": 5e12}
 WINOGRAD_SHARE = {3: 0.85, 5: 0.5}  # of the time that convolutions of this kernel size take without `winograd.py`
-RESNET18_MACS = 1.814e9  # one image of 224x224, forward; He et al. 2015, table 1
+RESNET18_MACS = 1.814e9  # also a guess for any other network; one image of 224x224, forward; He et al. 2015, table 1
 STEP_SECONDS = 2e-3  # of one optimizer step besides its arithmetic: indexing, dispatch, the optimizer
 CELL_SECONDS = 1.0  # of one cell besides its steps: images, checkpoints, the journal
 CHECKPOINT_COPIES = 4  # weights, best weights, and two moments of the optimizer, in float32
@@ -68,12 +68,12 @@ def _macs(settings: Settings) -> float:
 def _num_parameters(settings: Settings) -> int:
     if isinstance(settings.model, ConvNet):
         return sum(row.parameters for row in _rows(settings.model, _side(settings)))
-    return 11_700_000 if isinstance(settings.model, ResNet18) else 1_000_000
+    return 11_700_000 if isinstance(settings.model, ResNet18 | TorchvisionModel) else 1_000_000
 
 
 @functools.cache  # the seeds of a variant share a network
 def _rows(model: ConvNet, side: int) -> tuple[LayerRow, ...]:
-    layers = convnet_layers(**model.model_dump(exclude={"kind"}), image_size=side)
+    layers = convnet_layers(**model.model_dump(exclude={"kind", "initialization"}), image_size=side)
     return layer_table(layers, (3, side, side))
 
 

@@ -2,7 +2,7 @@
 
 The description mirrors the constructors of `torch.nn` and needs no torch, so that a study's models can be counted
 before anything is built; the tests hold it against the built modules. Which sizes fit is decided in `conv_sizes.py`.
-A layer is counted as it stands in a chain; branches (the shortcuts of a ResNet) cannot be said here.
+A layer is counted as it stands in a chain; of a branch that is added to its own input, the layers of the branch.
 """
 
 from collections.abc import Sequence
@@ -43,6 +43,13 @@ class ReLU:
 
 
 @dataclass(frozen=True, slots=True)
+class Activation:
+    """Any other function of each value alone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class BatchNorm:
     """Batch normalization with a learned scale and shift for each channel, or for each feature once flattened."""
 
@@ -69,7 +76,7 @@ class Dropout:
     probability: float
 
 
-Layer: TypeAlias = Conv | Pool | ReLU | BatchNorm | Flatten | Linear | Dropout
+Layer: TypeAlias = Conv | Pool | ReLU | Activation | BatchNorm | Flatten | Linear | Dropout
 
 _KINDS = {Conv: "conv", ReLU: "relu", BatchNorm: "batch-norm", Flatten: "flatten", Linear: "linear", Dropout: "dropout"}
 
@@ -80,7 +87,8 @@ class LayerRow:
 
     Attributes:
         layer: the kind and a number that counts within the kind, from 1: `conv2`.
-        kind: `conv`, `max-pool`, `avg-pool`, `relu`, `batch-norm`, `flatten`, `linear` or `dropout`.
+        kind: `conv`, `max-pool`, `avg-pool`, `relu` or another activation's name, `batch-norm`, `flatten`, `linear` or
+            `dropout`.
         output_shape: of one image: (channels, height, width), or (features,).
         kernel: pixels along one side of the window; None without a window.
         stride: of this layer alone; None without a window.
@@ -115,35 +123,43 @@ def convnet_layers(
     image_size: int = 32,
     in_channels: int = 3,
     num_classes: int = 10,
+    activation: str = "relu",
+    residual: bool = False,
 ) -> tuple[Layer, ...]:
     """The report's network: for each entry of `filters` a block, then two fully connected layers.
 
     A block is convolution ("same" padding), ReLU, pooling over 2x2, [batch normalization]; with pooling "stride" the
-    convolution has stride 2 and there is no pooling. Then flatten, hidden fully connected layer, ReLU,
+    convolution has stride 2 and there is no pooling. With `residual`, a branch of convolution, ReLU,
+    [batch normalization] follows each block. Then flatten, hidden fully connected layer, ReLU,
     [batch normalization], [dropout], fully connected layer with one output for each class.
 
     Args:
         dropout: probability before the last layer; 0 means no dropout layer.
+        activation: in place of ReLU.
         image_size: pixels along one side; an odd size loses a row and a column to each 2x2 pooling.
 
     Raises:
         StudyError: an even kernel, or an image too small for the number of blocks.
     """
     assert pooling in get_args(Pooling), pooling
+    act: Layer = ReLU() if activation == "relu" else Activation(activation)
     layers: list[Layer] = []
     channels = in_channels
     for num_filters in filters:
         stride = 2 if pooling == "stride" else 1
-        layers += [Conv(channels, num_filters, kernel_size, stride, same_padding(kernel_size)), ReLU()]
+        layers += [Conv(channels, num_filters, kernel_size, stride, same_padding(kernel_size)), act]
         layers += [] if pooling == "stride" else [Pool(pooling, 2)]
-        layers += [BatchNorm(num_filters)] if batch_norm else []
+        norm: list[Layer] = [BatchNorm(num_filters)] if batch_norm else []
+        layers += norm
+        if residual:
+            layers += [Conv(num_filters, num_filters, kernel_size, 1, same_padding(kernel_size)), act, *norm]
         channels = num_filters
     try:
         num_features = prod(output_shape(layers, (in_channels, image_size, image_size)))
     except StudyError as error:
         blocks = f"{len(filters)} blocks of filters do not fit on images of {image_size}x{image_size} pixels"
         raise StudyError(f"{blocks}; use fewer filters or larger images. {error}") from None
-    layers += [Flatten(), Linear(num_features, hidden_units), ReLU()]
+    layers += [Flatten(), Linear(num_features, hidden_units), act]
     layers += [BatchNorm(hidden_units)] if batch_norm_fc else []
     layers += [Dropout(dropout)] if dropout > 0 else []
     return (*layers, Linear(hidden_units, num_classes))
@@ -216,6 +232,8 @@ def _names(layers: Sequence[Layer]) -> list[str]:
 
 
 def _kind(layer: Layer) -> str:
+    if isinstance(layer, Activation):
+        return layer.name
     return f"{layer.kind}-pool" if isinstance(layer, Pool) else _KINDS[type(layer)]
 
 
@@ -255,6 +273,6 @@ def _shape_after(layer: Layer, shape: Shape) -> Shape:
             return (layer.out_features,)
         case Flatten(), _:
             return (prod(shape),)
-        case ((ReLU() | Dropout()), _):
+        case ((ReLU() | Activation() | Dropout()), _):
             return shape
     raise StudyError(f"{layer} does not take that shape.")

@@ -99,7 +99,9 @@ def summarize(model: Model, num_classes: int, *, image_size: tuple[int, int]) ->
     if isinstance(model, ConvNet):
         height, width = image_size
         assert height == width, image_size
-        layers = convnet_layers(**model.model_dump(exclude={"kind"}), image_size=height, num_classes=num_classes)
+        layers = convnet_layers(
+            **model.model_dump(exclude={"kind", "initialization"}), image_size=height, num_classes=num_classes
+        )
         rows = layer_table(layers, (3, height, width))
         parameters = trained = sum(row.parameters for row in rows)
     else:

@@ -20,12 +20,17 @@ KINDS: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str], ...] = (
     (nn.Linear, "linear"),
     ((nn.BatchNorm1d, nn.BatchNorm2d), "batch-norm"),
     (nn.ReLU, "relu"),
+    (nn.LeakyReLU, "leaky-relu"),
     (nn.MaxPool2d, "max-pool"),
     ((nn.AvgPool2d, nn.AdaptiveAvgPool2d), "avg-pool"),
     (nn.Dropout, "dropout"),
     (nn.Flatten, "flatten"),
 )
-VALUE_BY_VALUE = (nn.ReLU, nn.BatchNorm2d, nn.Dropout, nn.Identity)  # they widen no field of view
+# They widen no field of view.
+VALUE_BY_VALUE = (
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh),
+    *(nn.BatchNorm2d, nn.Dropout, nn.Identity),
+)
 
 
 def module_rows(module: nn.Module, image_size: tuple[int, int]) -> tuple[LayerRow, ...]:

@@ -14,6 +14,7 @@ from torch import nn
 from harness.trainers.images.arithmetic import Replica
 from harness.trainers.images.augment import (
     Brightness,
+    Cutout,
     Edit,
     Grayscale,
     HorizontalFlip,
@@ -23,19 +24,23 @@ from harness.trainers.images.augment import (
     VerticalFlip,
 )
 from harness.trainers.images.data.batches import Preprocess, Splits, TrainingBatches
-from harness.trainers.images.models.convnet import Block, ConvolutionalNetwork
+from harness.trainers.images.models.convnet import ACTIVATIONS, Block, ConvolutionalNetwork, Residual
 from harness.trainers.images.models.logits import Logits
 from harness.trainers.images.models.resnet18 import FrozenBatchNorm2d
+from harness.trainers.images.optimizers import option_defaults
 from harness.trainers.images.schedule import Schedule
 from harness.trainers.images.settings import Settings
+from harness.trainers.images.update import Update
 from harness.trees import flatten
 
 # What a trained object does not show: where its images and first weights came from (the cell's key holds their
-# fingerprints), which rows a seed chose, and a quotient that the schedule holds rounded.
+# fingerprints), what somebody else's builder was asked for, which rows a seed chose, and a quotient that the schedule
+# holds rounded.
 UNREADABLE = (
     "data.",
     "model.weights",
     "model.factory",
+    "model.name",
     "model.options",
     "training.split_seed",
     "training.validations_per_epoch",
@@ -44,7 +49,8 @@ UNREADABLE = (
 
 def readback(
     replica: Replica,
-    optimizer: torch.optim.Optimizer,
+    loss: nn.CrossEntropyLoss,
+    update: Update,
     batches: TrainingBatches,
     schedule: Schedule,
     splits: Splits,
@@ -58,11 +64,13 @@ def readback(
         "training.validation_fraction": len(splits.validation) / num_images,
         "training.precision": _precision(replica),
         "training.threads": torch.get_num_threads(),
+        "training.label_smoothing": loss.label_smoothing,
+        "training.ema_decay": update.averages.decay if update.averages else 0.0,
     }
     return (
         _model(replica.master)
-        | _optimizer(optimizer)
-        | _augmentation(batches.edits)
+        | _optimizer(update, schedule.steps_per_epoch)
+        | _augmentation(batches)
         | _preprocessing(batches.preprocess)
         | training
     )
@@ -100,7 +108,7 @@ def _model(model: nn.Module) -> dict[str, Any]:
         return _convnet(model)
     if _is_resnet18(model):
         return _resnet18(model)
-    return {"model.kind": "plugin"}
+    return {"model.kind": "torchvision" if type(model).__module__.startswith("torchvision.models.") else "plugin"}
 
 
 def _convnet(model: ConvolutionalNetwork) -> dict[str, Any]:
@@ -110,11 +118,40 @@ def _convnet(model: ConvolutionalNetwork) -> dict[str, Any]:
         "model.filters": tuple(block.conv.out_channels for block in blocks),
         "model.kernel_size": _one({block.conv.kernel_size[0] for block in blocks}),
         "model.pooling": _one({_pooling(block) for block in blocks}),
+        "model.activation": _one({_activation(it) for it in model.modules() if hasattr(it, "activation")}),
+        "model.initialization": _initialization(model),
+        "model.residual": sum(isinstance(it, Residual) for it in model.blocks) == len(blocks),
         "model.batch_norm": _one({isinstance(block.norm, nn.BatchNorm2d) for block in blocks}),
         "model.batch_norm_fc": isinstance(model.norm, nn.BatchNorm1d),
         "model.hidden_units": model.output.in_features,
         "model.dropout": float(model.dropout.p) if isinstance(model.dropout, nn.Dropout) else 0.0,
     }
+
+
+def _activation(module: nn.Module) -> str:
+    return next(name for name, made in ACTIVATIONS.items() if type(made()) is type(module.activation))
+
+
+@torch.no_grad()
+def _initialization(model: nn.Module) -> str:
+    """What first weights show: which biases are zero, which matrices orthogonal, and how large the largest weight is.
+
+    Normal weights of variance 2 / fan-in lie within Glorot's bound with probability 0.92 at most, each.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    if any(layer.bias is not None and layer.bias.any() for layer in layers):
+        return "default"
+    if all(map(_is_orthogonal, layers)):
+        return "orthogonal"
+    bounds = [(6 / (layer.weight[0].numel() + layer.weight[:, 0].numel())) ** 0.5 for layer in layers]
+    within = all(layer.weight.abs().max() <= bound for layer, bound in zip(layers, bounds, strict=True))
+    return "xavier" if within else "kaiming"
+
+
+def _is_orthogonal(layer: nn.Conv2d | nn.Linear) -> bool:
+    rows = layer.weight.flatten(1).double()
+    rows = rows if rows.shape[0] <= rows.shape[1] else rows.T
+    return torch.allclose(rows @ rows.T, torch.eye(len(rows), dtype=rows.dtype, device=rows.device), atol=1e-4)
 
 
 def _pooling(block: Block) -> str:
@@ -124,7 +161,7 @@ def _pooling(block: Block) -> str:
 def _is_resnet18(model: nn.Module) -> bool:
     from torchvision.models import ResNet
 
-    return isinstance(model, ResNet)
+    return isinstance(model, ResNet) and type(model.fc) is Logits
 
 
 def _resnet18(model: nn.Module) -> dict[str, Any]:
@@ -137,18 +174,24 @@ def _resnet18(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    (group,) = optimizer.param_groups
-    return {
-        "optimizer.name": type(optimizer).__name__.lower(),
-        "optimizer.learning_rate": group["lr"],
+def _optimizer(update: Update, steps_per_epoch: int) -> dict[str, Any]:
+    (group,) = update.optimizer.param_groups
+    name = type(update.optimizer).__name__.lower()
+    options = {option: group[option] for option, default in option_defaults(name).items() if group[option] != default}
+    found = {
+        "optimizer.name": name,
+        "optimizer.learning_rate": float(group["lr"]),
         "optimizer.momentum": group.get("momentum", 0.0),
-        "optimizer.weight_decay": group["weight_decay"],
+        "optimizer.weight_decay": group.get("weight_decay", 0.0),
+        "optimizer.schedule": update.rates.kind,
+        "optimizer.warmup_epochs": update.rates.warmup_steps / steps_per_epoch,
+        "optimizer.gradient_clip": update.gradient_clip,
     }
+    return found | flatten({"optimizer": {"options": options}})
 
 
-def _augmentation(edits: tuple[Edit, ...]) -> dict[str, Any]:
-    by_type = {type(edit): edit for edit in edits}
+def _augmentation(batches: TrainingBatches) -> dict[str, Any]:
+    by_type: dict[type, Edit] = {type(edit): edit for edit in batches.edits}
     sources: dict[str, tuple[type, str, Any]] = {
         "crop_padding": (PaddedCrop, "padding", 0),
         "crop_size": (ResizedCrop, "size", None),
@@ -157,8 +200,9 @@ def _augmentation(edits: tuple[Edit, ...]) -> dict[str, Any]:
         "horizontal_flip": (HorizontalFlip, "probability", 0.0),
         "vertical_flip": (VerticalFlip, "probability", 0.0),
         "grayscale": (Grayscale, "probability", 0.0),
+        "cutout": (Cutout, "size", 0),
     }
-    return {
+    return {"augmentation.mixup": batches.mixup.alpha if batches.mixup else 0.0} | {
         f"augmentation.{name}": getattr(by_type[edit], attribute) if edit in by_type else absent
         for name, (edit, attribute, absent) in sources.items()
     }

@@ -16,12 +16,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import core_schema
 
 from harness.names import suggestion, with_hint
 from harness.problems import problems_of
@@ -31,6 +34,45 @@ from harness.trees import flatten
 Probability = Annotated[float, Field(ge=0, le=1)]
 AsTuple = Field(strict=False)  # YAML and JSON know lists only
 Channels = Annotated[tuple[float, float, float], AsTuple]
+
+
+Option = bool | int | float | str | None | tuple[bool | int | float | str | None, ...]  # of somebody else's function
+
+
+class Options(dict[str, Option]):
+    """Arguments of somebody else's function: plain values, and lists of them as tuples; hashed by what they hold."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items(), key=lambda item: item[0])))
+
+    @classmethod
+    def of(cls, value: object) -> "Options":
+        """Raises ValueError for what is neither a plain value nor a list of them."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be names with values, not {value!r}")
+        made = cls()
+        for name, option in value.items():
+            is_list = isinstance(option, list | tuple)
+            items = tuple(option) if is_list else (option,)
+            if not isinstance(name, str) or not all(map(_is_plain, items)):
+                raise ValueError(
+                    f"{name} must be a truth value, a finite number, a text or a list of these, not {option!r}"
+                )
+            made[name] = items if is_list else option
+        return made
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
+        as_dict = core_schema.plain_serializer_function_ser_schema(dict)
+        return core_schema.no_info_plain_validator_function(cls.of, serialization=as_dict)
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or (isinstance(value, bool | int | float | str) and not _is_infinite(value))
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not isfinite(value)
 
 
 class _Part(BaseModel):
@@ -45,11 +87,17 @@ class ConvNet(_Part):
     Attributes:
         filters: output channels of each block.
         kernel_size: of every convolution, odd; the padding keeps the size ("same").
-        pooling: `max` or `avg` over 2x2 after the ReLU; `stride` instead gives the convolution stride 2.
+        pooling: `max` or `avg` over 2x2 after the activation; `stride` instead gives the convolution stride 2.
         batch_norm: batch normalization after each block's pooling (Table 1 of the report).
-        batch_norm_fc: batch normalization after the ReLU of the hidden fully connected layer.
+        batch_norm_fc: batch normalization after the activation of the hidden fully connected layer.
         hidden_units: width of the hidden fully connected layer.
         dropout: probability of zeroing a hidden unit before the last layer, in [0, 1).
+        activation: in place of the report's ReLU, everywhere.
+        initialization: of the weights: `default` is PyTorch's (He et al.'s uniform one with a = sqrt 5, biases too);
+            `kaiming` normal by fan-in with gain sqrt 2 (He et al. 2015, eq. 10), `xavier` uniform (Glorot and Bengio
+            2010, eq. 16), `orthogonal` (Saxe et al. 2014); these three leave biases at zero.
+        residual: behind each block a branch of convolution, activation [, batch norm] that is added to its own input
+            (He et al. 2016).
     """
 
     kind: Literal["convnet"] = "convnet"
@@ -60,6 +108,9 @@ class ConvNet(_Part):
     batch_norm_fc: bool = False
     hidden_units: PositiveInt = 64
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    activation: Literal["relu", "leaky-relu", "elu", "gelu", "silu", "tanh"] = "relu"
+    initialization: Literal["default", "kaiming", "xavier", "orthogonal"] = "default"
+    residual: bool = False
 
     @field_validator("kernel_size")
     @classmethod
@@ -115,6 +166,36 @@ class ResNet18(_Part):
                 "freeze one of its layers, or leave it out"
             )
         return self
+
+
+class TorchvisionModel(_Part):
+    """Any classification model of torchvision by name, with random weights (pretrained ones: `resnet18`).
+
+    Attributes:
+        name: as `torchvision.models.list_models` has it: `resnet34`, `convnext_tiny`.
+        options: arguments of torchvision's builder, such as `width_per_group`.
+    """
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: str
+    options: Options = Options()
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        from harness.trainers.images.models.torchvision import check_name  # imports torchvision: seconds
+
+        check_name(value)
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _taken(cls, value: Options, info: ValidationInfo) -> Options:
+        from harness.trainers.images.models.torchvision import check_options
+
+        if value and "name" in info.data:
+            check_options(info.data["name"], value)
+        return value
 
 
 class PluginModel(_Part):
@@ -200,6 +281,10 @@ class Augmentation(_Part):
         brightness: pixel values are multiplied by a factor uniform in [1 - b, 1 + b] and clipped.
         rotation_degrees: rotation uniform in [-r, r] about the centre; uncovered pixels become zero (black).
         horizontal_flip, vertical_flip, grayscale: probabilities.
+        cutout: side in pixels of a square about a random pixel that takes the mean colour (`preprocessing.mean`); it
+            may reach over the edge (DeVries and Taylor 2017).
+        mixup: alpha; each image becomes a share lambda ~ Beta(alpha, alpha) of itself and 1 - lambda of another one of
+            its batch, and so does its label (Zhang et al. 2018); after normalization.
     """
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
@@ -209,21 +294,78 @@ class Augmentation(_Part):
     horizontal_flip: Probability = 0.0
     vertical_flip: Probability = 0.0
     grayscale: Probability = 0.0
+    cutout: Annotated[int, Field(ge=0)] = 0
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+
+
+PLAIN_OPTIMIZERS = ("sgd", "adam", "adamw", "adamax")  # known without importing torch
 
 
 class Optimizer(_Part):
-    """torch.optim by lower-case name. `momentum` belongs to SGD alone; `weight_decay` is the optimizer's own term."""
+    """What happens to the weights in a step, and at which learning rate.
 
-    name: Literal["sgd", "adam", "adamw", "adamax"] = "sgd"
+    Attributes:
+        name: of any optimizer of torch.optim that takes dense gradients of any shape, in small letters.
+        momentum: of those that have one: sgd, rmsprop.
+        weight_decay: the optimizer's own term.
+        options: its other arguments, such as `betas`; those at torch's default are left out.
+        schedule: of the learning rate, over `training.max_epochs`: `constant`; `cosine` falls to zero (Loshchilov and
+            Hutter 2017, without restarts); `one-cycle` rises for 30% of the steps from 1/25 and then falls, both along
+            a cosine, to 1/250,000 (Smith and Topin 2018, as torch's OneCycleLR). `learning_rate` is the highest rate.
+        warmup_epochs: the rate grows linearly for so long before; one-cycle has its own.
+        gradient_clip: the largest norm of all gradients together; a longer gradient is scaled down to it.
+    """
+
+    name: str = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = 5e-2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    options: Annotated[Options, Field(validate_default=True)] = Options()
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: PositiveFloat | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PLAIN_OPTIMIZERS:
+            from harness.trainers.images.optimizers import check_name  # imports torch: seconds
+
+            check_name(value)
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _taken(cls, value: Options, info: ValidationInfo) -> Options:
+        if not {"name", "learning_rate", "momentum", "weight_decay"} <= info.data.keys():
+            return value  # one of them is wrong, and said to be
+        if info.data["name"] in PLAIN_OPTIMIZERS and not value:
+            return value
+        from harness.trainers.images.optimizers import checked_options
+
+        arguments = {name: info.data[name] for name in ("momentum", "weight_decay")}
+        return Options(checked_options(info.data["name"], info.data["learning_rate"], arguments, value))
 
     @model_validator(mode="after")
-    def _momentum_is_sgds(self) -> "Optimizer":
-        if self.momentum and self.name != "sgd":
-            raise ValueError(f"momentum {self.momentum} is set, but {self.name} takes none; only sgd does")
+    def _fits_together(self) -> "Optimizer":
+        if self.momentum and self.name in PLAIN_OPTIMIZERS and self.name != "sgd":
+            raise ValueError(f"momentum {self.momentum} is set, but {self.name} takes none; sgd and rmsprop do")
+        if self.schedule == "one-cycle" and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} is set, but one-cycle has a warm-up of its own; leave it out"
+            )
+        if self.name == "rprop" and (self.schedule != "constant" or self.warmup_epochs):
+            raise ValueError("rprop uses the learning rate in its first step only, so that a schedule would do nothing")
         return self
+
+
+def _split_seed(value: object) -> object:
+    if value == "seed" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"expected a whole number from 0, or 'seed', not {value!r}")
+
+
+SplitSeed = Annotated[int | Literal["seed"], PlainValidator(_split_seed)]
 
 
 class Training(_Part):
@@ -233,11 +375,16 @@ class Training(_Part):
         batch_size: images a step; a last, shorter batch is dropped.
         validations_per_epoch: evenly, in optimizer steps: one every `steps_per_epoch // validations_per_epoch`.
         patience: stop when, of the last `patience` validation losses, the oldest is the smallest.
-        validation_fraction: of the training images, drawn at random with `split_seed` (the same for all seeds).
+        validation_fraction: of the training images, drawn at random with `split_seed`: a number gives the same split to
+            all seeds, `seed` draws it from each cell's own, the same for every variant (`--vary split`).
         precision: `bfloat16` computes convolutions and matrix products in bfloat16, the last layer excepted; `tf32`, on
             CUDA only, rounds the factors of all of them to 11 significant bits; `auto` is resolved to the hardware's
             native one, float32 or bfloat16, before a cell gets its key.
         threads: CPU threads of one cell; more than one gives other bits, so it is a setting.
+        label_smoothing: share of a label that all classes get in equal parts (Szegedy et al. 2016), in training only.
+        ema_decay: what is measured and kept are exponential moving averages of the weights (and of statistics), of
+            which each step keeps this share, or (1 + n) / (10 + n) of step n where that is less; 0 for the weights
+            themselves.
     """
 
     batch_size: PositiveInt = 64
@@ -245,19 +392,37 @@ class Training(_Part):
     validations_per_epoch: PositiveInt = 2
     patience: Annotated[int, Field(ge=2)] = 4
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: SplitSeed = 0
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     threads: PositiveInt = 1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-Model = Annotated[ConvNet | ResNet18 | PluginModel, Field(discriminator="kind")]
+Model = Annotated[ConvNet | ResNet18 | TorchvisionModel | PluginModel, Field(discriminator="kind")]
 Data = Annotated[Cifar10 | Cifar100 | ImageFolder | Shapes, Field(discriminator="kind")]
 KINDS = {
     part.model_fields["kind"].default
-    for part in (ConvNet, ResNet18, PluginModel, Cifar10, Cifar100, ImageFolder, Shapes)
+    for part in (ConvNet, ResNet18, TorchvisionModel, PluginModel, Cifar10, Cifar100, ImageFolder, Shapes)
 }
 
 TAGGED = ("model", "data")  # unions, behind whose names pydantic puts the kind
+# Settings that came after cells had been trained -> the value that means what those cells did. At that value (a default
+# may change, it may not) a setting is no part of the identity, so that they keep their keys.
+ADDED: dict[str, Any] = {
+    "model.activation": "relu",
+    "model.initialization": "default",
+    "model.residual": False,
+    "augmentation.cutout": 0,
+    "augmentation.mixup": 0.0,
+    "optimizer.options": {},
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_epochs": 0.0,
+    "optimizer.gradient_clip": None,
+    "training.label_smoothing": 0.0,
+    "training.ema_decay": 0.0,
+}
+OPTIONS = ("model.options.", "optimizer.options.")  # below them, names are somebody else's
 
 
 class Settings(_Part):
@@ -269,6 +434,15 @@ class Settings(_Part):
     augmentation: Augmentation = Augmentation()
     optimizer: Optimizer = Optimizer()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Settings":
+        warmup, epochs = self.optimizer.warmup_epochs, self.training.max_epochs
+        if warmup >= epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs: {warmup:g} must be less than training.max_epochs, which is {epochs}"
+            )
+        return self
 
     @field_validator("model", mode="before")
     @classmethod
@@ -286,7 +460,7 @@ class Settings(_Part):
             for path in overrides
             if path not in known
             and path.partition(".")[0] not in new_kinds
-            and not path.startswith("model.options.")
+            and not path.startswith(OPTIONS)
             and not _is_branch(path, known)
         ]
         if unknown:
@@ -297,8 +471,13 @@ class Settings(_Part):
             raise SettingsError(*problems_of(error, tagged=TAGGED, tags=KINDS)) from None
 
     def identity(self) -> dict[str, Any]:
-        """The tree as plain values, without what cannot move the number: where files lie."""
+        """The tree as plain values, without what cannot move the number (where files lie), and without what was added
+        since and is as it was before (`ADDED`)."""
         tree = self.model_dump(mode="json")
+        for path, before in ADDED.items():
+            branch, _, leaf = path.partition(".")
+            if leaf in tree[branch] and tree[branch][leaf] == before:
+                del tree[branch][leaf]
         tree["data"].pop("path", None)
         if str(tree["model"].get("weights", "")).startswith("file:"):
             tree["model"]["weights"] = "file"

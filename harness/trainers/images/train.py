@@ -11,7 +11,6 @@ Orders and augmentation are functions of (seed, epoch); the stream of dropout is
 
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,12 @@ from harness.trainers.images.arithmetic import (
     is_poisoned,
     peak_memory_bytes,
 )
-from harness.trainers.images.augment import make_edits
+from harness.trainers.images.augment import Mixup, make_edits
 from harness.trainers.images.checkpoint import (
     UnusableCheckpointError,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
+    write_file,
 )
 from harness.trainers.images.data.batches import (
     Preprocess,
@@ -49,10 +48,13 @@ from harness.trainers.images.data.sources import ImageArrays, load_images
 from harness.trainers.images.graph import Steps
 from harness.trainers.images.machine import precision_problem, winograd_pays
 from harness.trainers.images.models import build_model
+from harness.trainers.images.optimizers import is_capturable, make_optimizer
+from harness.trainers.images.rates import make_rates
 from harness.trainers.images.readback import check_readback, readback
 from harness.trainers.images.schedule import Schedule, make_schedule
-from harness.trainers.images.settings import Optimizer, PluginModel, Settings
+from harness.trainers.images.settings import PluginModel, Settings, TorchvisionModel
 from harness.trainers.images.streams import derive_seed
+from harness.trainers.images.update import Averages, Update
 from harness.trainers.run import Run
 
 BEST_WEIGHTS_FILE = "best.safetensors"
@@ -115,7 +117,8 @@ def _train_and_measure(run: Run, arrays: ImageArrays, device: torch.device) -> N
             if device.type == "cuda":
                 run.note(step_mode=steps.mode, **({"step_mode_reason": steps.reason} if steps.reason else {}))
         if is_over:
-            run.finish(**_measure_best(parts, position, run))
+            numbers, right = _measure_best(parts, position, run)
+            run.finish(**numbers, examples={"test/accuracy": right.numpy()})
     finally:
         run.at(position.step)
         run.note(num_epochs=position.num_epochs, threads=torch.get_num_threads())
@@ -166,9 +169,15 @@ class Parts:
     preprocess: Preprocess
     batches: TrainingBatches
     replica: Replica
-    optimizer: torch.optim.Optimizer
+    loss: nn.CrossEntropyLoss
+    update: Update
     schedule: Schedule
     evaluation_batch_size: int
+
+    def seek(self, step: int) -> int:
+        """Makes an optimizer step, counted from 0 over all epochs, the next one; gives how many its epoch has left."""
+        self.update.seek(step)
+        return self.batches.seek(step)
 
 
 class Position:
@@ -208,20 +217,26 @@ def build_parts(settings: Settings, arrays: ImageArrays, *, seed: int, device: t
     training = settings.training
     if problem := precision_problem(training.precision, device.type):
         raise StudyError(problem)
-    splits = make_splits(arrays, fraction=training.validation_fraction, seed=training.split_seed, device=device)
+    split_seed = seed if training.split_seed == "seed" else training.split_seed
+    splits = make_splits(arrays, fraction=training.validation_fraction, seed=split_seed, device=device)
     height, width = splits.image_size
     side = settings.preprocessing.resize
     input_size = (height, width) if side is None else (side, side)
     model = build_model(settings.model, len(splits.classes), image_size=input_size, seed=seed)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert training.precision != "auto"
-    is_known = not isinstance(settings.model, PluginModel)
+    is_known = not isinstance(settings.model, PluginModel | TorchvisionModel)
     is_winograd = device.type == "cpu" and training.threads == 1 and winograd_pays()  # its kernels know one thread
     replica = Replica(model, training.precision, is_known=is_known, is_winograd=is_winograd)
     preprocess = Preprocess(settings.preprocessing, width=width, device=device, dtype=replica.input_dtype)
-    edits = make_edits(settings.augmentation, height=height, width=width)
     batches = TrainingBatches(
-        splits.train, batch_size=training.batch_size, edits=edits, preprocess=preprocess, seed=seed
+        splits.train,
+        batch_size=training.batch_size,
+        edits=make_edits(settings.augmentation, height=height, width=width, mean=settings.preprocessing.mean),
+        preprocess=preprocess,
+        seed=seed,
+        mixup=Mixup(settings.augmentation.mixup) if settings.augmentation.mixup else None,
+        num_classes=len(splits.classes),
     )
     return Parts(
         settings=settings,
@@ -230,32 +245,30 @@ def build_parts(settings: Settings, arrays: ImageArrays, *, seed: int, device: t
         preprocess=preprocess,
         batches=batches,
         replica=replica,
-        optimizer=make_optimizer(settings.optimizer, model.parameters(), device),
+        loss=nn.CrossEntropyLoss(label_smoothing=training.label_smoothing),
+        update=_make_update(settings, model, steps_per_epoch=batches.steps_per_epoch, device=device),
         schedule=make_schedule(training, batches.steps_per_epoch),
         evaluation_batch_size=max(training.batch_size, EVALUATION_PIXELS[device.type] // math.prod(input_size)),
+    )
+
+
+def _make_update(settings: Settings, model: nn.Module, *, steps_per_epoch: int, device: torch.device) -> Update:
+    training = settings.training
+    rates = make_rates(settings.optimizer, steps_per_epoch=steps_per_epoch, max_epochs=training.max_epochs)
+    return Update(
+        make_optimizer(settings.optimizer, model.parameters(), device, is_constant=rates.is_constant),
+        rates,
+        gradient_clip=settings.optimizer.gradient_clip,
+        averages=Averages(model, training.ema_decay, rates.num_steps) if training.ema_decay else None,
+        device=device,
     )
 
 
 def _check(parts: Parts) -> None:
     """Assert that the objects do what the settings say."""
     splits = parts.splits
-    found = readback(parts.replica, parts.optimizer, parts.batches, parts.schedule, splits)
+    found = readback(parts.replica, parts.loss, parts.update, parts.batches, parts.schedule, splits)
     check_readback(parts.settings, found, num_images=len(splits.train) + len(splits.validation))
-
-
-def make_optimizer(settings: Optimizer, weights: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer over the weights that train, in its fastest form: fused where PyTorch has that; on CUDA such that a
-    graph can hold its step."""
-    is_cuda = device.type == "cuda"
-    trained = [weight for weight in weights if weight.requires_grad]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.name == "sgd":
-        return torch.optim.SGD(trained, rate, momentum=settings.momentum, weight_decay=decay, fused=True)
-    if settings.name == "adam":
-        return torch.optim.Adam(trained, rate, weight_decay=decay, fused=True, capturable=is_cuda)
-    if settings.name == "adamw":
-        return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True, capturable=is_cuda)
-    return torch.optim.Adamax(trained, rate, weight_decay=decay, foreach=is_cuda, capturable=is_cuda)
 
 
 def _start(parts: Parts, position: Position, run: Run) -> None:
@@ -283,6 +296,8 @@ def _steps(parts: Parts, position: Position) -> Steps:
         reason = "graphs are of CUDA devices"
     elif isinstance(parts.settings.model, PluginModel):
         reason = "a network from elsewhere may do on the host what a graph would not repeat"
+    elif not is_capturable(parts.settings.optimizer.name):
+        reason = f"{parts.settings.optimizer.name} keeps numbers on the host"
     return Steps(
         lambda: _train_step(parts, position),
         lambda: _tensors_of_a_step(parts, position),
@@ -299,7 +314,7 @@ def _train(parts: Parts, position: Position, steps: Steps, run: Run) -> bool:
     while not schedule.is_over(position.step, [epoch.val_loss for epoch in position.history]):
         validation = schedule.next_validation(position.step)
         while position.step < validation:
-            left_in_epoch = parts.batches.seek(position.step)
+            left_in_epoch = parts.seek(position.step)
             if not _make_steps(min(left_in_epoch, validation - position.step), position, steps, checkpoints):
                 return False
         run.at(position.step)
@@ -346,20 +361,29 @@ def _train_step(parts: Parts, position: Position) -> None:
     replica = parts.replica
     inputs, labels = parts.batches.next()
     logits = replica(inputs)
-    loss = F.cross_entropy(logits, labels)
+    loss = parts.loss(logits, labels)
     replica.backward(loss)
-    parts.optimizer.step()
+    parts.update(position.step)
     replica.refresh()
     position.loss_sum += loss.detach()
+    if labels.dim() == 2:  # shares of classes: the largest counts
+        labels = labels.argmax(1)
     position.num_correct += (logits.detach().argmax(1) == labels).sum()
 
 
 def _tensors_of_a_step(parts: Parts, position: Position) -> list[Tensor]:
     """All that `_train_step` changes."""
-    replica, optimizer = parts.replica, parts.optimizer
+    replica, optimizer = parts.replica, parts.update.optimizer
     states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
     networks = [*replica.master.state_dict().values(), *replica.network.state_dict().values()]
-    return [*networks, *states, position.loss_sum, position.num_correct, parts.batches.place]
+    return [
+        *networks,
+        *states,
+        *parts.update.tensors(),
+        position.loss_sum,
+        position.num_correct,
+        parts.batches.place,
+    ]
 
 
 def _validate(parts: Parts, position: Position) -> Epoch:
@@ -368,7 +392,8 @@ def _validate(parts: Parts, position: Position) -> Epoch:
     Raises:
         DivergedError: the training or the validation loss is not finite.
     """
-    val_loss, val_accuracy = evaluate(parts, parts.splits.validation)
+    with parts.update.measured(parts.replica):
+        val_loss, val_accuracy = evaluate(parts, parts.splits.validation)
     train_loss = position.loss_sum.item() / position.steps_since_validation  # all batches have the same size
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         raise DivergedError(f"loss is not finite at epoch {round(position.num_epochs, 1):g}")
@@ -385,16 +410,19 @@ def _validate(parts: Parts, position: Position) -> Epoch:
     position.loss_sum.zero_()
     position.num_correct.zero_()
     if position.best is epoch:
-        master = parts.replica.master
-        position.best_weights = {name: value.to("cpu", copy=True) for name, value in master.state_dict().items()}
+        kept = parts.update.kept(parts.replica.master)
+        position.best_weights = {name: value.to("cpu", copy=True) for name, value in kept.items()}
     return epoch
 
 
 @torch.inference_mode()
-def evaluate(parts: Parts, split: Split) -> tuple[float, float]:
+def evaluate(parts: Parts, split: Split, right: list[Tensor] | None = None) -> tuple[float, float]:
     """Mean cross entropy in nats and accuracy over all images of a split, in evaluation mode.
 
     Sums and counts, not means of batch means: the last batch is shorter. The network is left in training mode.
+
+    Args:
+        right: gets bool (N,) of each batch, in the order of the split: which images were classified correctly.
     """
     network = parts.replica.network.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
@@ -403,23 +431,28 @@ def evaluate(parts: Parts, split: Split) -> tuple[float, float]:
     for inputs, labels in batches:
         logits = parts.replica(inputs)
         loss_sum += F.cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
-        num_correct += (logits.argmax(1) == labels).sum()
+        is_right = logits.argmax(1) == labels
+        num_correct += is_right.sum()
+        if right is not None:
+            right.append(is_right)
     network.train()
     return loss_sum.item() / len(split), num_correct.item() / len(split)
 
 
-def _measure_best(parts: Parts, position: Position, run: Run) -> dict[str, float]:
-    """Write the best weights, and measure them on the two splits that validation did not."""
+def _measure_best(parts: Parts, position: Position, run: Run) -> tuple[dict[str, float], Tensor]:
+    """Write the best weights, and measure them on the two splits that validation did not; and which test images were
+    right, bool (N,)."""
     best = position.best
     tensors = {name: value.contiguous() for name, value in position.best_weights.items()}
     about = {"cell": run.key, "step": str(best.step)}
-    write_atomically(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
+    write_file(run.folder / BEST_WEIGHTS_FILE, to_safetensors(tensors, about))
     parts.replica.load(position.best_weights)
     run.note(best_step=best.step, best_epoch=best.epoch)
     numbers = {"val/loss": best.val_loss, "val/accuracy": best.val_accuracy}
-    for name, split in {"train": parts.splits.train, "test": parts.splits.test}.items():
-        numbers[f"{name}/loss"], numbers[f"{name}/accuracy"] = evaluate(parts, split)
-    return numbers
+    right: list[Tensor] = []
+    numbers["train/loss"], numbers["train/accuracy"] = evaluate(parts, parts.splits.train)
+    numbers["test/loss"], numbers["test/accuracy"] = evaluate(parts, parts.splits.test, right)
+    return numbers, torch.cat(right).cpu()
 
 
 def _save(parts: Parts, position: Position, run: Run) -> None:
@@ -432,7 +465,8 @@ def _save(parts: Parts, position: Position, run: Run) -> None:
         "loss_sum": position.loss_sum,
         "num_correct": position.num_correct,
         "model": parts.replica.master.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
+        "optimizer": parts.update.optimizer.state_dict(),
+        **({"averages": parts.update.averages.values} if parts.update.averages else {}),
         "random_cpu": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -449,8 +483,11 @@ def _restore(parts: Parts, position: Position, state: dict[str, Any]) -> None:
     position.loss_sum.copy_(state["loss_sum"])
     position.num_correct.copy_(state["num_correct"])
     parts.replica.load(state["model"])
-    groups = parts.optimizer.state_dict()["param_groups"]  # as built here: what the settings do not say is the device's
-    parts.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+    optimizer = parts.update.optimizer
+    groups = optimizer.state_dict()["param_groups"]  # as built here: what the settings do not say is the device's
+    optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+    if parts.update.averages:
+        parts.update.averages.load(state["averages"])
     torch.set_rng_state(state["random_cpu"])
     if state["random_cuda"] is not None and parts.device.type == "cuda":
         torch.cuda.set_rng_state(state["random_cuda"], parts.device)

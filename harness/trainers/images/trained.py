@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from harness.errors import StoreError
 from harness.trainers.images.data.sources import load_images
 from harness.trainers.images.models import build_model
+from harness.trainers.images.models.logits import load_weights
 from harness.trainers.images.settings import Preprocessing, Settings
 
 
@@ -35,7 +36,7 @@ def load_network(
         model = model.model_copy(update={"weights": "none"})
     network = build_model(model, len(arrays.class_names), image_size=seen, seed=seed)
     try:
-        network.load_state_dict(load_file(weights))
+        load_weights(network, load_file(weights))
     except (OSError, RuntimeError) as error:
         raise StoreError(
             f"{weights}: not the weights of cell {weights.parent.name} ({error}). Train the cell again."

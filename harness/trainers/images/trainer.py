@@ -1,6 +1,6 @@
 """The image trainer as the harness sees it: metrics, settings, options, costs. Training itself is in `train.py`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from harness.errors import StudyError
 from harness.metrics import PERCENT, Metric, Metrics
 from harness.names import suggestion
 from harness.trainers.images import cost
-from harness.trainers.images.data.sources import default_cache, parse_data
+from harness.trainers.images.data.sources import default_cache, load_images, parse_data
 from harness.trainers.images.fingerprints import Fingerprints
 from harness.trainers.images.machine import cuda_problem, native_precision, precision_problem
 from harness.trainers.images.prepare import prepare
@@ -47,6 +47,7 @@ class ImageTrainer(Trainer):
     notes_reads = False  # `readback.py` reads back what the built objects use
     checkpoint_rule = "at the checkpoint with the lowest validation loss"
     varied = "initial weights, order, augmentation and dropout"
+    held = "the test images, the training images and the split off for validation"
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache
@@ -75,6 +76,17 @@ class ImageTrainer(Trainer):
     def parse(self, tree: Mapping[str, Any]) -> Settings:
         return parse_settings(tree)
 
+    def varied_by(self, settings: AnySettings) -> tuple[str, str]:
+        assert isinstance(settings, Settings)
+        if settings.training.split_seed != "seed":
+            return self.varied, self.held
+        return f"{self.varied.replace(' and ', ', ')} and the split off for validation", "the test images"
+
+    def example_pictures(self, settings: AnySettings, places: Sequence[int]) -> list[tuple[Any, str]]:
+        assert isinstance(settings, Settings)
+        arrays = load_images(settings.data, cache=self.cache)
+        return [(arrays.test_images[it], arrays.class_names[int(arrays.test_labels[it])]) for it in places]
+
     def train(self, run: Run) -> None:
         from harness.trainers.images.train import train
 
@@ -98,6 +110,8 @@ class ImageTrainer(Trainer):
             return flatten({"data": parse_data(value)})
         if name == "epochs":
             return {"training.max_epochs": value}
+        if name == "vary" and value == "split":
+            return {"training.split_seed": "seed"}
         if name == "weights":
             return {"model.weights": f"file:{Path(value).expanduser().absolute()}"}
         return super().overrides(name, value)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import StudyError
-from harness.trainers.images.augment import DRAWS_PER_IMAGE, Edit
+from harness.trainers.images.augment import Edit, Mixup, draw, draws_per_image
 from harness.trainers.images.data.sources import ImageArrays
 from harness.trainers.images.settings import Preprocessing
 from harness.trainers.images.streams import stream
@@ -75,7 +75,7 @@ def make_splits(arrays: ImageArrays, *, fraction: float, seed: int, device: torc
 
     Args:
         fraction: of the training images that go to validation, rounded to the nearest whole number of images.
-        seed: the protocol's split seed, not the cell's.
+        seed: the protocol's split seed; the cell's where the split varies with it.
 
     Raises:
         StudyError: training or validation would be empty.
@@ -144,13 +144,15 @@ class TrainingBatches:
     """The batches of any epoch, from any batch on: a function of (seed, epoch) alone, so nothing needs to be saved.
 
     Each epoch has a new order, drawn from (seed, "shuffle", epoch); the last, shorter batch is dropped. Augmentation
-    draws come from (seed, "augmentation", epoch).
+    draws come from (seed, "augmentation", epoch), those of cutout and mixup from streams of their own.
 
     An epoch's order and draws, and which batch is next, stand in tensors on the device that stay the same ones: so that
     `next` can be captured in a CUDA graph.
 
     Args:
         edits: of `augment.make_edits`; none, and nothing is drawn for them.
+        mixup: of images and labels, or None.
+        num_classes: of the labels; only mixup needs to know.
 
     Attributes:
         place: int64 (1,), on the device: the batch of the epoch that is next.
@@ -167,6 +169,8 @@ class TrainingBatches:
         edits: tuple[Edit, ...],
         preprocess: Preprocess,
         seed: int,
+        mixup: Mixup | None = None,
+        num_classes: int = 0,
     ) -> None:
         if len(split) < batch_size:
             raise StudyError(
@@ -176,12 +180,15 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.edits = edits
         self.preprocess = preprocess
+        self.mixup = mixup
         self.steps_per_epoch = len(split) // batch_size
         self._images, self._rows, self._seed = split.images, split.rows, seed
         device, shape = split.images.pixels.device, (self.steps_per_epoch, batch_size)
         self._epoch: int | None = None  # whose order and draws these are
         self._order = torch.empty(shape, dtype=torch.int64, device=device)
-        self._draws = torch.empty((*shape, DRAWS_PER_IMAGE), device=device) if edits else None
+        self._draws = torch.empty((*shape, draws_per_image(edits)), device=device) if edits else None
+        self._shares = torch.empty(shape, device=device) if mixup else None
+        self._one_hot = torch.eye(num_classes, device=device) if mixup else None
         self.place = torch.zeros(1, dtype=torch.int64, device=device)
 
     def order(self, epoch: int) -> Tensor:
@@ -199,25 +206,31 @@ class TrainingBatches:
         if epoch != self._epoch:
             _put(self.order(epoch), self._order)
             if self._draws is not None:
-                _put(self._draw(epoch), self._draws)
+                _put(draw(self.edits, self._order.numel(), seed=self._seed, epoch=epoch), self._draws)
+            if self.mixup is not None and self._shares is not None:
+                _put(self.mixup.draw(self._order.numel(), seed=self._seed, epoch=epoch), self._shares)
             self._epoch = epoch
         self.place.fill_(place)
         return self.steps_per_epoch - place
 
     def next(self) -> tuple[Tensor, Tensor]:
-        """(inputs, labels) of the next batch of the epoch that `seek` found."""
+        """(inputs, labels) of the next batch of the epoch that `seek` found.
+
+        Labels are int64 (N,), class indices; with mixup float (N, classes), the share of each class.
+        """
         rows = self._order.index_select(0, self.place)[0]
         pixels = self._images.pixels.index_select(0, rows)
         if self._draws is not None:
             draws = self._draws.index_select(0, self.place)[0]
             for edit in self.edits:
                 pixels = edit(pixels, draws)
+        inputs, labels = self.preprocess(pixels), self._images.labels[rows]
+        if self.mixup is not None and self._shares is not None and self._one_hot is not None:
+            shares = self._shares.index_select(0, self.place)[0]
+            inputs = self.mixup(inputs, shares).contiguous(memory_format=torch.channels_last)
+            labels = self.mixup(self._one_hot.index_select(0, labels), shares)
         self.place.add_(1)
-        return self.preprocess(pixels), self._images.labels[rows]
-
-    def _draw(self, epoch: int) -> Tensor:
-        shape = (self.steps_per_epoch * self.batch_size, DRAWS_PER_IMAGE)
-        return torch.rand(shape, generator=stream(self._seed, "augmentation", epoch))
+        return inputs, labels
 
 
 def evaluation_batches(split: Split, *, batch_size: int, preprocess: Preprocess) -> Iterator[tuple[Tensor, Tensor]]:

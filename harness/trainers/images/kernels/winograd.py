@@ -42,7 +42,7 @@ class WinogradBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[2:]) < LEAST_SIDE or max(x.shape[2:]) > MOST_SIDE:
             return super().forward(x)
-        if isinstance(self.pool, nn.MaxPool2d):
+        if isinstance(self.pool, nn.MaxPool2d) and isinstance(self.activation, nn.ReLU):
             x = convolve(x, self.conv.weight, self.conv.bias, pool=True)
         else:
             x = self.pool(self.activation(convolve(x, self.conv.weight, self.conv.bias, pool=False)))

@@ -1,4 +1,7 @@
-"""The last layer of every network that is built here."""
+"""What all networks have in common: the last layer, and how weights are put into them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,3 +17,13 @@ class Logits(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float())
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts weights into a network, which must be its own: as `load_state_dict`, for names and values alone.
+
+    A state dict also says which version of its class a module has; a file of weights does not, and some modules ask.
+    """
+    state = OrderedDict(weights)
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    network.load_state_dict(state)

@@ -1,0 +1,69 @@
+"""`harness study`: a range of commits as a study."""
+
+import json
+import sys
+
+import click
+
+from harness.cli.options import json_option, store_option
+from harness.cli.progress import duration
+from harness.cli.screen import say
+
+FORMAT = 1  # of what --json prints
+
+
+@click.command()
+@click.argument("commits", metavar="BASE..TIP")
+@click.option("--study", required=True, help="A study of your own training: metrics, settings and profiles are its.")
+@click.option("--output", default="commits.yaml", show_default=True, help="The study's file; nothing is overwritten.")
+@click.option(
+    "--by",
+    default="commit",
+    show_default=True,
+    help="What one change is: each commit, or all of one `path` (first folder), `trailer:KEY` or `message:REGEX`.",
+)
+@store_option
+@json_option
+def study(commits: str, study: str, output: str, by: str, store: str, as_json: bool) -> None:
+    """Write a study of a range of commits: which of them helped?
+
+    Its baseline is the code of BASE, its changes are the commits after it up to TIP (HEAD where none stands). What each
+    needs is found by trying; merges, reverts, edits of what is fixed and of what training does not read are left out,
+    and listed. Your repository is only read.
+    """
+    from harness.api.studying import study_range
+    from harness.api.work import plan_work, unfinished
+    from harness.study.history import in_words
+    from harness.study.load import load_study
+
+    found = study_range(commits, study, output=output, by=by)
+    profiles = load_study(found.path).profiles
+    profile = "standard" if "standard" in profiles else next(iter(profiles))
+    work = plan_work(found.path, profile=profile, store=store, device="cpu")
+    todo, expected = unfinished(work)
+    history = found.history
+    if as_json:
+        told = {
+            "format": FORMAT,
+            "study": str(found.path),
+            "base": found.base,
+            "tip": found.tip,
+            "changes": [{"name": it.name, "commits": it.commits, "needs": it.needs} for it in history.changes],
+            "left_out": [{"commit": it.commit, "subject": it.subject, "reason": why} for it, why in history.left_out],
+            "notes": history.notes,
+            "cells": len(todo),
+            "expected_seconds": expected.seconds if expected.measured else None,
+        }
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        return
+    say(f"{found.path}: {len(history.changes)} changes of {commits}.")
+    for change in history.changes:
+        needs = f" (needs {', '.join(change.needs)})" if change.needs else ""
+        say(f"  {change.commits[0][:10]} {change.name}{needs}")
+    for line in ["Left out:", *(f"  {it}" for it in in_words(history.left_out))] if history.left_out else ():
+        say(line)
+    for note in history.notes:
+        say(note)
+    took = f"about {duration(expected.seconds)}" if expected.measured else "`harness try` measures what one takes"
+    say(f"{len(todo)} cells to train ({profile}); {took}.")
+    say(f"\nNext:\n    harness plan --study {found.path}\n    harness ablate --study {found.path}")
