@@ -3,7 +3,7 @@
 PYTHON ?= $(firstword $(foreach it,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell command -v $(it)),$(it))))
 BIN := .venv/bin
 
-.PHONY: ablate test quick gpu check bench clean
+.PHONY: ablate test quick gpu check bench docs clean
 
 ablate: .venv/installed  ## the main job on embedded images: every change of task3, three seeds, a table of effects
 	$(BIN)/harness ablate --study task3 --profile quick
@@ -33,3 +33,7 @@ bench: .venv/installed  ## speed against peers, side by side; see benchmarks/REA
 
 clean:
 	rm -rf .venv build dist *.egg-info harness/trainers/images/kernels/*.so .mypy_cache .ruff_cache .pytest_cache
+
+docs: .venv/installed  ## the documentation, in build/docs; strict: a dead link is an error
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -25,6 +25,9 @@ def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
     assert found.headline.variant == "flagged"
     assert not found.failed
     assert not found.placebos
+    shown = found._repr_html_()
+    assert shown.startswith(f"<p><b>{found.headline.sentence}</b></p>")
+    assert shown.count('<th scope="row">') == 3  # the baseline and two changes
     assert seen.count("ended") == 6
     again = harness.ablate(path, skip=["ignored"], watch=watch, **request)
     assert again.results["key"].tolist() == found.results["key"].tolist()

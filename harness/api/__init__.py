@@ -3,6 +3,8 @@
     ablate     train what a study needs; which changes helped?        `ablation`, and `greedy` for its path
     search     combinations by Optuna                                 `searching`
     confirm    the winner on fresh seeds, once                        `confirmation`
+    compare    which effects differ between two study runs?           `comparing`
+    gate       did this code get worse than a commit's?               `gating`
     try_study  one short cell, looked at closely                      `trying`
     plan       what a request means: a plan, its store, its workers   `work`
     Watch      who is told what happens meanwhile                     `training`
@@ -15,19 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.api.ablation import ablate
+    from harness.api.comparing import compare
     from harness.api.confirmation import confirm
+    from harness.api.gating import gate
     from harness.api.searching import search
     from harness.api.training import Watch
     from harness.api.trying import try_study
     from harness.api.work import plan_work as plan
 
-__all__ = ["Watch", "ablate", "confirm", "plan", "search", "try_study"]
+__all__ = ["Watch", "ablate", "compare", "confirm", "gate", "plan", "search", "try_study"]
 
 # Public name -> (module, attribute).
 _HOMES = {
     "Watch": ("training", "Watch"),
     "ablate": ("ablation", "ablate"),
+    "compare": ("comparing", "compare"),
     "confirm": ("confirmation", "confirm"),
+    "gate": ("gating", "gate"),
     "plan": ("work", "plan_work"),
     "search": ("searching", "search"),
     "try_study": ("trying", "try_study"),

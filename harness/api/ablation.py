@@ -55,6 +55,20 @@ class Ablation:
 
         return Tables(self.results, load_curves=pd.DataFrame).headline
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the sentence, then the effects of each design."""
+        import html
+
+        import pandas as pd
+
+        from harness.report.display import effects_grid
+        from harness.report.formats import html_table
+        from harness.report.tables import Tables
+
+        tables = Tables(self.results, load_curves=pd.DataFrame)
+        grids = [effects_grid(family, tables.variants) for family in tables.families.values()]
+        return f"<p><b>{html.escape(tables.headline.sentence)}</b></p>\n" + "\n".join(map(html_table, grids))
+
     @property
     def failed(self) -> dict[Cell, Result]:
         """Cells that ended without a number."""
