@@ -27,6 +27,10 @@ LINES: dict[tuple[str, ...], int] = {
     ("confirm", *ENDED, "--seeds", "1"): 2,  # too few
     ("aa", *STUDY, "--seeds", "4"): 0,
     ("aa", *ENDED, "--seeds", "4"): 2,  # images are kept in the home
+    ("tune", *STUDY): 2,  # it names no nuisance settings
+    ("compare", "tiny", "tiny"): 2,  # one study run
+    ("gate", "--study", "own.yaml", "--baseline-ref", "main", "--max-drop", "1"): 2,  # no repository
+    ("study", "v1..v2", "--study", "own.yaml"): 2,  # no repository
     ("plan", *STUDY): 0,
     ("new", "mine"): 0,
     ("studies",): 0,
@@ -84,7 +88,13 @@ def test_no_command_breaks_where_little_is_as_it_should_be(template, tmp_path, l
     folder = tmp_path / "work"
     shutil.copytree(template, folder)
     words = [it.format(key=(folder / "key").read_text()) for it in line]
-    poor = {"COLUMNS": "40", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": "/dev/null/home"}
+    poor = {
+        "COLUMNS": "40",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "HOME": str(folder / "key" / "home"),
+    }
     poor |= {"MLFLOW_TRACKING_URI": "sqlite:///tiny.yaml"} if line == ("ui",) else {}
     kept = {name: it for name, it in os.environ.items() if not name.startswith(("HARNESS_", "MLFLOW_", "XDG_"))}
     command = [sys.executable, "-m", "harness", *words]
