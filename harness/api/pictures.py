@@ -15,7 +15,10 @@ def pictures(manifest: Manifest, places: Sequence[int]) -> list[tuple[Any, str]]
     """uint8 (H, W, 3) and the class of these test examples; nothing where examples are no images, or are not here."""
     try:
         trainer = trainer_from_json(manifest.trainer)
-        return trainer.example_pictures(trainer.parse(manifest.baseline), places)
+        settings = trainer.parse(manifest.baseline)
+        if trainer.fingerprints(settings).get("data") != manifest.fingerprints.get("data"):
+            return []  # other data lie there now
+        return trainer.example_pictures(settings, places)
     except HarnessError as error:  # a report of a store that came from elsewhere
         log.debug("no pictures: %s", error)
         return []

@@ -93,9 +93,11 @@ def _of_the_run(tables: Tables) -> Iterator[str]:
     tested = effects[effects["design"] != GREEDY]
     if len(tested):
         designs = tested["design"].nunique()
-        together = f"All {tested['corrected_over'].iloc[0]} comparisons of {designs} design{'s' * (designs > 1)}"
-        acting = " and of what their changes do together" if INTERACTIONS in tables.acting_together else ""
-        yield f"{together}{acting} are corrected together ({tested['correction'].iloc[0]})."
+        over, by = int(tested["corrected_over"].iloc[0]), tested["correction"].iloc[0]
+        acting = ", interactions included," if INTERACTIONS in tables.acting_together else ""
+        named = f"{designs} designs" if designs > 1 else "one design"
+        many = f"All {over} comparisons of {named}{acting} are corrected together ({by})."
+        yield many if over > 1 else "There is one comparison, so that nothing is to be corrected for others."
     lost = int((tables.variants["n"] - tables.variants["n_ok"]).sum())
     yield f"{lost} of {int(tables.variants['n'].sum())} cells have no number." if lost else "No cell is missing."
     claimed = effects[effects["verdict"].isin(CLAIMS)].drop_duplicates(["variant", "reference"])

@@ -163,7 +163,7 @@ class Tables:
             ResultsError: no cell kept which examples it got right.
         """
         rows = []
-        for family in self.families.values():
+        for family in self.families.values() if self.right else ():
             for label in family.effects["variant"]:
                 found = self.example_effect(*family.sides[label])
                 if found is not None:
@@ -177,11 +177,20 @@ class Tables:
 
     def example_effect(self, variant: str, reference: str) -> ExampleEffect | None:
         """One effect over examples; None where cells kept none, or the two were tested on other data."""
-        if DATA in self.results.columns:
-            sides = self.results[self.results["variant"].isin([variant, reference])]
-            if sides.loc[sides["status"] == "finished", DATA].nunique() > 1:
-                return None
+        if not self.right or len(self._data.get(variant, set()) | self._data.get(reference, set())) > 1:
+            return None
         return example_effect(self.right, variant, reference)
+
+    @cached_property
+    def _data(self) -> Mapping[str, set[str]]:
+        """The fingerprints of the data of each variant's finished cells, where training notes them."""
+        if DATA not in self.results.columns:
+            return {}
+        finished = self.results[self.results["status"] == "finished"]
+        found: dict[str, set[str]] = {}
+        for variant, data in zip(finished["variant"], finished[DATA], strict=True):
+            found.setdefault(variant, set()).add(str(data))
+        return found
 
     @cached_property
     def variants(self) -> pd.DataFrame:

@@ -54,6 +54,7 @@ The rules it keeps, and where:
     20 planning speaks of the test that is used                  plan.power.effective_level, seeds_from_pilots
     21 what does not vary is said; new test examples             sentences.report_line, examples.two_way_interval
     23 marginal errors by combination; the rule of one, paired   marginal; tests/test_stats_marginal.py
+    24 A/A that can fail: seeds again, placebos                  api.placebos; tests/test_placebos.py
     25 a published number without a spread is one more run       published.compare_published
 """
 

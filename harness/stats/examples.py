@@ -66,7 +66,7 @@ def example_effect(right: Right, variant: str, reference: str, *, confidence: fl
 
     Cells with another number of examples than most are left out: they were tested on something else.
     """
-    seeds = sorted({seed for name, seed in right if name == variant} & {s for name, s in right if name == reference})
+    seeds = _seeds_of(right, variant, reference)
     sizes = [len(right[name, seed]) for seed in seeds for name in (variant, reference)]
     size = max(set(sizes), key=sizes.count, default=0)
     kept = [seed for seed in seeds if len(right[variant, seed]) == len(right[reference, seed]) == size]
@@ -87,6 +87,10 @@ def example_effect(right: Right, variant: str, reference: str, *, confidence: fl
         reference_right=theirs.mean(axis=0),
         variant_right=ours.mean(axis=0),
     )
+
+
+def _seeds_of(right: Right, variant: str, reference: str) -> list[int]:
+    return sorted(seed for name, seed in right if name == variant and (reference, seed) in right)
 
 
 def two_way_interval(differences: FloatArray, confidence: float = 0.95) -> tuple[float, float, float]:

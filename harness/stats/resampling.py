@@ -47,18 +47,23 @@ def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray
     filled = np.where(has, differences, 0.0)
     n = has.sum(axis=1)
     sum_of_squares = n * (filled**2).sum(axis=1)
-    sums: FloatArray = signs.astype(np.float64) @ filled.T
+    share: FloatArray = signs.astype(np.float64) @ filled.T  # of the sums at first; all in place: b m is large
     # Flips leave the sum of squares: t^2 / (t^2 + v) = (sum d)^2 / (n sum d^2), a share of 1.
-    shares = np.divide(sums**2, sum_of_squares, out=np.zeros_like(sums), where=sum_of_squares > 0)
-    share: FloatArray = np.minimum(np.round(shares, 12), 1.0)
+    np.square(share, out=share)
+    share /= np.where(sum_of_squares > 0, sum_of_squares, np.inf)
+    np.minimum(np.round(share, 12, out=share), 1.0, out=share)
     weights = np.ones(len(differences)) if weights is None else weights
     is_weighted = len(np.unique(weights)) > 1
     if len(np.unique(n[n > 1])) <= 1 and not is_weighted:
         return share
     v = np.maximum(n - 1, 1)
     with np.errstate(divide="ignore"):  # all differences equal: infinite
-        squares = ((8 * v + 1) / (8 * v + 3)) ** 2 * v * -np.log1p(-share)
-    return np.asarray(squares + 2 * np.log(weights) if is_weighted else np.sqrt(squares))
+        squares = np.log1p(np.negative(share, out=share), out=share)
+    squares *= -(((8 * v + 1) / (8 * v + 3)) ** 2) * v
+    if is_weighted:
+        squares += 2 * np.log(weights)
+        return squares
+    return np.asarray(np.sqrt(squares, out=squares))
 
 
 def can_decide(differences: FloatArray, alpha: float) -> NDArray[np.bool_]:

@@ -9,6 +9,8 @@ from harness.stats.resampling import FLIPS_AT_ONCE, TIE, can_decide, joint_signs
 from harness.stats.significance import MONTE_CARLO_FLIPS
 from harness.stats.values import FloatArray
 
+SCORES_AT_ONCE = 250_000  # 2 MB: what a processor keeps near
+
 
 def westfall_young(differences: FloatArray, alpha: float = 0.05, weights: FloatArray | None = None) -> FloatArray:
     """Step-down adjusted p-values (Westfall & Young 1993, algorithm 2.8, by sign flips).
@@ -45,10 +47,12 @@ def _stepped_down(differences: FloatArray, weights: FloatArray) -> FloatArray:
     falling = np.argsort(-observed, kind="stable")
     reach = observed[falling] - TIE
     reached = np.zeros(len(falling))
-    for flip in range(0, len(signs), FLIPS_AT_ONCE):
-        flipped = scores(differences, signs[flip : flip + FLIPS_AT_ONCE], weights)[:, falling]
-        largest_of_rest = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
-        reached += (largest_of_rest >= reach).sum(axis=0)
+    at_once = max(256, min(FLIPS_AT_ONCE, SCORES_AT_ONCE // len(falling)))
+    for flip in range(0, len(signs), at_once):
+        flipped = scores(differences, signs[flip : flip + at_once], weights)
+        rising = flipped.T[falling[::-1]]  # (m, b): the maximum of whole rows is ten times faster than within them
+        largest_of_rest = np.maximum.accumulate(rising, axis=0, out=rising)[::-1]
+        reached += (largest_of_rest >= reach[:, None]).sum(axis=1)
     p = np.empty(len(falling))
     p[falling] = np.maximum.accumulate(reached / len(signs))  # the observed vector is one of them: (b + 1) / (B + 1)
     return p

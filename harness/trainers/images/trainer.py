@@ -8,11 +8,12 @@ from harness.errors import StudyError
 from harness.metrics import PERCENT, Metric, Metrics
 from harness.names import suggestion
 from harness.trainers.images import cost
-from harness.trainers.images.data.sources import default_cache, load_images, parse_data
+from harness.trainers.images.data.cache import open_images
+from harness.trainers.images.data.sources import data_fingerprint, default_cache, load_images, parse_data
 from harness.trainers.images.fingerprints import Fingerprints
 from harness.trainers.images.machine import cuda_problem, native_precision, precision_problem
 from harness.trainers.images.prepare import prepare
-from harness.trainers.images.settings import ConvNet, Settings, parse_settings, with_overrides
+from harness.trainers.images.settings import Cifar10, Cifar100, ConvNet, Settings, parse_settings, with_overrides
 from harness.trainers.run import Run
 from harness.trainers.trainer import Exported, Trainer
 from harness.trainers.trainer import Settings as AnySettings
@@ -84,7 +85,12 @@ class ImageTrainer(Trainer):
 
     def example_pictures(self, settings: AnySettings, places: Sequence[int]) -> list[tuple[Any, str]]:
         assert isinstance(settings, Settings)
-        arrays = load_images(settings.data, cache=self.cache)
+        if isinstance(settings.data, Cifar10 | Cifar100):  # a report downloads nothing
+            arrays = open_images(self.cache, data_fingerprint(settings.data, cache=self.cache))
+        else:
+            arrays = load_images(settings.data, cache=self.cache)
+        if arrays is None:
+            return []
         return [(arrays.test_images[it], arrays.class_names[int(arrays.test_labels[it])]) for it in places]
 
     def train(self, run: Run) -> None:
