@@ -142,7 +142,7 @@ def train_by_ray(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) 
         tune.report({"val/score": score, "test/score": score})
 
     space = {"rate": 0.1, "width": tune.grid_search([8, 16]), "seed": tune.grid_search(list(range(num_trials // 2)))}
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     try:
         tuner = tune.Tuner(
             train,

@@ -233,7 +233,7 @@ def test_the_manual_names_every_figure():
 
 
 def test_claims_of_useless_studies_are_counted(tmp_path):
-    record, printed = bench(tmp_path, "--only", "evidence", "--only", "designs", "--largest", "2")
+    record, printed = bench(tmp_path, "--only", "evidence,designs", "--largest", "2")
     lines = {line["name"]: line["median"] for line in record["figures"]["evidence"]["lines"]}
     assert all(0 <= value <= 1 for name, value in lines.items() if not name.endswith("cells a study"))
     assert 80 <= lines["race, m = 9, two of dz = 1: cells a study"] <= 240

@@ -4,16 +4,20 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.cli import cli
 from harness.cli.loading import SIGN
+from harness.cli.training import stopping
 from harness.texts import counted
 
 LOADING = """
@@ -161,3 +165,24 @@ def test_names_are_completed(store, words, expected):
 
 def test_a_number_stands_with_the_right_noun():
     assert [counted(n, "cell") for n in (0, 1, 2, 1000)] == ["0 cells", "1 cell", "2 cells", "1,000 cells"]
+
+
+def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(capsys):
+    work = SimpleNamespace(plan=SimpleNamespace(cells=()), cells=None)
+
+    def library():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise RuntimeError("a validator failed") from stop
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    try:
+        with pytest.raises(KeyboardInterrupt), stopping(Console(), work):
+            library()
+        with pytest.raises(ZeroDivisionError), stopping(Console(), work):
+            raise ZeroDivisionError
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGHUP, before[1])
+    assert capsys.readouterr().out.count("Run the same command to continue.") == 1

@@ -68,7 +68,7 @@ def test_an_edited_number_is_in_no_table_and_the_list_names_it(store):
 
     listed = call("results", "--list", "--store", cells.root)
     assert listed.exit_code == 0, listed.output
-    assert "first-quick-1a2b3c4d: 1 variants, 1 of 2 cells ended" in listed.output
+    assert "first-quick-1a2b3c4d: 1 variant, 1 of 2 cells ended" in listed.output
     assert f"{BASELINE[1].key}/result.json: is no result that can be believed" in listed.output
 
 

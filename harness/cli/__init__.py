@@ -144,7 +144,7 @@ def main() -> None:
     except OSError as error:
         if not _is_of_output():
             raise
-        code = 130 if _was_interrupted(error) else _say_lost_output(error)
+        code = 130 if was_interrupted(error) else _say_lost_output(error)
     for stream in (sys.stdout, sys.stderr):
         _drop_what_is_unwritten(stream)
     sys.exit(code if isinstance(code, int) else 0)
@@ -171,8 +171,9 @@ def _is_of_output() -> bool:
     return False
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
-    """Whether the output failed while a stop was being said: the terminal was closed."""
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether a stop is behind an error: the terminal was closed while it was being said, or a library in whose code it
+    came passed it on as an error of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.api.training import Placebos, Watch, train_work
 from harness.api.work import Work, edited_since, failed_cells, other_file
+from harness.cli import was_interrupted
 from harness.cli.progress import RunProgress, duration, duration_range
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
@@ -61,10 +62,12 @@ def stopping(console: Console, work: Work) -> Iterator[None]:
     stop_on_signals()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not was_interrupted(error):
+            raise
         ended = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
         say_stopped(console, f"{ended} of {counted(len(work.plan.cells), 'cell')} have ended and are saved")
-        raise
+        raise KeyboardInterrupt from error
 
 
 def stop_on_signals() -> None:
