@@ -249,8 +249,11 @@ def test_every_design_of_every_built_in_study_compares_possible_variants_and_nam
     if design_problems(study, text):
         assert not study.combinations or not study.paths
         return
-    names = names_of(study) if name != "modern" or text != "factorial" else set(sorted(names_of(study))[:8])
-    for made in make_designs(study, [text], names):
+    if (name, text) == ("modern", "factorial"):
+        with pytest.raises(StudyError, match="make 12,288 combinations, more than 10,000"):
+            make_designs(study, [text], names_of(study))
+        return
+    for made in make_designs(study, [text], names_of(study)):
         assert len({it.label for it in made.comparisons}) == len(made.comparisons)
         for it in made.comparisons:
             assert it.variant != it.reference

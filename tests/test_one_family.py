@@ -76,7 +76,7 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
     assert of_b.data.metrics["test/score:best/p_adjusted"] == pytest.approx(expected)
     assert "Shown: 1 of the 3 that this study run holds; corrected over all of them." in printed
     # a, b, c and a+b against the baseline, and the interaction of a and b.
-    over = "over all 5 comparisons of this study run, in which 3 changes of this design weigh 80%."
+    over = "over all 5 comparisons of this study run, with 80% of the error budget for the 3 changes of this design."
     assert f"adjusted by Westfall-Young {over}" in printed
     assert not [line for line in printed.splitlines() if line.startswith("c ")]
 
@@ -101,8 +101,8 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
     assert manifest.horizon == 8
     assert [len(look.seeds) for look in manifest.looks] == [6, 8]
     assert all(look.command and look.time for look in manifest.looks)
-    assert "group-sequential Westfall-Young over all 5 comparisons of this study run, in which 3" in printed
-    assert "of this design weigh 80%; look 2, at 8 of 8 planned seeds" in printed
+    assert "group-sequential Westfall-Young over all 5 comparisons of this study run, with 80%" in printed
+    assert "for the 3 changes of this design; look 2, at 8 of 8 planned seeds" in printed
     exported = pd.read_csv(tmp_path / "effects.csv")
     python = Tables(results, load_curves=pd.DataFrame).effects
     alone = westfall_young_of(results)

@@ -96,8 +96,8 @@ def corrected_over(row: Any) -> str:
     if row.share == 1:
         return _changes(row)
     return (
-        f"all {row.corrected_over} comparisons of this study run, in which {_changes(row)} of this design weigh"
-        f" {100 * row.share:.0f}%"
+        f"all {row.corrected_over} comparisons of this study run, with {100 * row.share:.0f}% of the error budget for"
+        f" the {_changes(row)} of this design"
     )
 
 
