@@ -72,7 +72,7 @@ def _sign_flip_p_of_each(differences: Sequence[FloatArray]) -> list[float]:
     sizes = np.array([it.size for it in differences])
     for n in np.unique(sizes):
         places = np.flatnonzero(sizes == n)
-        found[places] = sign_flip_p(np.stack([differences[place] for place in places]))
+        found[places] = sign_flip_p(np.stack([differences[int(place)] for place in places]))
     return list(map(float, found))
 
 
