@@ -1,5 +1,6 @@
 """Ten kinds of files of a store, each damaged in six ways: the same command mends it, or says what does."""
 
+import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def half_store(scratch: Path) -> Trial:
 
 
 def damaged(file: str, way: str, scratch: Path, whole: Trial, half: Trial) -> Tried:
-    """The command after one damage; then what it says, as far as it needs that: to move the file away, or to train cells
+    """The command after one damage; then what it says, where it needs that: to move the file away, or to train cells
     again that failed (with a checkpoint that their own code cannot read)."""
     pattern, is_half = FILES[file]
     original = half if is_half else whole
@@ -81,7 +82,7 @@ def damaged(file: str, way: str, scratch: Path, whole: Trial, half: Trial) -> Tr
 
 
 def every_damage(count: int, scratch: Path, references: References) -> list[Callable[[], Tried]]:
-    """So many of the kinds, spread over all."""
-    chosen = list(kinds())[:count]
+    """So many of the kinds, drawn from all."""
+    chosen = random.Random(0).sample(list(kinds()), count)
     whole, half = references(), half_store(scratch)
     return [lambda it=it: damaged(*it, scratch, whole, half) for it in chosen]  # type: ignore[misc]

@@ -68,7 +68,6 @@ def _troubled(request: Request, scratch: Path, on_sample: OnSample) -> Iterator[
         *(lambda it=it: kill_again_and_again(it, scratch, references) for it in chains(kills)),  # type: ignore[misc]
         *(lambda it=it: [it()] for it in every_damage(_share(kills, DAMAGES), scratch, references)),  # type: ignore[misc]
         *(lambda it=it: [three_drivers(it, scratch, references)] for it in range(_share(kills, DRIVERS))),  # type: ignore[misc]
-        *(lambda it=it: [server_away(it, scratch, references)] for it in range(_share(kills, SERVERS))),  # type: ignore[misc]
         *(lambda it=it: [clock_moved(it, scratch, references)] for it in list(CLOCKS)[: _share(kills, len(CLOCKS))]),  # type: ignore[misc]
         *(lambda it=it: full(it) for it in range(fills)),  # type: ignore[misc]
     ]
@@ -77,6 +76,10 @@ def _troubled(request: Request, scratch: Path, on_sample: OnSample) -> Iterator[
             for it in tried:
                 on_sample(f"{it.what}: {it.how}", _sample(it))
             yield from tried
+    for number in range(_share(kills, SERVERS)):  # servers are started by the main thread alone
+        it = server_away(number, scratch, references)
+        on_sample(f"{it.what}: {it.how}", _sample(it))
+        yield it
 
 
 def _fuzzed(count: int, scratch: Path) -> Iterator[Tried]:
