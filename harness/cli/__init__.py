@@ -173,9 +173,9 @@ def _is_of_output() -> bool:
 
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether a stop is behind an error: the terminal was closed while it was being said, or a library in whose code it
-    came passed it on as an error of its own."""
+    came passed it on as an error of its own (a compiled one sets the cause and leaves the context empty)."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
+        error = error.__cause__ or error.__context__
     return error is not None
 
 
