@@ -31,10 +31,13 @@ def samples(**values):
     return {name: [Sample(value) for value in row] for name, row in values.items()}
 
 
+PRELOADED = [it for it in ("torch", "torchvision", "mlflow", "optuna", "lightning") if find_spec(it)]
+
+
 @pytest.fixture
 def bench(tmp_path, capsys, monkeypatch):
     """`python -m benchmarks`, whose processes are forked from one that has imported what most of them need."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "torchvision", "mlflow", "optuna"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     monkeypatch.setattr("benchmarks.processes.START_METHOD", "forkserver")
 
     def measure(*arguments):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import harness
 
 pytestmark = pytest.mark.slow
 
@@ -45,15 +46,8 @@ class Folder:
 
     def run(self, command: str, *arguments: str, study: bool = True) -> "subprocess.CompletedProcess[str]":
         named = ["--study", f"{self.name}.yaml"] if study else []
-        environment = {**os.environ, "HARNESS_CACHE": str(self.path / "cache"), "COLUMNS": "200"}
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", command, *named, *arguments],
-            cwd=self.path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        environment = {"HARNESS_CACHE": str(self.path / "cache"), "COLUMNS": "200"}
+        done = harness(command, *named, *arguments, cwd=self.path, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
