@@ -93,9 +93,9 @@ baseline: {learning_rate: 0.05, optimizer: sgd}
 
 
 def test_the_recipe_for_optimizers_is_a_study(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    block, tags = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
     shutil.copy(ROOT / "examples" / "digits" / "digits.py", tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE + block)
+    (tmp_path / "recipe.yaml").write_text(RECIPE + block + tags)
     names = [it.name for it in load_study(tmp_path / "recipe.yaml").changes]
     assert names == ["sgd-0.01", "sgd-0.03", "sgd-0.1", "adam-0.0003", "adam-0.001", "adam-0.003"]
 

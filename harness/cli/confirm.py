@@ -6,6 +6,7 @@ import click
 
 from harness.api.confirmation import begin_confirmation, conclude, save_confirmation
 from harness.api.work import unfinished
+from harness.cli.notify import notifying
 from harness.cli.options import complete_variant, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import COUNTED, announce, explain_failures, train_plan
@@ -14,6 +15,7 @@ from harness.cli.training import COUNTED, announce, explain_failures, train_plan
 @click.command()
 @plan_options
 @click.option("--variant", help="Confirm this variant instead of the best one.", shell_complete=complete_variant)
+@notifying
 @click.pass_context
 def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     """Train the baseline and the winner on seeds that nothing used before, and say whether it is confirmed.

@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.api.searching import SearchOptions, search_work
 from harness.api.training import Watch
 from harness.api.work import Work, plan_work, unfinished
+from harness.cli.notify import notifying
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
 from harness.cli.screen import Screen
@@ -57,6 +58,7 @@ class Duration(click.ParamType[float]):
 @click.option("--storage", help="Optuna's storage; $HARNESS_OPTUNA_STORAGE or optuna.db in the store by default.")
 @click.option("--retry-failed", is_flag=True, help="Try combinations again that failed or diverged.")
 @json_option
+@notifying
 @click.pass_context
 def search(
     ctx: click.Context,

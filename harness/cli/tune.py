@@ -13,6 +13,7 @@ from harness.api.training import Placebos
 from harness.api.tuning import TRIALS, Tuned, plan_tuning, train_tuning
 from harness.api.work import Work, forget_failed, save_manifest, unfinished
 from harness.cli.ablate import show_table
+from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -57,6 +58,7 @@ def _parse_nuisance(ctx: click.Context, param: click.Parameter, values: tuple[st
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
 @json_option
+@notifying
 @click.pass_context
 def tune(
     ctx: click.Context,

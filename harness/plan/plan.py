@@ -113,6 +113,8 @@ class Plan:
             notes=tuple(self.notes),
             published=tuple(it.model_dump() for it in self.study.published),
             declared=self.study.baseline.tree(),
+            tags=dict(self.study.tags),
+            note=self.study.note,
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
             varied=varied,
