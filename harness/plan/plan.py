@@ -86,7 +86,9 @@ class Plan:
     def manifest(self, command: str = "") -> Manifest:
         """The plan as a study run, for the folder of cells and for tracking."""
         varied, held = self.study.trainer.varied_by(self.variants[0].settings)
-        is_another = bool(self.study.profile(self.profile).overrides)  # than the experiment whose numbers were published
+        is_another = bool(
+            self.study.profile(self.profile).overrides
+        )  # than the experiment whose numbers were published
         return Manifest(
             id=self.id,
             study=self.study.name,
