@@ -31,10 +31,12 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
-    console.print(f"\n{found.sentence}", style="bold", soft_wrap=True, markup=False)
+    console.print(f"\n{found.sentence}", style="bold", soft_wrap=not console.is_terminal, markup=False)
     if found.registered:
-        console.print(f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=True)
+        console.print(
+            f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=not console.is_terminal
+        )
     else:
-        console.print(found.unregistered, style="yellow", soft_wrap=True, markup=False)
+        console.print(found.unregistered, style="yellow", soft_wrap=not console.is_terminal, markup=False)
     if num_failed:
         ctx.exit(1)
