@@ -7,7 +7,9 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 import click
@@ -112,9 +114,16 @@ class Problem(click.ClickException):
     exit_code = 2
 
     def show(self, file: object = None) -> None:
+        width = max(shutil.get_terminal_size().columns - len("error: "), 20) if sys.stderr.isatty() else 10**6
         for line in message_lines(self.message):
-            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-            click.echo(line, err=True)
+            parts = (
+                textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+                if len(line) > width
+                else [line]
+            )
+            for place, part in enumerate(parts):
+                click.secho("       " if place else "error: ", fg="red", bold=True, nl=False, err=True)
+                click.echo(part, err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
