@@ -5,7 +5,7 @@ from bisect import bisect
 import numpy as np
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
-WORDS = (
+WORDS = (  # noqa: SIM905
     "the a one every no some old small quiet bright river mountain letter garden window teacher harbour engine winter "
     "morning sleeps writes carries follows remembers opens paints measures answers slowly often never together again "
     "under over beside without toward and but while because"

@@ -1,9 +1,9 @@
 """A character model: which letter comes next? Softmax regression on the letters before it, written in numpy."""
 
 import numpy as np
+import prepare
 
 import harness
-import prepare
 
 # Letters that it sees.
 CONTEXT = 2

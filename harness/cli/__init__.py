@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
     "study": ("harness.cli.study:study", "Write a study of a range of commits: which of them helped?"),
+    "prune": (
+        "harness.cli.prune:prune",
+        "Drop the commits that do nothing: the fewest that are no worse, as a branch.",
+    ),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),

@@ -133,8 +133,8 @@ def other_runs(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
 
 
 def _runs_of(study: str, manifests: Mapping[str, Manifest]) -> list[Manifest]:
-    """Without confirmations: those are asked for by their id."""
-    return [it for it in manifests.values() if it.study == study and not it.confirms]
+    """Without confirmations and what belongs to another study run: those are asked for by their id."""
+    return [it for it in manifests.values() if it.study == study and not it.confirms and not it.belongs_to]
 
 
 def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
