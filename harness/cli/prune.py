@@ -51,7 +51,7 @@ def prune(as_json: bool, **request: Any) -> None:
     watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
 
     def before_training(work: Work, todo: Sequence[Cell], expected: Estimate) -> None:
-        announce(console, work, todo, expected)
+        announce(console, work, todo, expected, edits=False)
         console.print("That is the most: it ends with the first set that may be worse.", style="dim")
 
     found = find(watch=watch, before_training=before_training, **request)

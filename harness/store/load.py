@@ -104,7 +104,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     for path in (cells.root / "studies").glob("*.json"):
         if path.stem.startswith(study) and path.stem not in manifests:
             cells.manifest(path.stem)  # says why it cannot be read: it may be the one
-    names = sorted({it.study for it in manifests.values()})
+    names = sorted({it.study for it in manifests.values() if not it.belongs_to})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
     raise ResultsError(

@@ -178,14 +178,14 @@ def _groups(trainer: UserTrainer, commits: Sequence[Logged], by: Key) -> dict[st
     named: dict[str, list[Logged]] = {}
     for key, members in groups.items():
         text = members[0].subject if len(members) == 1 or key == members[0].commit else key
-        named[_name(text, members[0].commit, named)] = members
+        named[change_name(text, members[0].commit, named)] = members
     return named
 
 
-def _name(text: str, commit: str, taken: Collection[str]) -> str:
+def change_name(text: str, commit: str, taken: Collection[str]) -> str:
     """A change's name from what people wrote: as many of its words as fit; a number where it is taken.
 
-    >>> _name("Use SwiGLU (x2) in the MLP", "0" * 40, ["use-swiglu-x2-in-the-mlp"])
+    >>> change_name("Use SwiGLU (x2) in the MLP", "0" * 40, ["use-swiglu-x2-in-the-mlp"])
     'use-swiglu-x2-in-the-mlp-2'
     """
     words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", text.lower())

@@ -116,10 +116,19 @@ class Repository:
             raise StudyError(f"{first[:10]} and {second[:10]} have no commit in common.")
         return found[0]
 
+    def is_branch(self, name: str) -> bool:
+        return bool(self._lines("rev-parse", "--verify", "-q", f"refs/heads/{name}", fine=(0, 1)))
+
+    def logged(self, commit: str) -> Logged:
+        """One commit as it stands in a history."""
+        return self._logged("--no-walk", commit)[0]
+
     def history(self, base: str, tip: str) -> list[Logged]:
         """What `tip` holds and `base` does not, the oldest first, each commit after its parents."""
-        options = ["--reverse", "--topo-order", "--no-commit-header", "--format=%H %P%n%B%x00"]
-        told = self._git("rev-list", *options, f"{base}..{tip}")
+        return self._logged("--reverse", "--topo-order", f"{base}..{tip}")
+
+    def _logged(self, *asked: str) -> list[Logged]:
+        told = self._git("rev-list", "--no-commit-header", "--format=%H %P%n%B%x00", *asked)
         found = []
         for entry in filter(str.strip, told.decode(errors="replace").split("\0")):
             head, _, message = entry.lstrip("\n").partition("\n")
