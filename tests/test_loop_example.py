@@ -8,7 +8,7 @@ import pytest
 from repository import checksums
 
 from harness.api.ablation import ablate
-from harness.api.lineage import lineage_of_log
+from harness.api.lineages import lineage_of_log
 from harness.api.pruning import prune
 from harness.api.studying import study_range
 

@@ -206,7 +206,7 @@ class _Asked:
             return repository.commit(trainer.commit)
         if not candidate:
             return ""
-        if candidate == WORKTREE or Path(candidate).is_file():
+        if candidate == WORKTREE or _is_patch(candidate):
             return repository.commit("HEAD")
         commit = repository.commit(candidate)
         parents = repository.parents(commit)
@@ -268,7 +268,7 @@ def _code(candidate: str, trainer: UserTrainer, line: Line, lines: Lines) -> tup
         if not text.strip():
             raise StudyError("the working tree adds nothing to HEAD (files that git does not know are left out).")
         return {"patch": str(lines.keep_patch(text))}, "working tree"
-    if path.suffix in (".diff", ".patch") or path.is_file():
+    if _is_patch(candidate):
         try:
             return {"patch": str(lines.keep_patch(path.read_bytes()))}, path.stem
         except OSError as error:
@@ -281,6 +281,10 @@ def _code(candidate: str, trainer: UserTrainer, line: Line, lines: Lines) -> tup
     if not added:
         raise StudyError(f"branch {candidate} adds nothing to the champion.")
     return {"commit": [it.commit for it in added]}, candidate if len(added) > 1 else added[0].subject
+
+
+def _is_patch(candidate: str) -> bool:
+    return Path(candidate).suffix in (".diff", ".patch") or Path(candidate).is_file()
 
 
 class _Court:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from harness.api.lineage import Step, lineage_of_log
-from harness.api.lineage import lineage as find
+from harness.api.lineages import Step, lineage_of_log
+from harness.api.lineages import lineage as find
 from harness.cli.options import json_option, store_option, study_option
 from harness.cli.screen import Screen
 from harness.cli.wide import print_whole

@@ -8,12 +8,14 @@ Axes: ... any leading axes, n seeds.
 """
 
 from dataclasses import dataclass
-from math import exp, inf, log
+from functools import lru_cache
+from math import exp, log
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 
-from harness.stats.intervals import mean_and_sd
 from harness.stats.sequential import SHIFTS
 from harness.stats.values import FloatArray
 
@@ -57,6 +59,7 @@ def most_after(num_seeds: int) -> float:
     return float(log_e_process(np.ones(num_seeds))[-1]) if num_seeds else 0.0
 
 
+@lru_cache(maxsize=10_000)  # a simulation asks again and again
 def least_seeds(level: float) -> int:
     """How many seeds it takes at least to keep a proposal at this level, whatever they show.
 
@@ -108,52 +111,74 @@ class Judgement:
 
 
 def judge_improvements(improvements: FloatArray, level: float, *, most: int, smallest: float = 0.0) -> Judgement:
-    """The verdict on one proposal, looked at after each seed: the first look that decides.
-
-    Kept when E reaches 1 / level. Given up, which claims nothing: when it is worse, by the same process at 5%; when a
-    gain of `smallest` is excluded with 90% confidence (t, one-sided); when all numbers are the same; when even seeds
-    that are all better could not decide any more within `most`.
+    """The verdict on one proposal, looked at after each seed: the first look that decides; see `first_decisions`.
 
     Args:
         improvements: (n,), positive where better, in the order of the seeds.
         most: seeds that there will be. smallest: gain worth finding, as improvements are measured.
+
+    >>> judge_improvements(np.array([1.0, 1.2, 0.9, 1.1, 1.0]), 0.05, most=12).verdict
+    'keep'
     """
     if not len(improvements):
         return Judgement("undecided", "", 0, 0.0)
-    path, worse, needed = log_e_process(improvements), log_e_process(-improvements), -log(level)
-    for n in range(1, min(len(improvements), most) + 1):
-        reason = _reason(improvements[:n], float(path[n - 1]), float(worse[n - 1]), needed, most, smallest)
-        if reason:
-            verdict: Verdict = "keep" if reason == BETTER else "undecided" if reason == TOO_FEW else "discard"
-            return Judgement(verdict, reason, n, float(path[n - 1]))
-    n = min(len(improvements), most)
-    return Judgement("undecided", TOO_FEW if n == most else "", n, float(path[n - 1]))
+    reasons, seeds, log_e = first_decisions(improvements[None], np.array([level]), np.array([most]), smallest)
+    reason = REASONS[reasons[0]]
+    verdict: Verdict = "keep" if reason == BETTER else "undecided" if reason in (TOO_FEW, "") else "discard"
+    if reason in (SMALL, NO_BETTER):
+        reason = SMALL if smallest > 0 else NO_BETTER
+    return Judgement(verdict, reason, int(seeds[0]), float(log_e[0]))
 
 
-BETTER, WORSE, SMALL, NO_BETTER, SAME = "better", "worse", "too small to matter", "no better", "the same numbers"
-TOO_FEW = "not decided by so many seeds"
+BETTER, WORSE, SAME, SMALL, TOO_FEW = "better", "worse", "the same numbers", "too small to matter", "not enough seeds"
+NO_BETTER = "no better"  # what SMALL is called where no gain is too small
+REASONS = ("", BETTER, WORSE, SAME, SMALL, TOO_FEW)  # by code; the first one that holds at a look counts
 
 
-def _reason(seen: FloatArray, better: float, worse: float, needed: float, most: int, smallest: float) -> str:
-    if better >= needed:
-        return BETTER
-    if worse >= -log(WORSE_LEVEL):
-        return WORSE
-    n = len(seen)
-    if n < FIRST_TO_GIVE_UP:
-        return ""
-    if not seen.any():
-        return SAME
-    if _upper(seen) < smallest:
-        return SMALL if smallest > 0 else NO_BETTER
-    return TOO_FEW if better + (most - n) * log(2) < needed else ""
+def first_decisions(
+    improvements: FloatArray, levels: FloatArray, most: NDArray[np.int64], smallest: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """The first look that decides, of many proposals, each looked at after each seed.
+
+    Kept when E reaches 1 / level. Given up, which claims nothing: when it is worse, by the same process at 5%; when all
+    numbers are the same; when a gain of `smallest` is excluded with 90% confidence (t, one-sided); when even seeds that
+    are all better could not decide any more.
+
+    Args:
+        improvements: (m, n), positive where better. levels: (m,). most: (m,), seeds that each will have; those beyond
+            are not looked at.
+
+    Returns:
+        (m,) each: the place of the reason in `REASONS`, the number of seeds at that look, log E there.
+    """
+    n = np.arange(1, improvements.shape[1] + 1)
+    path, worse, needed = log_e_process(improvements), log_e_process(-improvements), -np.log(levels)[:, None]
+    gives_up = n >= FIRST_TO_GIVE_UP
+    holds = np.stack(
+        [
+            path >= needed,
+            worse >= -log(WORSE_LEVEL),
+            gives_up & (np.cumsum(improvements != 0, axis=1) == 0),
+            gives_up & (_upper(improvements) < smallest),
+            gives_up & (path + (most[:, None] - n) * log(2) < needed) | (n >= most[:, None]),
+        ]
+    )
+    looks: NDArray[np.bool_] = holds & (n <= most[:, None])
+    decided: NDArray[np.bool_] = np.asarray(looks.any(axis=0))
+    place = np.where(decided.any(axis=1), decided.argmax(axis=1), np.minimum(improvements.shape[1], most) - 1)
+    rows = np.arange(len(improvements))
+    at = looks[:, rows, place]
+    reasons = np.where(at.any(axis=0), at.argmax(axis=0) + 1, 0)
+    return reasons, place + 1, path[rows, place]
 
 
-def _upper(seen: FloatArray) -> float:
-    """One-sided upper bound of the mean gain."""
-    from scipy.special import stdtrit
-
-    mean, sd = mean_and_sd(seen)
-    if not sd > 0:
-        return float(mean) if len(seen) > 1 else inf
-    return float(mean + stdtrit(len(seen) - 1, FUTILE) * sd / np.sqrt(len(seen)))
+def _upper(improvements: FloatArray) -> FloatArray:
+    """One-sided upper bound of each mean gain after each seed; infinite after the first."""
+    n = np.arange(1, improvements.shape[1] + 1)
+    mean = np.cumsum(improvements, axis=1) / n
+    centred = improvements - mean[:, -1:]  # no digits are lost where all are nearly the same
+    squares = np.cumsum(centred**2, axis=1) - np.cumsum(centred, axis=1) ** 2 / n
+    degrees = np.maximum(n - 1, 1)
+    sd = np.sqrt(np.maximum(squares, 0) / degrees)
+    bound: FloatArray = np.where(n > 1, mean + stdtrit(degrees, FUTILE) * sd / np.sqrt(n), np.inf)
+    return bound
