@@ -53,7 +53,8 @@ class Folder:
 
 
 def test_every_example_is_tested():
-    assert set(FOUND) == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    made = {"loop"}  # a script that writes a repository: tests/test_loop_example.py
+    assert set(FOUND) | made == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
 
 
 @pytest.mark.parametrize("name", [it for it in FOUND if it not in FRAMEWORKS])  # those: below, killed
