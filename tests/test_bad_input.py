@@ -164,6 +164,7 @@ def test_brackets_in_a_title_are_no_styles(folder):
     assert "[/bold] [red] (x, profile standard)" in answer.output
 
 
+@pytest.mark.slow
 def test_1000_mutated_studies_and_command_lines_end_without_a_traceback_or_a_gigabyte():
     importlib.import_module("torchvision")  # names of optimizers and models are looked up in it: its size is no input's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

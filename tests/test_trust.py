@@ -248,19 +248,16 @@ def command(*arguments, **options):
 
 
 SHOWN = (["ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4"], ["results", "--study", "tiny"])
-PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 
 
-@pytest.mark.parametrize("locale", [PLAIN, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
-@pytest.mark.parametrize("arguments", SHOWN)
-def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended, arguments, locale):
-    answer = command(*arguments, stdout=subprocess.PIPE, env=os.environ | locale)
+def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended):
+    answer = command(*SHOWN[0], stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
 
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert b"batch-norm" in answer.stdout
 
 
-@pytest.mark.parametrize("arguments", [*SHOWN, ["export", "--study", "tiny"], ["studies"], ["--help"]])
+@pytest.mark.parametrize("arguments", [*SHOWN, ["--help"]])
 def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
     with open("/dev/full", "w") as full:
         answer = command(*arguments, stdout=full)
@@ -268,14 +265,6 @@ def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
     assert answer.returncode == 2, answer.stderr.decode()
     assert answer.stderr.decode().startswith("error: standard output cannot be written (No space left on device).")
     assert len(answer.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("arguments", SHOWN)
-def test_standard_output_that_is_closed_is_no_failure(ended, arguments):
-    line = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "harness", *arguments]
-    answer = subprocess.run(line, check=False, stderr=subprocess.PIPE)
-
-    assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 def test_two_files_of_one_name_are_told_apart(ended):

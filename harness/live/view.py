@@ -81,6 +81,14 @@ def run_fragments(now: RunNow, effects: Mapping[str, Mapping[str, Any]], seconds
     }
 
 
+def warm_up(runs: Sequence[RunNow]) -> None:
+    """Renders both pages once, which compiles their templates: the first reader need not wait for that."""
+    page("index", fragments=index_fragments(runs), links=[], store="", title="", study="", version="")
+    for now in runs[:1]:
+        parts = run_fragments(now, {}, 0.0)
+        page("run", fragments=parts, links=[], version="", id="", title="", study="", profile="")
+
+
 def page(kind: str, **values: Any) -> str:
     """`index` or `run`: the whole page, with its fragments in place."""
     return _part(f"{kind}.html.j2").render(style=part("page.css") + part("live.css", "harness.live"), **values)

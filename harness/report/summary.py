@@ -138,6 +138,8 @@ def provenance(tables: Tables) -> list[tuple[str, str]]:
     commits = commits + finished["dirty"].map({True: " with uncommitted edits", False: ""}).astype(str)
     rows = [
         ("study run", f"{manifest.id} (profile {manifest.profile})"),
+        *([("note", manifest.note)] if manifest.note else []),
+        *([("tags", ", ".join(f"{name}={text}" for name, text in manifest.tags.items()))] if manifest.tags else []),
         ("command", manifest.command),
         ("cells", f"{len(finished)} of {len(cells)} finished"),
         ("seeds", describe_seeds(sorted(results["seed"].unique()))),

@@ -106,7 +106,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     for path in (cells.root / "studies").glob("*.json"):
         if path.stem.startswith(study) and path.stem not in manifests:
             cells.manifest(path.stem)  # says why it cannot be read: it may be the one
-    names = sorted({it.study for it in manifests.values()})
+    names = sorted({it.study for it in manifests.values() if not it.belongs_to})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
     raise ResultsError(
@@ -135,8 +135,8 @@ def other_runs(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
 
 
 def _runs_of(study: str, manifests: Mapping[str, Manifest]) -> list[Manifest]:
-    """Without confirmations: those are asked for by their id."""
-    return [it for it in manifests.values() if it.study == study and not it.confirms]
+    """Without confirmations and what belongs to another study run: those are asked for by their id."""
+    return [it for it in manifests.values() if it.study == study and not it.confirms and not it.belongs_to]
 
 
 def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
