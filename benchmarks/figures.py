@@ -10,6 +10,7 @@ from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.evidence import measure_designs, measure_evidence
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
+from benchmarks.streams import measure_streams
 from benchmarks.task4 import measure_task4
 from benchmarks.training_figures import (
     measure_convolutions,
@@ -28,6 +29,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "core": measure_core,
     "evidence": measure_evidence,
     "designs": measure_designs,
+    "streams": measure_streams,
     "baseline": partial(measure_variant, variant="baseline"),
     "overhead": measure_overhead,
     "estimate": measure_estimate,

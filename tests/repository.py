@@ -117,15 +117,23 @@ class TinyRepository:
         return self.git("rev-parse", "HEAD").strip()
 
     def checksums(self) -> dict[str, str]:
-        """Every file of the folder, that of git's own among them: content, mode and time of change."""
-        found = {}
-        for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and "mlruns" not in path.relative_to(self.folder).parts:
-                state = path.stat()
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                name = path.relative_to(self.folder).as_posix()
-                found[name] = f"{content} {state.st_mode:o} {state.st_mtime_ns}"
-        return found
+        return checksums(self.folder)
+
+
+def checksums(folder: Path, *, objects: bool = True) -> dict[str, str]:
+    """Every file of a folder, those of git's own among them: content, mode and time of change.
+
+    Args:
+        objects: with git's folder of objects, to which new commits add some.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and "mlruns" not in path.parts and (objects or not name.startswith(".git/objects/")):
+            state = path.stat()
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[name] = f"{content} {state.st_mode:o} {state.st_mtime_ns}"
+    return found
 
 
 RATE = {"training.py": ("rate = s.rate", "rate = 2 * s.rate")}

@@ -260,6 +260,7 @@ def small(path):
     return path.read_text() if path.stat().st_size < 8_000 else path.read_text()[:8_000]
 
 
+@pytest.mark.slow
 def test_1000_mutated_studies_and_command_lines_end_without_a_traceback_or_a_gigabyte():
     draw = random.Random(20261125)
     originals = [SHAPES, OWN, *map(small, [*studies().values(), *sorted(EXAMPLES.rglob("*.yaml"))])]

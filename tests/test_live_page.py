@@ -70,7 +70,7 @@ def test_a_watch_tells_what_each_cell_does(tmp_path):
     assert now.ended_seeds() == (0, 1, 2)  # batch-norm against the baseline: a diverged cell has ended
 
 
-def test_a_watch_notices_what_ends_what_is_forgotten_and_what_is_damaged(tmp_path):
+def test_a_watch_notices_what_ends_what_is_forgotten_and_what_is_refused(tmp_path):
     cells, name, keys = study_run(tmp_path, outcomes={("kernel-7", 0): "failed"})
     watch, kept = StoreWatch(cells), keys["kernel-7", 1]
     assert watch.run(name, seconds=60).count("finished") == 8
@@ -79,7 +79,7 @@ def test_a_watch_notices_what_ends_what_is_forgotten_and_what_is_damaged(tmp_pat
     cells.forget_result(keys["kernel-7", 0])
     assert watch.run(name).states[keys["kernel-7", 0]].state == "interrupted"
     (cells.folder(kept) / "result.json").write_text("{}")
-    assert watch.run(name).states[kept].state == "damaged"
+    assert watch.run(name).states[kept].state == "refused"
     (cells.folder(kept) / "result.json").write_text(text)
     assert watch.run(name).states[kept].state == "finished"
 

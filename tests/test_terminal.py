@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel, PlainSerializer
 from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
@@ -173,14 +175,26 @@ def test_a_number_stands_with_the_right_noun():
     assert [counted(n, "cell") for n in (0, 1, 2, 1000)] == ["0 cells", "1 cell", "2 cells", "1,000 cells"]
 
 
-def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(capsys):
-    work = SimpleNamespace(plan=SimpleNamespace(cells=()), cells=None)
+def _stopped_in_python():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as stop:
+        raise RuntimeError("a validator failed") from stop
 
-    def library():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as stop:
-            raise RuntimeError("a validator failed") from stop
+
+def _stopped_in_compiled_code():
+    def serialize(value):
+        raise KeyboardInterrupt
+
+    class Setting(BaseModel):
+        rate: Annotated[float, PlainSerializer(serialize)]
+
+    Setting(rate=0.1).model_dump()  # pydantic's own error: the cause is set, the context is not
+
+
+@pytest.mark.parametrize("library", [_stopped_in_python, _stopped_in_compiled_code])
+def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(library, capsys):
+    work = SimpleNamespace(plan=SimpleNamespace(cells=()), cells=None)
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     try:

@@ -124,6 +124,7 @@ def test_the_command_trains_once_says_both_and_leaves_an_ordinary_study_run(tmp_
     assert "helps" in exported.stdout
 
 
+@pytest.mark.slow
 def test_more_trials_and_more_seeds_train_only_what_is_missing(tmp_path):
     request = {"store": tmp_path / "store", "executor": "here"}
     few = harness.tune(planted(tmp_path), trials=2, seeds=2, **request)

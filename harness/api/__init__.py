@@ -5,6 +5,10 @@
     confirm    the winner on fresh seeds, once                        `confirmation`
     compare    which effects differ between two study runs?           `comparing`
     gate       did this code get worse than a commit's?               `gating`
+    study_range  a range of commits, or a loop's log, as a study      `studying`
+    prune      the fewest changes that are no worse, as a branch      `pruning`
+    judge      is this candidate better than the champion?            `judging`
+    lineage    a line of champions: proven, unproven, refuted         `lineages`
     try_study  one short cell, looked at closely                      `trying`
     plan       what a request means: a plan, its store, its workers   `work`
     Watch      who is told what happens meanwhile                     `training`
@@ -20,12 +24,29 @@ if TYPE_CHECKING:
     from harness.api.comparing import compare
     from harness.api.confirmation import confirm
     from harness.api.gating import gate
+    from harness.api.judging import judge
+    from harness.api.lineages import lineage
+    from harness.api.pruning import prune
     from harness.api.searching import search
+    from harness.api.studying import study_range
     from harness.api.training import Watch
     from harness.api.trying import try_study
     from harness.api.work import plan_work as plan
 
-__all__ = ["Watch", "ablate", "compare", "confirm", "gate", "plan", "search", "try_study"]
+__all__ = [
+    "Watch",
+    "ablate",
+    "compare",
+    "confirm",
+    "gate",
+    "judge",
+    "lineage",
+    "plan",
+    "prune",
+    "search",
+    "study_range",
+    "try_study",
+]
 
 # Public name -> (module, attribute).
 _HOMES = {
@@ -34,8 +55,12 @@ _HOMES = {
     "compare": ("comparing", "compare"),
     "confirm": ("confirmation", "confirm"),
     "gate": ("gating", "gate"),
+    "judge": ("judging", "judge"),
+    "lineage": ("lineages", "lineage"),
     "plan": ("work", "plan_work"),
+    "prune": ("pruning", "prune"),
     "search": ("searching", "search"),
+    "study_range": ("studying", "study_range"),
     "try_study": ("trying", "try_study"),
 }
 

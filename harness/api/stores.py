@@ -51,7 +51,7 @@ def study_runs(cells: Cells, study: str) -> list[Manifest]:
         listed = f"There is: {', '.join(manifests)}." if manifests else "There is no study run at all."
         hint = suggestion(study, [*known, *manifests])
         raise ResultsError(f"{cells.root}: no study run of {study!r}.{hint} {listed} --store names another folder.")
-    return [it for it in manifests.values() if it.id in chosen or it.confirms in chosen]
+    return [it for it in manifests.values() if {it.id, it.confirms, it.belongs_to} & {*chosen}]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from harness.api.looking import looked_at
@@ -116,12 +117,15 @@ def train_work(
     *,
     watch: Watch = Watch(),
     origin: Mapping[str, object] = {},
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Placebos:
     """Trains the cells of `todo`.
 
     Args:
         origin: what is recorded of where the code comes from (`commit`, `dirty`, `diff`), where it is not that of the
             current folder.
+        is_over: whether enough is known; then no further cell of `todo` begins, and those that train are left where
+            they are.
         save: writes the study run's manifest and returns it; called when nothing stands in the way of training any
             more, for a request that is refused must leave no study run without results behind.
 
@@ -141,12 +145,12 @@ def train_work(
     manifest = save()
     with followed(tracking, work.cells, manifest, watch):
         run(
-            placebos.without(todo),
+            takewhile(lambda cell: not is_over(), placebos.without(todo)),
             work.cells,
             devices=work.devices,
             provenance={**provenance(command_line()), **origin},
             on_progress=judging(placebos, watch),
-            should_stop=placebos.is_refused,
+            should_stop=lambda cell: is_over() or placebos.is_refused(cell),
             executor=work.executor,
             demand=work.demand,
         )

@@ -158,7 +158,7 @@ class Evidence:
         protocol = _protocol(image_settings(study))
         others = []
         for name in (study, STAND_INS.get(study)):
-            runs = [it for it in self._manifests.values() if it.study == name and not it.confirms]
+            runs = [it for it in self._manifests.values() if it.study == name and not it.confirms and not it.belongs_to]
             fitting = [it for it in runs if not it.exploratory and _protocol_of(it) == protocol]
             fitting.sort(key=lambda it: not _caveat(it))  # stable: the latest of the better ones comes last
             if fitting:

@@ -32,6 +32,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "aa": ("harness.cli.aa:aa", "Compare the baseline with itself: the noise floor of your pipeline."),
     "plan": ("harness.cli.plan:plan", "Say what a study would train: variants, cells, time, disk."),
     "study": ("harness.cli.study:study", "Write a study of a range of commits: which of them helped?"),
+    "prune": (
+        "harness.cli.prune:prune",
+        "Drop the commits that do nothing: the fewest that are no worse, as a branch.",
+    ),
+    "judge": (
+        "harness.cli.judge:judge",
+        "Is this candidate better than the champion? Seeds in pairs until it is decided.",
+    ),
+    "lineage": (
+        "harness.cli.lineage:lineage",
+        "Print a line of champions, or a loop's log: proven, unproven, refuted.",
+    ),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),
@@ -182,9 +194,9 @@ def _is_of_output() -> bool:
 
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether a stop is behind an error: the terminal was closed while it was being said, or a library in whose code it
-    came passed it on as an error of its own."""
+    came passed it on as an error of its own (a compiled one sets the cause and leaves the context empty)."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
+        error = error.__cause__ or error.__context__
     return error is not None
 
 

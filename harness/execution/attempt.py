@@ -158,7 +158,8 @@ def _clashing(cell: Cell, run: Run) -> set[str]:
 
 
 def _outcome(cell: Cell, run: Run, status: Status, reason: str, metrics: Mapping[str, float]) -> Result:
-    facts: dict[str, Any] = {name: fact for name, fact in run.facts.items() if name not in _clashing(cell, run)}
+    noted = {name: fact for name, fact in run.facts.items() if name not in _clashing(cell, run)}
+    facts: dict[str, Any] = {name: masked(fact) if isinstance(fact, str) else fact for name, fact in noted.items()}
     device = str(facts.pop("device", f"cpu: {cpu_name()}"))
     versions = str(facts.pop("versions", f"python {platform.python_version()}"))
     peak = int(facts.pop("peak_memory_bytes", 0)) or peak_memory_bytes()

@@ -26,7 +26,7 @@ LISTED_CELLS = 6  # of one failure, with a link each
 MARKS: Mapping[State, tuple[str, str]] = {
     "finished": ("■", "finished"), "training": ("▶", "trains now"), "interrupted": ("◧", "interrupted"),
     "failed": ("✕", "failed"), "diverged": ("✕", "diverged"), "out-of-memory": ("✕", "out of memory"),
-    "damaged": ("✕", "damaged"), "unread": ("■", "ended"), "waiting": ("□", "waits"),
+    "refused": ("✕", "refused"), "unread": ("■", "ended"), "waiting": ("□", "waits"),
 }  # fmt: skip
 
 

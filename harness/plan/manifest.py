@@ -16,7 +16,7 @@ FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
-    "looks", "frozen", "tags", "note",
+    "looks", "frozen", "tags", "note", "belongs_to",
 )  # fmt: skip
 
 
@@ -101,6 +101,8 @@ class Manifest:
         looks: the times that its effects were shown, in order.
         frozen: what `harness plan --freeze` wrote down before the first cell; empty where nothing was.
         tags, note: the user's own, of the study and of the commands that trained it.
+        belongs_to: of what `prune` and `judge` train, the id of the study run that they serve; it is asked for by its
+            own id only.
     """
 
     id: str
@@ -132,6 +134,7 @@ class Manifest:
     frozen: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    belongs_to: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
         """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""

@@ -37,6 +37,22 @@ def equivalence_p(differences: FloatArray, delta: float) -> FloatArray:
     return np.maximum(_t_cdf(differences, -(mean + delta)), _t_cdf(differences, mean - delta))
 
 
+def noninferiority_p(improvements: FloatArray, delta: float) -> FloatArray:
+    """p of a one-sided t test against a loss of delta or more: one side of `equivalence_p`.
+
+    Where all are equal there is no standard error, and no doubt: 0 above -delta, else 1. NaN for fewer than two.
+
+    Args:
+        improvements: paired differences, positive where better.
+    """
+    mean, sd = mean_and_sd(improvements)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = _t_cdf(improvements, -(mean + delta))
+    certain = np.where(mean > -delta, 0.0, 1.0)
+    found = np.where(sd > 0, p, certain)
+    return np.where(improvements.shape[-1] > 1, found, np.nan)
+
+
 def sign_flip_p(differences: FloatArray) -> FloatArray:
     """Two-sided p of the sign-flip permutation test of the mean.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.errors import ResultsError
+from harness.errors import ResultsError, StoreError
 from harness.metrics import Metrics
 from harness.names import suggestion
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.store.result import ENVELOPE, RESULT_COLUMNS, Result
+from harness.store.result import ENVELOPE, REFUSED, RESULT_COLUMNS, Result
 from harness.study.load import load_study
 
 if TYPE_CHECKING:
@@ -39,8 +39,10 @@ def load_results(study: str, *, store: str | Path = "mlruns", profile: str | Non
     """Every cell of a study run, a row each; `.attrs["manifest"]` holds the study run.
 
     The columns are `RESULT_COLUMNS`, then a column a metric (`test/loss`), then the facts that the trainer noted. A
-    planned cell that has not ended is a row with status `missing`. Where the study ran more than once (other profiles,
-    other data), the latest run that fits and has results is taken: study runs are never mixed.
+    planned cell that has not ended is a row with status `missing`, one whose result cannot be believed (edited,
+    damaged, another cell's, of a newer version) a row with status `refused` and the reason. Where the study ran more
+    than once (other profiles, other data), the latest run that fits and has results is taken: study runs are never
+    mixed.
 
     Args:
         study: the study's name or file, or the id of one study run (`harness results --list`).
@@ -105,7 +107,7 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     for path in (cells.root / "studies").glob("*.json"):
         if path.stem.startswith(study) and path.stem not in manifests:
             cells.manifest(path.stem)  # says why it cannot be read: it may be the one
-    names = sorted({it.study for it in manifests.values()})
+    names = sorted({it.study for it in manifests.values() if not it.belongs_to})
     known = ", ".join(manifests) if manifests else "no study run at all"
     wanted = f"study {study!r}" + (f" with profile {profile!r}" if profile else "")
     raise ResultsError(
@@ -134,8 +136,8 @@ def other_runs(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
 
 
 def _runs_of(study: str, manifests: Mapping[str, Manifest]) -> list[Manifest]:
-    """Without confirmations: those are asked for by their id."""
-    return [it for it in manifests.values() if it.study == study and not it.confirms]
+    """Without confirmations and what belongs to another study run: those are asked for by their id."""
+    return [it for it in manifests.values() if it.study == study and not it.confirms and not it.belongs_to]
 
 
 def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
@@ -151,8 +153,8 @@ def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     for variant in manifest.variants:
         identity = (manifest.study, variant.name, "+".join(variant.changes))
         for seed, key in variant.cells.items():
-            result = cells.result(key, seed=seed)
-            rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed), strict=True)))
+            result, problem = _believed(cells, key, seed)
+            rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed, problem), strict=True)))
             if result is not None:
                 rows[-1] |= {name: result.metrics.get(name) for name in metrics} | dict(result.facts)
                 facts |= {name: _wider(facts.get(name), type(fact)) for name, fact in result.facts.items()}
@@ -228,9 +230,18 @@ def examples_of(cells: Cells, manifest: Manifest, metric: str) -> dict[tuple[str
     return found
 
 
-def _envelope(result: Result | None, key: str, seed: int) -> tuple[Any, ...]:
+def _believed(cells: Cells, key: str, seed: int) -> tuple[Result | None, str]:
+    """The result of a cell, where it has ended; and why it is refused, where it is."""
+    try:
+        return cells.result(key, seed=seed), ""
+    except StoreError as error:
+        return None, str(error).replace(f"{cells.root}/", "")
+
+
+def _envelope(result: Result | None, key: str, seed: int, problem: str) -> tuple[Any, ...]:
     if result is None:
-        return tuple({"key": key, "seed": seed, "status": "missing"}.get(name) for name in ENVELOPE)
+        known = {"key": key, "seed": seed, "status": REFUSED if problem else "missing", "reason": problem or None}
+        return tuple(map(known.get, ENVELOPE))
     return tuple(getattr(result, name) for name in ENVELOPE)
 
 

@@ -46,11 +46,13 @@ class History:
 
     Attributes:
         left_out: commits that are no change, or no part of one, each with the reason.
+        kept: names of the changes that the tip's history holds; all, but where a loop's log names discarded commits.
         notes: what else whoever reads the study should know, a sentence each.
     """
 
     changes: tuple[Found, ...]
     left_out: tuple[tuple[Logged, str], ...]
+    kept: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -97,15 +99,15 @@ def read_history(trainer: UserTrainer, commits: Sequence[Logged], tip: str, *, b
 
     Args:
         trainer: with the code of the commit that the range begins after.
-        commits: the range, each after its parents. tip: the range's last commit.
+        commits: the range, each after its parents; several histories that begin there, where some were discarded.
+        tip: the commit that counts as the last one.
     """
     left_out = _taken_back(commits)
     for it in commits:
         if it.commit not in left_out and (why := _why_not(trainer, it)):
             left_out[it.commit] = why
-    tries = _Tries(
-        trainer, [it.commit for it in commits if left_out.get(it.commit) == UNREAD], [it.commit for it in commits]
-    )
+    preparing = [it.commit for it in commits if left_out.get(it.commit) == UNREAD]
+    tries = _Tries(trainer, preparing, [it.commit for it in commits], _pasts(commits))
     for name, members in _groups(trainer, [it for it in commits if it.commit not in left_out], by).items():
         found = Found(name, shortened(members[0].subject, 200) or name, tuple(it.commit for it in members))
         if problem := tries.add(found):
@@ -114,7 +116,16 @@ def read_history(trainer: UserTrainer, commits: Sequence[Logged], tip: str, *, b
         for commit in found.commits:
             left_out.pop(commit, None)
     listed = tuple((it, left_out[it.commit]) for it in commits if it.commit in left_out)
-    return History(tuple(tries.changes.values()), listed, tuple(tries.compared_with(tip)))
+    kept = tries.in_past_of([tip])
+    return History(tuple(tries.changes.values()), listed, tuple(kept), tuple(tries.compared_with(tip, kept)))
+
+
+def _pasts(commits: Sequence[Logged]) -> dict[str, frozenset[str]]:
+    """Each commit with all of the range that it stands on, itself among them."""
+    pasts: dict[str, frozenset[str]] = {}
+    for it in commits:
+        pasts[it.commit] = frozenset((it.commit,)).union(*(pasts.get(parent, ()) for parent in it.parents))
+    return pasts
 
 
 def _taken_back(commits: Sequence[Logged]) -> dict[str, str]:
@@ -167,14 +178,14 @@ def _groups(trainer: UserTrainer, commits: Sequence[Logged], by: Key) -> dict[st
     named: dict[str, list[Logged]] = {}
     for key, members in groups.items():
         text = members[0].subject if len(members) == 1 or key == members[0].commit else key
-        named[_name(text, members[0].commit, named)] = members
+        named[change_name(text, members[0].commit, named)] = members
     return named
 
 
-def _name(text: str, commit: str, taken: Collection[str]) -> str:
+def change_name(text: str, commit: str, taken: Collection[str]) -> str:
     """A change's name from what people wrote: as many of its words as fit; a number where it is taken.
 
-    >>> _name("Use SwiGLU (x2) in the MLP", "0" * 40, ["use-swiglu-x2-in-the-mlp"])
+    >>> change_name("Use SwiGLU (x2) in the MLP", "0" * 40, ["use-swiglu-x2-in-the-mlp"])
     'use-swiglu-x2-in-the-mlp-2'
     """
     words = re.findall(r"[a-z0-9]+(?:\.[0-9]+)*", text.lower())
@@ -194,7 +205,7 @@ class _Tries:
     """Changes that were found so far, in order, and what was tried.
 
     Attributes:
-        order: all commits of the range.
+        order: all commits of the range; pasts: what each stands on, itself among them.
         preparing: commits that do nothing by themselves, and belong to no change yet.
         below: all that a change stands on.
     """
@@ -202,6 +213,7 @@ class _Tries:
     trainer: UserTrainer
     preparing: list[str]
     order: list[str]
+    pasts: dict[str, frozenset[str]]
     changes: dict[str, Found] = field(default_factory=dict)
     below: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -222,7 +234,7 @@ class _Tries:
         """The fewest changes on which this one stands, as far as leaving them out one by one finds; or the problem."""
         if not self._problem(found, []):
             return []
-        every = list(self.changes)
+        every = self.in_past_of(found.commits)
         if problem := self._problem(found, every):
             return problem
         files = {name: self.trainer.touched(it.edit) for name, it in self.changes.items()}
@@ -238,10 +250,14 @@ class _Tries:
         """A change with the commits before it that did nothing but prepare for what it reads."""
         own = _sources(self.trainer, found.commits[-1])
         reads = own.files.keys() if own else frozenset()
-        first = self.order.index(found.commits[0])
-        before = [it for it in self.preparing if self.order.index(it) < first]
+        before = [it for it in self.preparing if it in self.pasts[found.commits[0]]]
         parts = [it for it in before if self.trainer.touched(Edit(it[:SHOWN], (it,))) & reads]
         return Found(found.name, found.summary, (*parts, *found.commits))
+
+    def in_past_of(self, commits: Collection[str]) -> list[str]:
+        """Names of the changes of which some commit is one of these, or one that they stand on."""
+        past = frozenset().union(*(self.pasts[it] for it in commits))
+        return [name for name, it in self.changes.items() if past & {*it.commits}]
 
     def _whole(self, names: Iterable[str]) -> list[str]:
         """These changes with what they stand on, in order."""
@@ -271,18 +287,20 @@ class _Tries:
         (used, _), (uses, brings) = before.vocabulary, after.vocabulary
         return (uses - used - brings) & own.vocabulary[1]
 
-    def compared_with(self, tip: str) -> list[str]:
-        """What whoever takes all changes for the tip's code should know."""
+    def compared_with(self, tip: str, kept: Sequence[str]) -> list[str]:
+        """What whoever takes all changes that were kept for the tip's code should know."""
         last = _sources(self.trainer, tip)
-        together = self.trainer.with_edits([it.edit for it in self.changes.values()]) if self.changes else self.trainer
+        edits = [self.changes[name].edit for name in kept]
+        all_of_them = "All changes" if len(kept) == len(self.changes) else f"The {len(kept)} changes that were kept"
+        together = self.trainer.with_edits(edits) if edits else self.trainer
         if last is None or together.sources is None:
             return [f"The code of {tip[:SHOWN]} cannot be read, so it was not compared with all changes together."]
         if last.fingerprint == together.sources.fingerprint:
-            return [f"All changes together are the code of {tip[:SHOWN]}."]
+            return [f"{all_of_them} together are the code of {tip[:SHOWN]}."]
         names = sorted(last.files.keys() | together.sources.files.keys())
         others = [it for it in names if last.files.get(it) != together.sources.files.get(it)]
         differ = f"{', '.join(others[:5])} differ{'s' if len(others) == 1 else ''}"
-        return [f"All changes together are not the code of {tip[:SHOWN]}: {differ}, by what was left out."]
+        return [f"{all_of_them} together are not the code of {tip[:SHOWN]}: {differ}, by what was left out."]
 
 
 def in_words(left_out: Sequence[tuple[Logged, str]]) -> list[str]:

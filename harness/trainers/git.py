@@ -1,4 +1,4 @@
-"""A git repository that is read and never written: which files a commit holds, and what it does to them.
+"""A git repository, as it is read: which files a commit holds, and what it does to them.
 
 Only commands that look up objects are called: none of them touches the index, the working tree, a reference or the
 folder of objects. Two versions of a file are merged by `git merge-file`, among files in a temporary folder.
@@ -116,10 +116,19 @@ class Repository:
             raise StudyError(f"{first[:10]} and {second[:10]} have no commit in common.")
         return found[0]
 
+    def is_branch(self, name: str) -> bool:
+        return bool(self._lines("rev-parse", "--verify", "-q", f"refs/heads/{name}", fine=(0, 1)))
+
+    def logged(self, commit: str) -> Logged:
+        """One commit as it stands in a history."""
+        return self._logged("--no-walk", commit)[0]
+
     def history(self, base: str, tip: str) -> list[Logged]:
         """What `tip` holds and `base` does not, the oldest first, each commit after its parents."""
-        options = ["--reverse", "--topo-order", "--no-commit-header", "--format=%H %P%n%B%x00"]
-        told = self._git("rev-list", *options, f"{base}..{tip}")
+        return self._logged("--reverse", "--topo-order", f"{base}..{tip}")
+
+    def _logged(self, *asked: str) -> list[Logged]:
+        told = self._git("rev-list", "--no-commit-header", "--format=%H %P%n%B%x00", *asked)
         found = []
         for entry in filter(str.strip, told.decode(errors="replace").split("\0")):
             head, _, message = entry.lstrip("\n").partition("\n")
@@ -169,7 +178,7 @@ class Repository:
         """The working tree's own folder."""
         try:
             return Path(self._run("rev-parse", "--show-toplevel").decode().rstrip("\n"))
-        except _GitError as error:
+        except GitError as error:
             raise StudyError(
                 f"{self.folder}: lies in no git repository, so no commit or branch can be a change of its code "
                 f"({error}). A patch needs none."
@@ -190,36 +199,42 @@ class Repository:
         assert self.top
         try:
             return self._run(*arguments, stdin=stdin, fine=fine)
-        except _GitError as error:
+        except GitError as error:
             raise StudyError(f"{self.top}: git {arguments[0]}: {error}") from None
 
     def _run(self, *arguments: str, stdin: bytes = b"", fine: Sequence[int] = (0,)) -> bytes:
         return run_git(self.folder, *arguments, stdin=stdin, fine=fine)
 
 
-class _GitError(Exception):
+class GitError(Exception):
     """What git said."""
 
 
-def run_git(folder: Path, *arguments: str, stdin: bytes = b"", fine: Sequence[int] = (0,)) -> bytes:
-    """What a command of git prints. Nothing that the caller's environment says of another repository counts, no lock is
-    taken, and nothing is fetched.
+def run_git(
+    folder: Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    fine: Sequence[int] = (0,),
+    more: Mapping[str, str] = {},  # of the environment
+) -> bytes:
+    """What a command of git prints. Nothing that the caller's environment says of another repository counts, no hook
+    runs, no lock is taken that is not needed, and nothing is fetched.
 
     Raises:
-        StudyError: git is not installed. _GitError: another exit code than a fine one.
+        StudyError: git is not installed. GitError: another exit code than a fine one.
     """
     try:
         done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
+            ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments],
             cwd=folder,
-            env=_environment(),
+            env={**_environment(), **more},
             input=stdin,
             capture_output=True,
         )
     except FileNotFoundError:
         raise StudyError("git is not on $PATH; changes that are code need it.") from None
     if done.returncode not in fine:
-        raise _GitError(done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}")
+        raise GitError(done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}")
     return done.stdout
 
 
@@ -236,7 +251,7 @@ def merged(ours: bytes, before: bytes, theirs: bytes) -> bytes | None:
             (folder / file).write_bytes(content)
         try:
             return run_git(folder, "merge-file", "-q", "-p", "ours", "before", "theirs")
-        except _GitError:
+        except GitError:
             return None
 
 
@@ -258,7 +273,7 @@ def patched(patch: bytes, files: Mapping[str, bytes], below: str) -> dict[str, t
         try:
             command = ["--git-dir=/dev/null", "apply", "--whitespace=nowarn", *only, ".patch"]
             run_git(top, *command)
-        except _GitError as error:
+        except GitError as error:
             return " ".join(str(error).replace("error: ", "").split())
         (top / ".patch").unlink()
         found = [it for it in folder.rglob("*") if it.is_file() and not it.is_symlink()]

@@ -1,0 +1,93 @@
+"""`harness lineage`: a line of champions, or a loop's log, as a table: proven, unproven, refuted."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from harness.api.lineages import Step, lineage_of_log
+from harness.api.lineages import lineage as find
+from harness.cli.options import json_option, store_option, study_option
+from harness.cli.screen import Screen
+from harness.cli.wide import print_whole
+from harness.metrics import Metric
+from harness.study.load import load_study
+
+FORMAT = 1  # of what --json prints
+STYLES = {"proven": "green", "refuted": "red"}
+
+
+@click.command()
+@study_option
+@click.option("--line", default="main", show_default=True, help="The line of champions that `harness judge` made.")
+@click.option("--log", help="A loop's log in place of a line: what it claimed beside what the study measured.")
+@click.option("--profile", default="standard", show_default=True, help="A profile of the study.")
+@json_option
+@store_option
+def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool, store: str) -> None:
+    """Print a line of champions: each proposal's gain, whether it is proven, and the champions' numbers.
+
+    With --log, the claims of a loop's own log beside what `harness ablate` measured of the same commits. Positive
+    gains are better, whatever the metric's goal.
+    """
+    if log:
+        steps = lineage_of_log(study, log, profile=profile, store=store)
+        metric, head = load_study(study).trainer.metrics.reporting, f"{log}: what was claimed, and what was measured"
+    else:
+        found = find(study, line=line, profile=profile, store=store)
+        steps, metric = found.steps, found.metric
+        began = f" at {found.line.base[:10]}" if found.line.base else ""
+        reached = f", {_estimate(metric, found.start)}" if found.start else ""
+        head = f"{found.line.id}: begun{began}{reached}"
+    if as_json:
+        told = {"format": FORMAT, "metric": metric.name, "goal": metric.goal, "steps": [asdict(it) for it in steps]}
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        return
+    console = Screen()
+    console.print(head, style="bold", soft_wrap=True)
+    print_whole(_table(metric, steps, of_log=bool(log)))
+    counted = {verdict: sum(it.verdict == verdict for it in steps if it.champion) for verdict in ("proven", "refuted")}
+    kept = sum(bool(it.champion) for it in steps)
+    rest = kept - sum(counted.values())
+    console.print(
+        f"Of {kept} that were kept, {counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted.",
+        style="bold",
+    )
+
+
+def _table(metric: Metric, steps: Sequence[Step], *, of_log: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    headings = ["change", "kept", "claimed", "measured", "verdict"] if of_log else [
+        "change", "against", "gain", "seeds", "verdict", "champion",
+    ]  # fmt: skip
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("claimed", "measured", "gain", "seeds") else "left")
+    for it in steps:
+        gain = _gain(metric, it)
+        if of_log:
+            claimed = "" if it.claimed is None else metric.say_difference(it.claimed)
+            row = [it.change, "yes" if it.champion else "no", claimed, gain, it.verdict]
+        else:
+            reached = f"{it.champion}: {_estimate(metric, it.estimate)}" if it.estimate else str(it.champion or "")
+            said = it.verdict if it.verdict in ("proven", "open") else f"{it.verdict}: {it.reason}"
+            row = [it.change, str(it.against), gain, str(it.num_seeds), said, reached]
+        table.add_row(*row, style=STYLES.get(it.verdict, ""))
+    return table
+
+
+def _gain(metric: Metric, it: Step) -> str:
+    if it.gain is None:
+        return ""
+    interval = f" [{metric.say_interval(it.low, it.high)}]" if it.low is not None and it.high is not None else ""
+    return metric.say_difference(it.gain) + interval
+
+
+def _estimate(metric: Metric, estimate: tuple[float, int, float] | None) -> str:
+    if estimate is None:
+        return ""
+    mean, count, error = estimate
+    spread = f" ± {metric.say_difference(error, signed=False)}" if error == error else ""
+    return f"{metric.format(mean)}{spread} ({count} seeds)"

@@ -1,0 +1,162 @@
+"""A line of champions, on disk: what was proposed, judged and promoted, in order.
+
+    mlruns/lines/<id>.jsonl           an event a line, added and synced: begun, proposed, judged, promoted
+    mlruns/lines/<id>.lock            held by the one who judges
+    mlruns/lines/patches/<hash>.diff  patches that were judged, kept with the line
+
+The cells that a verdict rests on are in the store like any others; what a verdict is, is `api.judging`'s matter.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DamagedError
+from harness.files.atomic import write_atomically
+from harness.store.journal import Journal, writing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """One proposal, with what became of it.
+
+    Attributes:
+        number: from 1, over the whole line. champion: number of the champion that it was judged against, from 0.
+        identity: of its code and settings. entry: as a change of a study.
+        rule: stream, each or explore. level: that it may spend; 1 for explore.
+        verdict: empty while it is open. gain, low, high: mean improvement with a 95% interval, as the metric is logged.
+        promoted: number of the champion that it became; 0 where it became none.
+    """
+
+    number: int
+    champion: int
+    name: str
+    identity: str
+    entry: dict[str, Any]
+    rule: str
+    level: float
+    verdict: str = ""
+    reason: str = ""
+    num_seeds: int = 0
+    log_e: float = 0.0
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    promoted: int = 0
+
+
+@dataclass(frozen=True)
+class Champion:
+    """Attributes:
+    number: from 0, which is where the line began. first_seed: from which on seeds are fresh for it.
+    entries: what it holds beside the line's base, as changes of a study.
+    """
+
+    number: int
+    first_seed: int
+    entries: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """Attributes:
+    study_run: id of the study's own run, by whose baseline everything is judged. base: commit where it began, or empty.
+    alpha: of the whole stream.
+    """
+
+    id: str
+    study_run: str
+    base: str
+    alpha: float
+    champions: tuple[Champion, ...]
+    proposals: tuple[Proposed, ...] = field(default=())
+
+    @property
+    def champion(self) -> Champion:
+        return self.champions[-1]
+
+
+class Lines:
+    """The lines of a store."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "lines"
+
+    @contextlib.contextmanager
+    def judging(self, name: str) -> Iterator[None]:
+        """Waits until nobody else judges in this line."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / f"{name}.lock").open("a")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def append(self, line: str, event: str, /, **content: Any) -> None:
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with Journal(self.folder / f"{line}.jsonl") as journal:
+            journal.append({"event": event, **content})
+
+    def keep_patch(self, text: bytes) -> Path:
+        """Where a patch's text is kept with the line."""
+        path = self.folder / "patches" / f"{hashlib.sha256(text).hexdigest()[:16]}.diff"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+        return path
+
+    def names(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*.jsonl"))
+
+    def read(self, name: str) -> Line | None:
+        """A line as it stands; None where it was not begun.
+
+        Raises:
+            DamagedError: the file holds something else.
+        """
+        path = self.folder / f"{name}.jsonl"
+        try:
+            lines = path.read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        line: Line | None = None
+        try:
+            for text in filter(str.strip, lines):
+                with contextlib.suppress(ValueError):  # half a line that a dying process left
+                    line = _after(line, name, json.loads(text))
+        except (TypeError, KeyError, AttributeError) as error:
+            raise DamagedError(f"{path}: is no line of champions ({error}). Move it away to begin a new one.") from None
+        return line
+
+
+def _after(line: Line | None, name: str, event: dict[str, Any]) -> Line:
+    """The line after one event more."""
+    kind = event["event"]
+    if kind == "begun":
+        if event["format"] != FORMAT:
+            raise TypeError(f"format {event['format']}; this harness reads {FORMAT}")
+        return Line(name, event["study_run"], event["base"], event["alpha"], (Champion(0, event["first_seed"]),))
+    assert line is not None, "a line begins with `begun`"
+    if kind in ("proposed", "judged"):
+        known = {it.name for it in fields(Proposed)}
+        made = Proposed(**{key: value for key, value in event.items() if key in known})
+        others = tuple(it for it in line.proposals if it.number != made.number)
+        return _replaced(line, proposals=(*others, made))
+    champion = Champion(event["number"], event["first_seed"], tuple(event["entries"]))
+    proposals = tuple(
+        Proposed(**{**asdict(it), "promoted": champion.number}) if it.number == event["proposal"] else it
+        for it in line.proposals
+    )
+    return _replaced(line, champions=(*line.champions, champion), proposals=proposals)
+
+
+def _replaced(line: Line, **changes: Any) -> Line:
+    return Line(**{**{it.name: getattr(line, it.name) for it in fields(line)}, **changes})

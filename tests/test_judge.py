@@ -1,0 +1,262 @@
+"""`harness judge` and `harness lineage`: what is kept, given up, answered from the store, promoted; what it costs."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from own import write_study
+from repository import RATE, START, WIDTH, TinyRepository
+
+from harness.api.judging import judge
+from harness.api.lineages import lineage
+from harness.cli import cli
+from harness.errors import ResultsError, StudyError
+from harness.stats.online import (
+    elond_level,
+    judge_improvements,
+    least_seeds,
+    log_e_process,
+    most_after,
+    weight,
+)
+from harness.store.cells import Cells
+
+# gain: of one run's noise; it fails where the gain is beyond 100, and never reads `unread`.
+NOISY = """
+import random
+import harness
+
+def train(run):
+    gain, luck = run.settings.gain, run.settings.luck
+    if gain > 100:
+        raise ValueError("exploded")
+    score = gain + random.Random(f"{run.seed} {luck}").gauss(0, 1)
+    run.log(1, **{"val/score": score})
+    run.finish(**{"test/score": score})
+"""
+METRICS = {"val/score": {"goal": "maximize"}, "test/score": {"goal": "maximize"}}
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """The request of a line on a noisy function."""
+    baseline = {"gain": 0.0, "luck": 0, "unread": 1}
+    path = write_study(tmp_path / "own", function=NOISY, baseline=baseline, metrics=METRICS, changes=[])
+    return {"study": path, "store": tmp_path / "mlruns", "executor": "here", "device": "cpu"}
+
+
+@pytest.mark.slow
+def test_a_line_from_its_first_candidate_to_its_table(asked):
+    def judged(**change):
+        options = {key: change.pop(key) for key in ("seeds", "rule", "mde", "promote") if key in change}
+        return judge(**asked, change=change, **options)
+
+    better = judged(gain=3.0, luck=1, promote=True)
+    again = judged(gain=3.0, luck=1, promote=True)
+    worse = judged(gain=-3.0, luck=2)
+    useless = judged(luck=3, mde=2.0)
+    broken = judged(gain=101.0)
+    same = judged(gain=3.0)
+    few = judged(gain=4.5, luck=4, seeds=4)
+    more = judged(gain=4.5, luck=4, seeds=40)
+    lucky = judged(luck=6, gain=3.1, rule="explore", promote=True)
+    found = lineage(asked["study"], store=asked["store"])
+
+    assert (better.proposal.verdict, better.proposal.reason, better.champion.number) == ("keep", "better", 1)
+    assert better.proposal.gain == pytest.approx(3, abs=2)
+    assert better.num_cells == 2 * better.proposal.num_seeds  # one after another: no cell beyond the verdict
+    assert better.estimate is not None
+    fresh = range(better.champion.first_seed, better.champion.first_seed + 4)
+    assert min(fresh) > max(seed for it in Cells(asked["store"]).manifests().values() for seed in
+                            it.variant("champion-0").cells)  # fmt: skip
+    assert better.estimate[1] == 4
+    assert (again.proposal, again.is_repeated, again.num_cells) == (better.proposal, True, 0)
+    assert (worse.proposal.verdict, worse.proposal.champion) == ("discard", 1)
+    assert worse.proposal.reason in ("worse", "no better")
+    assert (useless.proposal.verdict, useless.proposal.reason) == ("discard", "too small to matter")
+    assert broken.proposal.verdict == "discard"
+    assert broken.proposal.reason.startswith("it fails: seed ")
+    assert "exploded" in broken.proposal.reason
+    assert broken.proposal.num_seeds == 0
+    assert (same.proposal.verdict, same.proposal.number, same.num_cells) == ("discard", 0, 0)
+    assert (few.proposal.verdict, more.proposal.verdict) == ("undecided", "keep")
+    assert few.proposal.number == more.proposal.number
+    assert few.proposal.level == more.proposal.level
+    assert lucky.proposal.level == 1
+    assert "of all that this line keeps, 5% at most" in better.price
+    assert "one run a proposal" in lucky.price
+    # The level falls from one proposal to the next, and rises with what was kept: e-LOND.
+    of_stream = [better, worse, useless, broken, few]
+    expected = [elond_level(0.05, number, kept) for number, kept in ((1, 0), (2, 1), (3, 1), (4, 1), (5, 1))]
+    assert [it.proposal.level for it in of_stream] == pytest.approx(expected)
+    verdicts = {it.change: it.verdict for it in found.steps}
+    assert list(verdicts.values())[:4] == ["proven", verdicts[worse.proposal.name], "unproven", "refuted"]
+    assert verdicts[more.proposal.name] == "proven"
+    if lucky.proposal.promoted:
+        assert verdicts[lucky.proposal.name] == "unproven"
+    with pytest.raises(StudyError, match="never reads"):
+        raise StudyError(judged(unread=2).proposal.reason)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    made = TinyRepository(tmp_path / "project", fixed=["evaluation.py"])
+    made.asked = {"study": tmp_path / "project" / "own.yaml", "store": tmp_path / "mlruns", "executor": "here"}
+    return made
+
+
+@pytest.mark.slow
+def test_candidates_are_commits_branches_patches_and_the_working_tree(repository, monkeypatch, tmp_path):
+    explore = {**repository.asked, "device": "cpu", "rule": "explore"}
+    rate = repository.commit("Double the rate", RATE)
+    wide = repository.commit("Wider", WIDTH, onto=rate, branch="wide")
+    cheat = repository.commit("Score more", {"evaluation.py": ("/ 10", "/ 5")})
+    (tmp_path / "start.diff").write_text(repository.git("diff", "main", repository.commit("start", START)))
+    before = repository.checksums()
+
+    first = judge(candidate=str(tmp_path / "start.diff"), champion="main", promote=True, **explore)
+    (tmp_path / "start.diff").unlink()
+    second = judge(candidate=rate[:9], promote=True, **explore)
+    third = judge(candidate="wide", promote=True, **explore)
+    with pytest.raises(StudyError, match=r"'score-more': commit .* edits evaluation.py, which is fixed"):
+        judge(candidate=cheat, **explore)
+    assert repository.checksums() == before
+    training = repository.folder / "training.py"
+    training.write_text(training.read_text().replace("s.steps + 1", "s.steps + 2"))
+    monkeypatch.chdir(repository.folder)
+    fourth = judge(candidate=".", promote=True, **explore)
+
+    assert first.line.base == repository.base
+    assert [it.champion.number for it in (first, second, third, fourth)] == [1, 2, 3, 4]
+    assert [it.get("commit") for it in fourth.champion.entries] == [
+        None,
+        [rate],
+        [wide],
+        None,
+    ]  # the branch without what is held
+    found = lineage(repository.asked["study"], store=repository.asked["store"])
+    assert [it.champion for it in found.steps] == [1, 2, 3, 4]
+    assert {it.verdict for it in found.steps} == {"unproven"}
+
+
+WRONG = [
+    ({}, "nothing to judge: name a commit, a branch, a patch, `.`, or settings"),
+    ({"candidate": "nowhere"}, "'nowhere' is no commit"),
+    ({"candidate": "no.diff"}, "no.diff: cannot be read"),
+    ({"candidate": "."}, "the working tree adds nothing to HEAD"),
+    ({"change": {"speed": 1}}, "unknown setting 'speed'"),
+    ({"change": {"rate": 1.0}, "line": "No line"}, "--line 'No line': expected small letters"),
+    ({"change": {"rate": 1.0}, "alpha": 0.0}, "--alpha 0: expected a level between 0 and 1"),
+    ({"change": {"rate": 1.0}, "rule": "always"}, "--level 'always': expected one of stream, each, explore"),
+]
+
+
+@pytest.mark.parametrize(("request_", "said"), WRONG)
+def test_what_cannot_be_judged_is_refused_and_begins_no_line(repository, request_, said, monkeypatch):
+    monkeypatch.chdir(repository.folder)
+    with pytest.raises(StudyError) as error:
+        judge(**repository.asked, **request_)
+    assert said in str(error.value)
+    assert not (repository.asked["store"] / "lines").is_dir() or not list(
+        (repository.asked["store"] / "lines").glob("*.jsonl")
+    )
+
+
+@pytest.mark.slow
+def test_a_line_holds_what_it_declared(asked):
+    judge(**asked, change={"gain": 5.0}, rule="explore")
+    with pytest.raises(StudyError, match=r"--alpha 0.01: line own-standard-main declared 0.05"):
+        judge(**asked, change={"gain": 6.0}, alpha=0.01)
+    study = asked["study"]
+    study.write_text(study.read_text().replace('"luck": 0', '"luck": 7'))
+    with pytest.raises(StudyError, match="began with another baseline"):
+        judge(**asked, change={"gain": 6.0})
+    with pytest.raises(ResultsError, match="no line own-standard-other; there is own-standard-main"):
+        lineage(study, line="other", store=asked["store"])
+
+
+@pytest.mark.slow
+def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch):
+    from harness.api import judging
+
+    def dies(*arguments, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(judging, "train_work", dies)
+        with pytest.raises(KeyboardInterrupt):
+            judge(**asked, change={"gain": 5.0})
+    found = judge(**asked, change={"gain": 5.0})
+    assert (found.proposal.number, found.proposal.verdict, found.is_repeated) == (1, "keep", False)
+
+
+def test_the_command_prints_what_the_documented_schema_says(asked):
+    page = (Path(__file__).parents[1] / "docs" / "loops.md").read_text()
+    (schema,) = [json.loads(it) for it in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if '"$schema"' in it]
+    options = ["--study", str(asked["study"]), "--store", str(asked["store"]), "--device", "cpu"]
+    said = CliRunner().invoke(cli, ["judge", *options, "--set", "gain=4", "--json", "--explore"])
+    text = CliRunner().invoke(cli, ["judge", *options, "--set", "gain=4", "--explore"])
+    table = CliRunner().invoke(cli, ["lineage", *options[:4]])
+    told = json.loads(said.stdout)
+
+    assert said.exit_code == text.exit_code == 0
+    _fits(told, schema)
+    assert told["format"] == schema["properties"]["format"]["const"]
+    assert "It was judged before; nothing was trained." in text.output
+    assert "gain-4" in table.output
+
+
+KINDS = {"string": str, "number": (int, float), "integer": int, "boolean": bool, "null": type(None), "object": dict,
+         "array": list}  # fmt: skip
+
+
+def _fits(value, schema):
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    assert not kinds or isinstance(value, tuple(KINDS[it] for it in kinds)), (value, schema)
+    assert "enum" not in schema or value in schema["enum"]
+    if isinstance(value, dict):
+        assert set(schema["required"]) == set(value) == set(schema["properties"])
+        for name, part in schema["properties"].items():
+            _fits(value[name], part)
+
+
+def test_an_e_process_rarely_reaches_the_level_however_often_one_looks():
+    improvements = np.random.default_rng(0).normal(size=(20_000, 60))
+    for level in (0.05, 0.01):
+        reached = (log_e_process(improvements) >= -np.log(level)).any(axis=1).mean()
+        assert reached <= level + 3 * (level * (1 - level) / 20_000) ** 0.5
+    left = np.random.default_rng(1).normal(-0.2, 1, size=(20_000, 60))
+    assert (log_e_process(left) >= -np.log(0.05)).any(axis=1).mean() < 0.015
+
+
+def test_an_e_process_is_what_its_formula_says():
+    # One difference: d / r = 1, so that each factor is exp(l) / cosh(l) = 2 / (1 + exp(-2 l)).
+    shifts = np.array([0.4, 0.8, 1.2, 2.0, 3.5])
+    bets = shifts * np.sqrt(1 + shifts**2)
+    assert log_e_process(np.array([0.3]))[0] == pytest.approx(np.log((2 / (1 + np.exp(-2 * bets))).mean()))
+    assert log_e_process(np.array([0.0, 0.0])).tolist() == [0.0, 0.0]
+    assert most_after(least_seeds(0.001)) >= np.log(1000) > most_after(least_seeds(0.001) - 1)
+
+
+def test_a_stream_spends_its_level_and_no_more():
+    assert sum(map(weight, range(1, 100_000))) == pytest.approx(1, abs=0.001)
+    assert sum(map(weight, range(1, 100_000))) < 1
+    assert elond_level(0.05, 7, 3) == pytest.approx(4 * elond_level(0.05, 7, 0))
+
+
+def test_each_reason_decides_at_the_first_look_that_has_it():
+    def judged(*improvements, **more):
+        found = judge_improvements(np.array(improvements, dtype=float), 0.05, **{"most": 12, **more})
+        return found.verdict, found.reason, found.num_seeds
+
+    assert judged(1, 1, 1, 1, 1, -9, -9) == ("keep", "better", 5)
+    assert judged(-1, -2, -1, -2) == ("discard", "no better", 3)
+    assert judged(0, 0, 0, 0) == ("discard", "the same numbers", 3)
+    assert judged(0.1, -0.1, 0.15, -0.1, smallest=0.5) == ("discard", "too small to matter", 3)
+    assert judged(1, -1, 1, -1) == ("undecided", "", 4)
+    assert judged(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)[:2] == ("undecided", "not enough seeds")
+    assert judged() == ("undecided", "", 0)
