@@ -35,7 +35,7 @@ def on_files(files: Any, config: Any) -> Any:
 def gallery() -> str:
     """The examples: what each is about, what it found, and all its files."""
     intro = (
-        "Complete projects of two files each: copy both into an empty folder, and `harness ablate --study NAME.yaml`. "
+        "Complete projects: copy the files of one into an empty folder, and `harness ablate --study NAME.yaml`. "
         "The tables and pictures are what that printed and drew."
     )
     return "\n".join(
