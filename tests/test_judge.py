@@ -179,6 +179,23 @@ def test_a_line_holds_what_it_declared(asked):
 
 
 @pytest.mark.slow
+def test_a_line_is_no_run_of_its_study_and_goes_with_it(asked):
+    from harness.api.stores import delete, deletion
+    from harness.store.load import find_manifest
+    from harness.store.unused import garbage
+
+    found = judge(**asked, change={"gain": 5.0}, rule="explore")
+    cells = Cells(asked["store"])
+    with pytest.raises(ResultsError, match="no results of study 'own'"):
+        find_manifest(cells, "own")
+    assert find_manifest(cells, found.line.id).belongs_to == found.line.study_run
+    assert not [it for it in garbage(cells) if it.key]
+    delete(deletion("own", store=asked["store"]))
+    assert cells.all_keys() == []
+    assert not list((asked["store"] / "lines").iterdir())
+
+
+@pytest.mark.slow
 def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch):
     from harness.api import judging
 
