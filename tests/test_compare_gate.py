@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import harness
 from own import write_study
 from scipy import stats
 from synthetic import Numbers, synthetic_plan, synthetic_store
@@ -165,11 +165,10 @@ def run_gate(root, score, *more, ref="main"):
     """Exit code, output and the comment of `harness gate`, with the code as it would be after an edit."""
     studies = root / "repository" / "studies"
     (studies / "training.py").write_text(training(score))
-    command = [sys.executable, "-m", "harness", "gate", "--study", "studies/own.yaml", "--baseline-ref", ref]
-    command += ["--max-drop", "0.5", "--store", str(root / "store"), "--device", "cpu", "--jobs", "2"]
-    command += ["--markdown", str(root / "comment.md"), *more]
+    command = ["gate", "--study", "studies/own.yaml", "--baseline-ref", ref, "--max-drop", "0.5"]
+    command += ["--store", root / "store", "--device", "cpu", "--jobs", "2", "--markdown", root / "comment.md"]
     (root / "comment.md").unlink(missing_ok=True)
-    done = subprocess.run(command, cwd=root / "repository", capture_output=True, text=True)
+    done = harness(*command, *more, cwd=root / "repository")
     comment = (root / "comment.md").read_text() if (root / "comment.md").exists() else ""
     return done.returncode, " ".join((done.stdout + done.stderr).split()), comment
 

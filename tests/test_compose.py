@@ -138,7 +138,7 @@ def test_the_health_check_of_postgresql_is_by_tcp_and_names_its_database():
 
 def test_mlflow_and_optuna_have_a_database_each_with_the_driver_written_out():
     script = (ROOT / "docker" / "create-databases.sql").read_text()
-    assert re.findall(r"^CREATE DATABASE (\w+);", script, re.MULTILINE) == ["mlflow", "optuna"]
+    assert re.findall(r"^CREATE DATABASE (\w+) OWNER harness;", script, re.MULTILINE) == ["mlflow", "optuna"]
     mounted = "./docker/create-databases.sql:/docker-entrypoint-initdb.d/create-databases.sql:ro"
     assert mounted in service("postgres")["volumes"]
     server = "postgresql+psycopg://harness@postgres:5432"
@@ -149,6 +149,13 @@ def test_mlflow_and_optuna_have_a_database_each_with_the_driver_written_out():
         assert service(name)["environment"]["HARNESS_OPTUNA_STORAGE"] == f"{server}/optuna"
         assert service(name)["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert set(re.findall(r"postgres(?:ql)?[\w+]*://\S+?/", FILE.read_text())) == {f"{server}/"}
+
+
+def test_no_service_is_a_superuser_of_the_database():
+    script = (ROOT / "docker" / "create-databases.sql").read_text()
+    assert "POSTGRES_USER" not in service("postgres")["environment"]  # the image makes that one a superuser
+    assert "CREATE ROLE harness LOGIN PASSWORD :'password';" in script
+    assert "ALTER ROLE CURRENT_USER PASSWORD NULL;" in script
 
 
 def test_the_data_of_postgresql_17_is_in_a_volume():

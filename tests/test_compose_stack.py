@@ -15,9 +15,11 @@ from harness.search.storage import open_storage
 from harness.services import Service, free_port, running
 from tests.browser import chromium, wait_for_text
 from tests.composed import ROOT, command, environment, health_check, service
-from tests.postgresql import postgresql_url
+from tests.postgresql import postgresql_url, psql_program
 
 pytestmark = pytest.mark.slow
+
+ROLE = "services"  # stands for the role `harness` of the compose file
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def stack(tmp_path_factory):
     with postgresql_url() as url:
         create_databases(url)
         mlflow_port, dashboard_port = free_port(0), free_port(0)
-        server = url.rpartition("/test")[0] if "/test?" not in url else url
+        server = (url.rpartition("/test")[0] if "/test?" not in url else url).replace("://harness@", f"://{ROLE}@")
         replaced = {
             "postgresql+psycopg://harness@postgres:5432": server,
             "http://mlflow:5000": f"http://127.0.0.1:{mlflow_port}",
@@ -61,14 +63,16 @@ def process_of(name, probe, replaced):
 
 
 def create_databases(url):
-    """Runs the script that the compose file mounts into PostgreSQL's image."""
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
-    with engine.connect() as connection:
-        for statement in (ROOT / "docker" / "create-databases.sql").read_text().split(";"):
-            if statement.strip():
-                connection.exec_driver_sql(statement)
+    """Runs the script that the compose file mounts into PostgreSQL's image, as that does; the superuser of the tests'
+    server has the name of its role, which gets another one."""
+    script = (ROOT / "docker" / "create-databases.sql").read_text().replace("harness;", f"{ROLE};")
+    script = script.replace("ROLE harness ", f"ROLE {ROLE} ")
+    if os.environ.get("HARNESS_TEST_PG_URL"):  # whose superuser keeps its password
+        script = script.replace("ALTER ROLE CURRENT_USER PASSWORD NULL;", "")
+    address = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    command = [psql_program(), "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc", "--dbname", address]
+    known = os.environ | {"POSTGRES_PASSWORD": "a 'quoted' password"}
+    subprocess.run(command, input=script, text=True, check=True, env=known, timeout=60)
 
 
 def run(arguments, variables, **options):
@@ -125,6 +129,18 @@ def test_clients_are_answered_under_the_name_of_the_service_and_strangers_are_no
             fetch(api, Host=host)
         assert error.value.code == 403
         error.value.close()
+
+
+def test_the_role_of_the_services_owns_their_databases_and_is_no_superuser(stack):
+    import sqlalchemy
+
+    server = stack.replaced["postgresql+psycopg://harness@postgres:5432"]
+    engine = sqlalchemy.create_engine(f"{server}/mlflow", poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        asked = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = CURRENT_USER"
+        assert connection.exec_driver_sql(asked).one() == (False, False, False, False)
+        with pytest.raises(sqlalchemy.exc.ProgrammingError, match="permission denied"):
+            connection.exec_driver_sql("SELECT * FROM pg_authid")
 
 
 def test_init_may_run_again(stack):

@@ -76,6 +76,26 @@ def test_the_page_on_loops_works_as_it_is_written(tmp_path):
     assert "Of 1 that were kept, 0 proven, 1 unproven, 0 refuted." in done.stdout
 
 
+OWN = {"forest.yaml": "all-features", "script.yaml": "nesterov", "net.yaml": "wide"}  # and a change of each
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", OWN)
+def test_a_training_that_is_brought_in_runs_as_it_is_written(tmp_path, study):
+    """Of each complete pair of files on the page: the files, alone in a folder, the baseline and one change."""
+    if study == "net.yaml":
+        pytest.importorskip("lightning")
+    blocks = re.findall(r'```\w+ title="([^"]+)"\n(.*?)```', (ROOT / "docs" / "own.md").read_text(), re.DOTALL)
+    assert {name for name, _ in blocks if name.endswith(".yaml")} == set(OWN)
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "harness", "ablate", "--study", study, "--seeds", "0,", "--only", OWN[study]]
+    known = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "--jobs", "1"], cwd=tmp_path, env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "placebo" not in done.stdout + done.stderr
+
+
 RECIPE = """
 trainer: {function: "digits:train"}
 metrics:
@@ -88,9 +108,9 @@ baseline: {learning_rate: 0.05, optimizer: sgd}
 
 
 def test_the_recipe_for_optimizers_is_a_study(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    block, tags = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
     shutil.copy(ROOT / "examples" / "digits" / "digits.py", tmp_path)
-    (tmp_path / "recipe.yaml").write_text(RECIPE + block)
+    (tmp_path / "recipe.yaml").write_text(RECIPE + block + tags)
     names = [it.name for it in load_study(tmp_path / "recipe.yaml").changes]
     assert names == ["sgd-0.01", "sgd-0.03", "sgd-0.1", "adam-0.0003", "adam-0.001", "adam-0.003"]
 

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Commands
 from own import write_study
 from test_cli import TINY
 
@@ -82,31 +82,29 @@ def test_the_lines_are_of_every_command():
     assert {line[0] for line in LINES} == set(COMMANDS)
 
 
-@pytest.mark.parametrize("is_closed", [False, True], ids=["ascii", "closed"])
-@pytest.mark.parametrize("line", LINES, ids=lambda line: "-".join(line[:2]).replace("/", ""))
-def test_no_command_breaks_where_little_is_as_it_should_be(template, tmp_path, line, is_closed):
-    folder = tmp_path / "work"
-    shutil.copytree(template, folder)
-    words = [it.format(key=(folder / "key").read_text()) for it in line]
+@pytest.fixture(scope="module")
+def commands(template) -> Iterator[Commands]:
     poor = {
         "COLUMNS": "40",
         "LC_ALL": "C",
         "PYTHONUTF8": "0",
         "PYTHONCOERCECLOCALE": "0",
-        "HOME": str(folder / "key" / "home"),
+        "HOME": str(template / "key" / "home"),
     }
-    poor |= {"MLFLOW_TRACKING_URI": "sqlite:///tiny.yaml"} if line == ("ui",) else {}
     kept = {name: it for name, it in os.environ.items() if not name.startswith(("HARNESS_", "MLFLOW_", "XDG_"))}
-    command = [sys.executable, "-m", "harness", *words]
-    done = subprocess.run(
-        ["sh", "-c", '"$@" >&-', "sh", *command] if is_closed else command,
-        cwd=folder,
-        env=kept | poor,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+    commands = Commands(kept | poor)
+    yield commands
+    commands.close()
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["ascii", "closed"])
+@pytest.mark.parametrize("line", LINES, ids=lambda line: "-".join(line[:2]).replace("/", ""))
+def test_no_command_breaks_where_little_is_as_it_should_be(template, commands, tmp_path, line, is_closed):
+    folder = tmp_path / "work"
+    shutil.copytree(template, folder)
+    words = [it.format(key=(folder / "key").read_text()) for it in line]
+    more = {"MLFLOW_TRACKING_URI": "sqlite:///tiny.yaml"} if line == ("ui",) else {}
+    done = commands.run(*words, cwd=folder, env=more, is_closed=is_closed)
     said = done.stderr.decode()
     assert "Traceback" not in said, said
     assert done.returncode == LINES[line], said + done.stdout.decode()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import harness
 
 pytestmark = pytest.mark.slow
 
@@ -45,15 +46,8 @@ class Folder:
 
     def run(self, command: str, *arguments: str, study: bool = True) -> "subprocess.CompletedProcess[str]":
         named = ["--study", f"{self.name}.yaml"] if study else []
-        environment = {**os.environ, "HARNESS_CACHE": str(self.path / "cache"), "COLUMNS": "200"}
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", command, *named, *arguments],
-            cwd=self.path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+        environment = {"HARNESS_CACHE": str(self.path / "cache"), "COLUMNS": "200"}
+        done = harness(command, *named, *arguments, cwd=self.path, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -63,9 +57,8 @@ def test_every_example_is_tested():
     assert set(FOUND) | made == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", [it for it in FOUND if it not in FRAMEWORKS])  # those: below, killed
 def test_an_example_works_from_a_fresh_folder(tmp_path, name):
-    skip_without(name)
     folder, (resume, best, part) = Folder(tmp_path, name), FOUND[name]
     assert len(list(folder.path.iterdir())) == 2
 

@@ -1,12 +1,11 @@
 """`harness new`: from an empty folder to a table by two commands; what is there already stays as it is."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import harness
 
 from harness.api import new
 from harness.api.new import FRAMEWORKS, new_study
@@ -19,9 +18,7 @@ from harness.trainers.sources import read_sources
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, "COLUMNS": "200", "HARNESS_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "harness", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    done = harness(*arguments, cwd=folder, env={"COLUMNS": "200", "HARNESS_CACHE": str(folder / "cache")})
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -58,6 +55,7 @@ def test_two_commands_lead_from_an_empty_folder_to_a_table(tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["function", "script"])  # of frameworks, the examples are tried
 def test_the_first_try_finds_nothing_wrong(tmp_path, kind):
     run(tmp_path, "new", "x", *options_of(kind))
     tried = json.loads(run(tmp_path, "try", "x.yaml", "--json").stdout)

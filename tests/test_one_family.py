@@ -11,7 +11,9 @@ from tracked import mlflow_runs
 
 from harness.api.ablation import ablate
 from harness.cli import cli
+from harness.live.effects import effects as live_effects
 from harness.report.tables import Tables
+from harness.store.cells import Cells
 from harness.store.load import load_results
 from harness.tracking import resolve_uri
 
@@ -43,7 +45,7 @@ def study(tmp_path, monkeypatch):
     )
 
 
-def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_python(study, tmp_path):
+def test_an_effect_has_one_p_in_the_terminal_json_export_report_live_page_mlflow_and_python(study, tmp_path):
     store = tmp_path / "store"
     where = ["--study", str(study), "--store", str(store), "--device", "cpu"]
 
@@ -72,6 +74,10 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_mlflow_and_pytho
     assert raw < expected < 1  # the correction shows
     for rows in (alone["effects"], *(frame.to_dict("records") for frame in (exported, table, python))):
         assert p_of(rows) == (pytest.approx(expected), 3)
+    cells = Cells(store)
+    (manifest,) = [it for it in cells.manifests().values() if it.study == "own"]
+    (row,) = [line for line in printed.splitlines() if line.startswith("b ")]
+    assert live_effects(cells, manifest, look=False)["effects"]["b"]["p"] in row.split()  # of the page of `harness ui`
     (of_b,) = [it for it in runs if it.info.run_name == "b"]
     assert of_b.data.metrics["test/score:best/p_adjusted"] == pytest.approx(expected)
     assert "Shown: 1 of the 3 that this study run holds; corrected over all of them." in printed

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from own import STUDY, TRAINERS, results_of, train_study, write_study
@@ -142,6 +143,14 @@ BAD_STUDIES = {
         {"changes": [{"name": "a", "overrides": {"steps": True}}]},
         ["steps: expected a whole number, as the baseline's 4 is, not True."],
     ),
+    "a part where a whole number stands": (
+        {"changes": [{"name": "a", "overrides": {"steps": 0.5}}]},
+        ["as the baseline's 4 is, not 0.5. For any number write 4.0 in the baseline."],
+    ),
+    "nothing where something stands": (
+        {"changes": [{"name": "a", "overrides": {"steps": None}}]},
+        ["not None. To allow it write {default: 4, choices: [4, null]} in the baseline, with all others."],
+    ),
     "unknown setting": (
         {"changes": [{"name": "a", "overrides": {"model.widht": 3}}]},
         ["unknown setting 'model.widht'. Did you mean 'model.width'?"],
@@ -231,6 +240,24 @@ def test_a_function_that_goes_wrong_is_one_failed_cell_with_a_sentence(tmp_path,
     failed = [result for result in results.values() if result.status == "failed"]
     assert failed
     assert all(said in result.reason for result in failed)
+
+
+def test_a_traceback_shows_the_users_code_or_nothing(tmp_path):
+    path = write_study(tmp_path / "study", function=START + "    if run.seed: run.log(1, wrong=1)\n")
+    work, _ = train_study(path, tmp_path / "store")
+
+    never_finished, wrong_name = (work.cells.events(it.key)[-2] for it in work.plan.variants[0].cells)
+    assert (never_finished["event"], never_finished["traceback"]) == ("failed", "")
+    assert "training.py" in wrong_name["traceback"]
+
+
+@pytest.mark.slow
+def test_what_a_lightning_module_logs_with_an_underscore_is_the_metric_with_a_slash():
+    pytest.importorskip("lightning")
+    from harness.integrations.lightning import declared
+
+    run = SimpleNamespace(metrics=SimpleNamespace(names=["val/loss", "val/acc", "test/acc"]))
+    assert declared(run, {"val_loss": 1, "val/acc": 2, "val_acc": 3}) == {"val/loss": 1.0, "val/acc": 2.0}
 
 
 @pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
@@ -452,6 +479,34 @@ def test_placeholders_keep_their_types_and_the_file_holds_all_settings(tmp_path)
     assert baseline["said"] == json.dumps([["--rate=0.5", "false", "{braces}", "7", "8x4"], settings])
     assert '"true"' in flagged["said"]
     assert "settings_unseen" not in baseline  # the file was opened, so all may have been seen
+
+
+def test_a_flag_is_a_word_or_none(tmp_path):
+    code = "tell({'note': {'said': ' '.join(sys.argv[1:])}})\n"
+    words = ["--rate={rate}", "{flag?--flag}", "x{flag?y}", "{never}"]
+    _, results = train_study(script_study(tmp_path / "study", code + GOOD, *words), tmp_path / "store", seeds=1)
+
+    assert results["baseline", 0].facts["said"] == "--rate=0.5 x 1"
+    assert results["flagged", 0].facts["said"] == "--rate=0.5 --flag xy 1"
+    with pytest.raises(StudyError, match=r"\{rate\?...\} stands for a flag; rate must be true or false, not 0.5"):
+        load_study(script_study(tmp_path / "wrong", GOOD, "{rate?--rate}"))
+
+
+def test_what_a_function_writes_is_kept_with_its_cell_and_not_in_the_commands_output(tmp_path, capfd):
+    code = (
+        "import os\n"
+        + START
+        + ("    print('hello'); os.system('echo below >&2')\n    run.finish(**{'val/score': 1, 'test/score': 1})")
+    )
+    path = write_study(tmp_path / "study", function=code, changes=STUDY["changes"][1:2])
+    work = plan_work(path, store=tmp_path / "store", device="cpu", seeds=1)
+    prepare(work, work.plan.cells)
+    run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, executor="processes")
+
+    folder = work.cells.folder(work.plan.cells[0].key)
+    assert (folder / "stdout.log").read_text() == "hello\n"
+    assert (folder / "stderr.log").read_text() == "below\n"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_output_is_kept_and_the_scripts_memory_is_its_own(tmp_path):

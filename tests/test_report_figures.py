@@ -257,7 +257,6 @@ def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, t
         "pairwise interactions": True,
         "test examples gained and lost": False,
         "learning curves of the best variant": False,  # the baseline is the best
-        "with and without dropout": False,
     }
 
 

@@ -136,7 +136,7 @@ def test_variants_stand_in_the_order_of_the_plan_with_their_outcomes(tables):
 
 
 def test_published_numbers_of_variants_that_did_not_run_have_no_numbers_of_ours(tmp_path):
-    tables = synthetic_tables(tmp_path, synthetic_plan(seeds=3, only=("kernel-3",)))
+    tables = synthetic_tables(tmp_path, synthetic_plan(profile="standard", seeds=3, only=("kernel-3",)))
     by_variant = tables.published.groupby("variant")["n"].max()
 
     assert by_variant.to_dict() == {"baseline": 3, "model-1": 0, "model-2": 0}

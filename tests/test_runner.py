@@ -339,3 +339,5 @@ def test_out_of_memory_beside_others_is_tried_once_more_alone_before_it_is_an_ou
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "finished", "out-of-memory", "finished"]
     said = [event["reason"] for event in cells.events(todo[1].key) if event["event"] == "failed"]
     assert said == ["out of memory while other cells trained; it is tried once more, alone: too little memory"]
+    outcomes = [event["status"] for event in cells.events(todo[1].key) if event["event"] == "ended"]
+    assert outcomes == ["finished"], "another process must not take the first attempt for an outcome"

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
-from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect
+from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect, weight_beside_main
 from harness.plan.sensitivity import Spread, difference_spread, main_family, seeds_for, sensitivity
 from harness.trainers.images.trainer import ImageTrainer
 from tests.studies import small_study
@@ -22,10 +22,12 @@ class Unknowing(ImageTrainer):
         return math.nan
 
 
-def planned(seeds=(0, 1, 2), trainer=None):
+def planned(seeds=(0, 1, 2), trainer=None, designs=()):
     study = small_study().model_copy(update={"trainer": trainer or ImageTrainer()})
     fixed = {"training.precision": "float32"}
-    return make_plan(study, seeds=seeds, only=["norm", "adam"], overrides=fixed, fingerprints=lambda settings: {})
+    return make_plan(
+        study, seeds=seeds, designs=designs, only=["norm", "adam"], overrides=fixed, fingerprints=lambda settings: {}
+    )
 
 
 def reported(plan, numbers):
@@ -61,6 +63,17 @@ def test_what_the_seeds_can_show_is_corrected_for_the_largest_design():
     assert found.detectable == smallest_detectable_effect(8, found.sd, m=2)
     assert seeds_for(plan, reported(plan, numbers), 0.02) == seeds_from_pilots(0.02, found.sd, 3, m=2)
     assert seeds_for(plan, nothing, 0.02) == seeds_needed(0.02, math.sqrt(0.25 / 5000), m=2)
+
+
+@pytest.mark.parametrize(
+    ("designs", "others"),
+    # Beside norm and adam alone: both together, and their interaction; of a complete factorial two Shapley values, too.
+    [(["add-one"], 0), (["add-one", "pairs"], 2), (["add-one", "factorial"], 4)],
+)
+def test_what_changes_do_together_has_its_part_of_the_error_budget(designs, others):
+    plan = planned(designs=designs)
+    weight = weight_beside_main(2, others)
+    assert main_family(plan) == (2, pytest.approx(2 / (2 + weight * others)))
 
 
 def test_seeds_too_few_to_claim_anything_show_nothing():

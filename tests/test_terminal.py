@@ -1,5 +1,6 @@
 """What a person at a terminal gets: a sign of life, tables that fit, the next command, names to complete."""
 
+import io
 import json
 import os
 import pty
@@ -9,15 +10,21 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from pydantic import BaseModel, PlainSerializer
 from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
-from harness.cli import cli
+from harness.cli import Problem, cli
+from harness.cli.grid import print_grid
 from harness.cli.loading import SIGN
+from harness.cli.screen import Screen
+from harness.cli.studies import CHANGES, _change_rows
 from harness.cli.training import stopping
+from harness.study.load import load_study, outline, studies
 from harness.texts import counted
 
 LOADING = """
@@ -167,14 +174,26 @@ def test_a_number_stands_with_the_right_noun():
     assert [counted(n, "cell") for n in (0, 1, 2, 1000)] == ["0 cells", "1 cell", "2 cells", "1,000 cells"]
 
 
-def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(capsys):
-    work = SimpleNamespace(plan=SimpleNamespace(cells=()), cells=None)
+def _stopped_in_python():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as stop:
+        raise RuntimeError("a validator failed") from stop
 
-    def library():
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as stop:
-            raise RuntimeError("a validator failed") from stop
+
+def _stopped_in_compiled_code():
+    def serialize(value):
+        raise KeyboardInterrupt
+
+    class Setting(BaseModel):
+        rate: Annotated[float, PlainSerializer(serialize)]
+
+    Setting(rate=0.1).model_dump()  # pydantic's own error: the cause is set, the context is not
+
+
+@pytest.mark.parametrize("library", [_stopped_in_python, _stopped_in_compiled_code])
+def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(library, capsys):
+    work = SimpleNamespace(plan=SimpleNamespace(cells=()), cells=None)
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     try:
@@ -186,3 +205,40 @@ def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(capsys
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGHUP, before[1])
     assert capsys.readouterr().out.count("Run the same command to continue.") == 1
+
+
+def test_names_and_settings_are_never_broken_where_changes_are_listed():
+    rows = list(_change_rows(load_study("task3")))
+    for width in (60, 80, 120):
+        file = io.StringIO()
+        print_grid(Screen(file=file, force_terminal=True, width=width), CHANGES, rows)
+        lines = file.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        assert [name for name, *_ in rows if not any(name in line.split() for line in lines)] == []
+        assert ("optimizer.learning_rate" in file.getvalue()) == (width > 60)
+
+
+def test_claims_are_a_table_of_words_without_markup(tmp_path):
+    said = CliRunner().invoke(cli, ["claims", "--store", str(tmp_path)]).output
+    assert " confirmed\n" in said
+    assert "[green]" not in said
+
+
+def test_an_error_is_broken_between_words(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    Problem("no results of study 'nothere'. `harness ablate --study nothere` makes them.").show()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert " ".join(line.removeprefix("error: ").strip() for line in lines).endswith(
+        "`harness ablate --study nothere` makes them."
+    )
+
+
+@pytest.mark.parametrize("name", studies())
+def test_the_outline_of_a_study_is_what_it_says_when_it_is_loaded(name):
+    short, whole = outline(name), load_study(name)
+    assert (short.name, short.title, short.changes, short.combinations) == (
+        whole.name, whole.title, whole.changes, whole.combinations,
+    )  # fmt: skip
+    assert short.profiles == tuple(whole.profiles)

@@ -78,6 +78,8 @@ def plan_work(
     executor: str = EXECUTORS[0],
     gpus_per_cell: float = 1.0,
     store: str | Path = "mlruns",
+    tags: Mapping[str, str] = {},
+    note: str = "",
 ) -> Work:
     """The plan that a request describes; nothing is trained or written.
 
@@ -94,6 +96,7 @@ def plan_work(
         jobs: cells at a time; as many as fit by default.
         executor: `processes`; `here`, one after another; `ray`, or `ray:ADDRESS`, on a cluster, whose device must be
             said: `auto` means cpu there. gpus_per_cell: on a cluster; 0.5 puts two cells on a GPU.
+        tags, note: kept with the study run, beside the study's own.
 
     Raises:
         HarnessError: everything that is wrong with the request.
@@ -101,7 +104,7 @@ def plan_work(
     check_executor(executor)
     is_far = executor.startswith("ray")  # this machine's devices say nothing
     device = device.replace("auto", "cpu") if is_far else resolve_device(device)
-    loaded = study if isinstance(study, Study) else load_study(study)
+    loaded = (study if isinstance(study, Study) else load_study(study)).with_notes(tags, note)
     trainer = loaded.trainer
     overrides: dict[str, Any] = {}
     for name, value in {"data": data, "epochs": epochs, "weights": weights, "vary": vary}.items():

@@ -7,7 +7,9 @@ import contextlib
 import importlib
 import io
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 import click
@@ -124,9 +126,16 @@ class Problem(click.ClickException):
     exit_code = 2
 
     def show(self, file: object = None) -> None:
+        width = max(shutil.get_terminal_size().columns - len("error: "), 20) if sys.stderr.isatty() else 10**6
         for line in message_lines(self.message):
-            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-            click.echo(line, err=True)
+            parts = (
+                textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+                if len(line) > width
+                else [line]
+            )
+            for place, part in enumerate(parts):
+                click.secho("       " if place else "error: ", fg="red", bold=True, nl=False, err=True)
+                click.echo(part, err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -185,9 +194,9 @@ def _is_of_output() -> bool:
 
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether a stop is behind an error: the terminal was closed while it was being said, or a library in whose code it
-    came passed it on as an error of its own."""
+    came passed it on as an error of its own (a compiled one sets the cause and leaves the context empty)."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
+        error = error.__cause__ or error.__context__
     return error is not None
 
 

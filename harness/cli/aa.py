@@ -37,12 +37,12 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
     train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     results = results_table(work.cells, work.plan.manifest())
     floor = aa_noise_floor(results, num_pairs=pairs)
-    console.print(noise_floor_line(floor), style="bold", soft_wrap=True)
+    console.print(noise_floor_line(floor), style="bold", soft_wrap=not console.is_terminal)
     try:
-        console.print(str(compare_placebos(results, floor.num_pairs)), soft_wrap=True)
+        console.print(str(compare_placebos(results, floor.num_pairs)), soft_wrap=not console.is_terminal)
     except ResultsError as error:
-        console.print(f"No placebos: {error}", style="dim", soft_wrap=True)
+        console.print(f"No placebos: {error}", style="dim", soft_wrap=not console.is_terminal)
     if again:
-        console.print(str(train_again(work, work.plan.cells[:again])), soft_wrap=True)
+        console.print(str(train_again(work, work.plan.cells[:again])), soft_wrap=not console.is_terminal)
     if explain_failures(console, work, COUNTED):
         ctx.exit(1)

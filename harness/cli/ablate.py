@@ -14,6 +14,7 @@ from harness.api.racing import race as run_race
 from harness.api.training import Watch
 from harness.api.work import Work, forget_failed, plan_work, save_manifest, unfinished
 from harness.cli.next_step import say_next
+from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -31,6 +32,7 @@ from harness.store.cells import Cells
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
 @json_option
+@notifying
 @click.pass_context
 def ablate(
     ctx: click.Context,

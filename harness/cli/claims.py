@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from harness.claims import STATUSES, Claim, Evidence, Finding, Value, check_claims
 from harness.claims.report import report_claims
+from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import Screen
 from harness.store.cells import Cells
@@ -32,7 +32,9 @@ def claims(store: Path, as_json: bool) -> None:
         click.echo(json.dumps([_as_json(claim, found) for claim, found in checked], indent=1))
         return
     console = Screen()
-    console.print(_table(checked))
+    columns = [Column(it, is_number=False) for it in ("source", "claim", "report", "ours", "")]
+    rows = [(it.source, it.text, _shown(it.check.printed), _measured(found), found.status) for it, found in checked]
+    print_grid(console, columns, rows)
     _explain(console, checked)
     counts = Counter(found.status for _, found in checked)
     console.print(f"{len(checked)} claims: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES) + ".")
@@ -43,16 +45,6 @@ def _as_json(claim: Claim, found: Finding) -> dict[str, object]:
     return about | {"status": found.status, "printed": claim.check.printed} | asdict(found)
 
 
-def _table(checked: list[tuple[Claim, Finding]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("source", "claim", "report", "ours", ""):
-        table.add_column(column, overflow="fold")
-    for claim, found in checked:
-        status = f"[{STYLES[found.status]}]{found.status}[/]"
-        table.add_row(claim.source, claim.text, _shown(claim.check.printed), _measured(found), status)
-    return table
-
-
 def _explain(console: Console, checked: list[tuple[Claim, Finding]]) -> None:
     """How each verdict that differs from the report came about; what was not run, by what it lacks."""
     for status in ("corrected", "not reproduced"):
@@ -61,13 +53,13 @@ def _explain(console: Console, checked: list[tuple[Claim, Finding]]) -> None:
             console.print(f"\n{status}", style=f"bold {STYLES[status]}")
         for claim, found in differing:
             console.print(
-                f"  {claim.source}, {claim.text}: {found.how}.".replace("..", "."), markup=False, soft_wrap=True
+                f"  {claim.source}, {claim.text}: {found.how}.".replace("..", "."), soft_wrap=not console.is_terminal
             )
     lacking = Counter(found.how for _, found in checked if found.status == "not run")
     if lacking:
         console.print("\nnot run", style="bold")
     for how, count in lacking.items():
-        console.print(f"  {count} claim{'s' if count > 1 else ''}: {how}", markup=False, soft_wrap=True)
+        console.print(f"  {count} claim{'s' if count > 1 else ''}: {how}", soft_wrap=not console.is_terminal)
     console.print()
 
 

@@ -6,6 +6,7 @@ import click
 
 from harness.api.confirmation import begin_confirmation, conclude, save_confirmation
 from harness.api.work import unfinished
+from harness.cli.notify import notifying
 from harness.cli.options import complete_variant, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import COUNTED, announce, explain_failures, train_plan
@@ -14,6 +15,7 @@ from harness.cli.training import COUNTED, announce, explain_failures, train_plan
 @click.command()
 @plan_options
 @click.option("--variant", help="Confirm this variant instead of the best one.", shell_complete=complete_variant)
+@notifying
 @click.pass_context
 def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     """Train the baseline and the winner on seeds that nothing used before, and say whether it is confirmed.
@@ -29,10 +31,12 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
-    console.print(f"\n{found.sentence}", style="bold", soft_wrap=True, markup=False)
+    console.print(f"\n{found.sentence}", style="bold", soft_wrap=not console.is_terminal, markup=False)
     if found.registered:
-        console.print(f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=True)
+        console.print(
+            f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=not console.is_terminal
+        )
     else:
-        console.print(found.unregistered, style="yellow", soft_wrap=True, markup=False)
+        console.print(found.unregistered, style="yellow", soft_wrap=not console.is_terminal, markup=False)
     if num_failed:
         ctx.exit(1)

@@ -28,6 +28,8 @@ def doctor(ctx: click.Context, store: Path) -> None:
     checks = [_device(), *_cuda(), _precision(), _convolutions()]
     checks += [_versions(), _data(), _tracking(cells.root), _disk(cells)]
     table = Table.grid(padding=(0, 2))
+    for column in ("", "", ""):
+        table.add_column(column, overflow="fold")
     for is_good, name, said in checks:
         table.add_row(Text("ok", "green") if is_good else Text("no", "red"), name, said)
     Screen().print(table)

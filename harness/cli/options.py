@@ -37,6 +37,16 @@ def _parse_settings(ctx: click.Context, param: click.Parameter, values: tuple[st
     return settings
 
 
+def _parse_tags(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"{text!r}: expected NAME=VALUE, such as ticket=1234.")
+        tags[name.strip()] = value
+    return tags
+
+
 def _leave_out_diff(ctx: click.Context, param: click.Parameter, is_set: bool) -> None:
     if is_set:
         os.environ[DIFF_VARIABLE] = "0"
@@ -204,6 +214,15 @@ _PLAN_OPTIONS = [
     click.option("--jobs", type=click.IntRange(1), help="Cells at a time; as many as fit by default."),
     *_executor_options,
     store_option,
+    click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_parse_tags,
+        help="A tag of the study run, in MLflow and the report; may be given several times.",
+    ),
+    click.option("--note", default="", help="A note of the study run, in MLflow and the report."),
     no_diff_option,
 ]
 

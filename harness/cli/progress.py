@@ -43,7 +43,7 @@ class RunProgress:
     _live: Live | None = None
 
     def __enter__(self) -> "RunProgress":
-        if self.console.is_terminal:
+        if self.console.is_terminal and self.num_done < self.num_cells:
             self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         return self

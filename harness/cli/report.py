@@ -8,7 +8,7 @@ from harness.api.looking import looked_at
 from harness.api.pictures import pictures
 from harness.cli.attach import attach
 from harness.cli.options import complete_run, store_option
-from harness.cli.screen import say
+from harness.cli.screen import Screen
 from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
 
@@ -53,6 +53,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}
     attach(cells, manifest, names, what="The report")
+    screen = Screen()
     for sentence in (*tables.confirmations, tables.headline.sentence):
-        say(sentence)
+        screen.print(sentence, soft_wrap=not screen.is_terminal)
     click.echo(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")

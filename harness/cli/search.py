@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.api.searching import SearchOptions, search_work
 from harness.api.training import Watch
 from harness.api.work import Work, plan_work, unfinished
+from harness.cli.notify import notifying
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
 from harness.cli.screen import Screen
@@ -57,6 +58,7 @@ class Duration(click.ParamType[float]):
 @click.option("--storage", help="Optuna's storage; $HARNESS_OPTUNA_STORAGE or optuna.db in the store by default.")
 @click.option("--retry-failed", is_flag=True, help="Try combinations again that failed or diverged.")
 @json_option
+@notifying
 @click.pass_context
 def search(
     ctx: click.Context,
@@ -151,7 +153,7 @@ def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
         f"{plan.study.name} ({plan.profile}): {len(space.changes)} changes in {len(space.factors)} parameters make "
         f"{space.size:,} combinations; {num_trials} trials x {len(plan.seeds)} seeds on "
         f"{work.workers}; storage {masked(url)}.",
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     if num_trials < len(space.first()):
         console.print(
@@ -173,9 +175,9 @@ def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
         table.add_row(*row)
     print_whole(table)
     for sentence in sentences(answer):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
     for note in answer.notes:
-        console.print(f"note: {note}", style="dim", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", style="dim", markup=False, soft_wrap=not console.is_terminal)
     if answer.best.changes:
         console.print(f"Confirm it on fresh seeds: {_confirmation(answer, request)}", markup=False, soft_wrap=True)
 

@@ -1,30 +1,25 @@
 """`harness studies`, `harness changes`, `harness validate`: what there is to run, and whether a study file is right."""
 
+from collections.abc import Iterator
+
 import click
-from rich.table import Table
 from rich.text import Text
 
+from harness.cli.grid import Column, print_grid
 from harness.cli.screen import Screen
-from harness.study.load import load_study
+from harness.study.load import Outline, load_study, outline
 from harness.study.load import studies as built_in
 from harness.study.study import Study
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+from harness.texts import counted
 
 
 @click.command()
 def studies() -> None:
     """List the built-in studies. A study of your own is a YAML file: pass its path wherever a name goes."""
-    table = _table("study", "title", "changes", "profiles")
-    for name in built_in():
-        study = load_study(name)
-        table.add_row(name, study.title, str(len(study.changes)), ", ".join(study.profiles))
-    Screen().print(table)
+    loaded = [outline(name) for name in built_in()]
+    rows = [(it.name, str(len(it.changes)), it.title, ", ".join(it.profiles)) for it in loaded]
+    columns = (Column("study", is_number=False), Column("changes"), *_words("title", "profiles"))
+    print_grid(Screen(), columns, rows)
 
 
 @click.command()
@@ -33,22 +28,27 @@ def changes(study: str | None) -> None:
     """List the changes and combinations of the built-in studies, or of one study."""
     console = Screen()
     for name in [study] if study else built_in():
-        loaded = load_study(name)
+        loaded = load_study(name) if study else outline(name)
         if loaded.changes:
             console.print(Text.assemble("\n", (loaded.name, "bold"), f": {loaded.title}"))
-            console.print(_changes_table(loaded))
+            print_grid(console, CHANGES, list(_change_rows(loaded)))
 
 
-def _changes_table(study: Study) -> Table:
-    table = _table("change", "group", "what", "sets")
+def _words(*headings: str, is_optional: bool = False) -> tuple[Column, ...]:
+    return tuple(Column(it, is_number=False, is_optional=is_optional) for it in headings)
+
+
+CHANGES = (*_words("change"), *_words("group", is_optional=True), *_words("what"), *_words("sets", is_optional=True))
+
+
+def _change_rows(study: Study | Outline) -> Iterator[tuple[str, ...]]:
     for change in study.changes:
         settings = (f"{path} = {value}" for path, value in change.overrides.items())
         sets = ", ".join([*([str(change.code)] if change.code else []), *settings])
         on_top = f" (needs {', '.join(change.needs)})" if change.needs else ""
-        table.add_row(change.name, change.group, f"{change.summary}{on_top}", sets)
+        yield change.name, change.group, f"{change.summary}{on_top}", sets
     for combination in study.combinations:
-        table.add_row(combination.name, "", combination.summary, " + ".join(combination.changes))
-    return table
+        yield combination.name, "", combination.summary, " + ".join(combination.changes)
 
 
 @click.command()
@@ -69,5 +69,6 @@ def show(study: str) -> None:
 def validate(file: str) -> None:
     """Check a study file and print everything that is wrong with it; exit code 2 if anything is."""
     study = load_study(file)
-    counts = f"{len(study.changes)} changes, {len(study.combinations)} combinations, {len(study.profiles)} profiles"
+    parts = {"change": study.changes, "combination": study.combinations, "profile": study.profiles}
+    counts = ", ".join(counted(len(part), noun) for noun, part in parts.items())
     Screen().print(f"{file}: study {study.name!r} is valid: {counts}.", soft_wrap=True)

@@ -13,6 +13,7 @@ from harness.api.training import Placebos
 from harness.api.tuning import TRIALS, Tuned, plan_tuning, train_tuning
 from harness.api.work import Work, forget_failed, save_manifest, unfinished
 from harness.cli.ablate import show_table
+from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import announce, explain_failures, train_plan
@@ -57,6 +58,7 @@ def _parse_nuisance(ctx: click.Context, param: click.Parameter, values: tuple[st
 @click.option("--dry-run", is_flag=True, help="Say what would be trained, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Train cells again that failed or diverged.")
 @json_option
+@notifying
 @click.pass_context
 def tune(
     ctx: click.Context,
@@ -121,10 +123,10 @@ def _print(console: Console, tuned: Tuned) -> None:
         f"Each with its 95% t interval, paired by seed. Untuned: every variant with its own {tuned.tuning.what}; "
         f"tuned: at the best of {tuned.tuning.num_trials} trials. At the right, what one trial and all of them reach, "
         "the mean over seeds; --json has every budget between.",
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     if sentence := overtaking(tuned):
-        console.print(sentence, soft_wrap=True)
+        console.print(sentence, soft_wrap=not console.is_terminal)
 
 
 def _beside(tuned: Tuned) -> Table:

@@ -21,6 +21,7 @@ from harness.trainers.run import Event, Run, RunError
 from harness.urls import masked
 
 _NOTED = frozenset({"device", "versions", "peak_memory_bytes"})  # of the envelope, what a trainer knows better
+PACKAGE = Path(__file__).parents[1]
 log = logging.getLogger(__name__)
 
 
@@ -135,11 +136,19 @@ def _train(cell: Cell, run: Run, emit: Callable[[Event], None]) -> Ended | Left:
         emit({"event": "failed", "reason": masked(str(error)), "traceback": masked(traceback.format_exc())})
         raise
     except Exception as error:  # a cell is the unit of isolation: the others go on
-        trace = masked(traceback.format_exc())  # an error often tells the address that it could not reach
+        trace = masked(_traceback(error))  # an error often tells the address that it could not reach
         log.debug("cell %s failed\n%s", cell.key, trace)
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
         emit({"event": "failed", "reason": masked(reason), "traceback": trace})
         return ended("failed", reason)
+
+
+def _traceback(error: Exception) -> str:
+    """Where it happened; empty where that is the harness alone and the sentence is for the user."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    if isinstance(error, HarnessError) and all(Path(it).is_relative_to(PACKAGE) for it in files):
+        return ""
+    return "".join(traceback.format_exception(error))
 
 
 def _clashing(cell: Cell, run: Run) -> set[str]:
@@ -149,7 +158,8 @@ def _clashing(cell: Cell, run: Run) -> set[str]:
 
 
 def _outcome(cell: Cell, run: Run, status: Status, reason: str, metrics: Mapping[str, float]) -> Result:
-    facts: dict[str, Any] = {name: fact for name, fact in run.facts.items() if name not in _clashing(cell, run)}
+    noted = {name: fact for name, fact in run.facts.items() if name not in _clashing(cell, run)}
+    facts: dict[str, Any] = {name: masked(fact) if isinstance(fact, str) else fact for name, fact in noted.items()}
     device = str(facts.pop("device", f"cpu: {cpu_name()}"))
     versions = str(facts.pop("versions", f"python {platform.python_version()}"))
     peak = int(facts.pop("peak_memory_bytes", 0)) or peak_memory_bytes()

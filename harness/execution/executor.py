@@ -22,10 +22,11 @@ class Progress:
 
     Attributes:
         kind: `event` (of a cell that trains; `event` holds it), `ended` (`result` holds it), `elsewhere` (another
-            process trains the cell; it is looked at again later), or `stopped` (left where it was, on request).
+            process trains the cell; it is looked at again later), `stopped` (left where it was, on request), or
+            `crowded-out` (out of memory beside others: no outcome; it is tried once more, alone).
     """
 
-    kind: Literal["event", "ended", "elsewhere", "stopped"]
+    kind: Literal["event", "ended", "elsewhere", "stopped", "crowded-out"]
     cell: Cell
     event: Event = field(default_factory=dict)
     result: Result | None = None
@@ -75,16 +76,26 @@ def check_executor(asked: str) -> None:
 class Executor(Protocol):
     """Trains cells and records them in the store. Entered before the first cell; leaving it ends every worker.
 
-    A cell that was submitted trains until the executor tells that it ended, was left (`elsewhere`, `stopped`) or that
-    its worker died; then it is forgotten. Told after it is recorded: an event is in the journal, a result in the store.
+    A cell that was submitted trains until the executor tells that it ended, was left (`elsewhere`, `stopped`,
+    `crowded-out`) or that its worker died; then it is forgotten. Told after it is recorded: an event is in the journal,
+    a result in the store.
     """
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it never trains two cells at a time."""
 
     @property
     def num_free(self) -> int:
         """How many cells may be submitted now. Changes with the number of workers, where that does."""
 
-    def submit(self, cell: Cell) -> None:
-        """Begins a cell, or goes on with it from its checkpoint. One that has ended already is told as ended."""
+    def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
+        """Begins a cell, or goes on with it from its checkpoint. One that has ended already is told as ended.
+
+        Args:
+            is_alone: whether no other cell is submitted until this one is told of: only then is it an outcome that the
+                memory did not suffice.
+        """
 
     def advance(self, tell: Tell) -> None:
         """Waits until something happens, about a second at most, and tells of it; where no cell trains it may look

@@ -1,17 +1,15 @@
 """Training in this process: one cell after another. Each worker process does the same with every cell that it gets."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from harness.execution.attempt import attempt
 from harness.execution.executor import Progress, Tell
-from harness.execution.record import STOPPED, Record
+from harness.execution.record import STOPPED, Outcome, Record
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.result import Result
 from harness.trainers.run import Event
-
-Outcome = Result | Literal["elsewhere", "stopped"]
 
 
 def run_one(
@@ -22,13 +20,18 @@ def run_one(
     provenance: Mapping[str, Any],
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    is_alone: bool = True,
 ) -> Outcome:
     """Makes sure that one cell has a result: trains it, or leaves it to the process that trains it now.
 
     An exception in training is recorded as the cell's result (status `failed`), with its traceback in the journal.
 
+    Args:
+        is_alone: whether no other cell of this run trains meanwhile.
+
     Returns:
-        The result that is in the store; `stopped`: training was asked to stop, and left without one.
+        The result that is in the store; `stopped`: training was asked to stop, and left without one; `crowded-out`: it
+        ran out of memory and was not alone, which is journalled and no result; `elsewhere`: another process trains it.
 
     Raises:
         DeviceLostError: this process can use its device no more; the cell has no result.
@@ -40,7 +43,7 @@ def run_one(
         if (ended := cells.result(cell.key, seed=cell.seed)) is not None:
             return ended
         sources = cells.root / "sources" / dict(cell.fingerprints).get("sources", "")
-        with Record(cell, cells, provenance, on_event) as record:
+        with Record(cell, cells, provenance, on_event, is_alone=is_alone) as record:
             attempt(
                 record.task,
                 record.folder,
@@ -49,7 +52,7 @@ def run_one(
                 should_stop=should_stop,
                 sources=sources if sources.is_dir() else None,
             )
-        return record.result or "stopped"
+        return record.outcome
 
 
 class _Stopped(BaseException):
@@ -70,11 +73,13 @@ class Here:
     def __exit__(self, *error: object) -> None:
         self._cell = None
 
+    is_single = True
+
     @property
     def num_free(self) -> int:
         return int(self._cell is None)
 
-    def submit(self, cell: Cell) -> None:
+    def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
         self._cell, self._is_stopped = cell, False
 
     def stop(self, cell: Cell) -> None:

@@ -87,6 +87,7 @@ class Processes:
     ) -> None:
         self._cells, self._provenance = cells, dict(provenance)
         self._seconds_of_grace = seconds_of_grace
+        self.is_single = len(devices) == 1
         self._context = _context()
         self._free_devices = list(devices)[::-1]  # of workers that are not started: there was nothing to do
         self._workers: list[_Worker] = []
@@ -110,13 +111,13 @@ class Processes:
     def num_free(self) -> int:
         return len(self._free_devices) + sum(worker.cell is None for worker in self._workers)
 
-    def submit(self, cell: Cell) -> None:
+    def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
         worker = next((it for it in self._workers if it.cell is None), None)
         if worker is None:
             worker = self._start(self._free_devices.pop())
             self._workers.append(worker)
         worker.cell = cell
-        worker.pipe.send(cell.to_json())
+        worker.pipe.send((cell.to_json(), is_alone))
 
     def advance(self, tell: Tell) -> None:
         for worker in self._ready():
@@ -239,7 +240,8 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
         if stop.is_asked:  # while the cell before was ending
             return
         try:
-            cell = Cell.from_json(pipe.recv())
+            content, is_alone = pipe.recv()
+            cell = Cell.from_json(content)
         except (EOFError, ConnectionResetError):
             return
         except HarnessError as error:  # its trainer cannot be imported here, or has changed meanwhile
@@ -253,7 +255,9 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
                 sys.exit(1)  # the parent is gone; not a failure of the cell, which continues from its checkpoint
 
         try:
-            outcome = run_one(cell, cells, device=device, provenance=provenance, on_event=tell, should_stop=stop)
+            outcome = run_one(
+                cell, cells, device=device, provenance=provenance, on_event=tell, should_stop=stop, is_alone=is_alone
+            )
             if outcome == "stopped":
                 return
             pipe.send(("done", outcome))

@@ -15,6 +15,7 @@ from harness.urls import masked
 LIBRARIES = ("harness", "torch", "torchvision", "numpy", "mlflow", "optuna", "pandas", "scipy")
 COMPUTING = ("harness", "torch", "numpy")  # of these, what numbers depend on: the same on every machine of a cluster
 DIFF_LIMIT = 200_000  # characters; a larger diff is cut, and says so
+NOTIFY = "--notify"  # what follows it is never kept: addresses that are called are secrets
 DIFF_VARIABLE = "HARNESS_DIFF"  # 0: how the checkout differs from its commit is not kept
 _LONGEST_KEY = 10_000
 _KEY_BLOCK = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -68,8 +69,15 @@ def library_versions(names: tuple[str, ...] = LIBRARIES) -> Mapping[str, str]:
 
 
 def command_line() -> str:
-    """The command as the user typed it, quoted for a shell; passwords in URLs are masked, because it is kept."""
-    return shlex.join(["harness", *map(_without_password, sys.argv[1:])])
+    """The command as the user typed it, quoted for a shell; passwords in URLs are masked, because it is kept, and all
+    of the address or command that is to be notified."""
+    words = list(map(_without_password, sys.argv[1:]))
+    for index, word in enumerate(words):
+        if word == NOTIFY and index + 1 < len(words):
+            words[index + 1] = "***"
+        elif word.startswith(f"{NOTIFY}="):
+            words[index] = f"{NOTIFY}=***"
+    return shlex.join(["harness", *words])
 
 
 def _without_password(argument: str) -> str:

@@ -19,13 +19,14 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, StudyError
 from harness.execution.attempt import Ended, Left, Saved
 from harness.execution.executor import SECONDS_OF_GRACE, Demand, Died, Progress, Tell
+from harness.execution.here import progress_of
 from harness.execution.node import STAYS, Errand, Slot, Told
 from harness.execution.parcels import Parcel, parcels_of, put_down
 from harness.execution.provenance import COMPUTING, library_versions
@@ -34,7 +35,7 @@ from harness.files.atomic import remove, sync_folder
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.journal import writing
-from harness.trainers.run import CHECKPOINT, SAVING
+from harness.trainers.run import CHECKPOINT, SAVING, Event
 from harness.trainers.sources import ROLE
 
 POLL_SECONDS = 1.0
@@ -117,10 +118,14 @@ class Ray:
             _ray().shutdown()
 
     @property
+    def is_single(self) -> bool:
+        return self._most == 1
+
+    @property
     def num_free(self) -> int:
         return sum(slot.about is None and slot.cell is None for slot in self._slots)
 
-    def submit(self, cell: Cell) -> None:
+    def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
         slot = next(it for it in self._slots if it.about is None and it.cell is None)
         holding = contextlib.ExitStack()
         with contextlib.ExitStack() as unless_given:
@@ -131,9 +136,8 @@ class Ray:
             if (ended := self._cells.result(cell.key, seed=cell.seed)) is not None:
                 self._told.append(Progress("ended", cell, result=ended))
                 return
-            heard: list[Progress | Died] = self._told
             record = holding.enter_context(
-                Record(cell, self._cells, self._provenance, lambda it: heard.append(Progress("event", cell, event=it)))
+                Record(cell, self._cells, self._provenance, partial(self._hear, cell), is_alone=is_alone)
             )
             fingerprint = dict(cell.fingerprints).get(ROLE, "")
             errand = Errand(
@@ -148,6 +152,9 @@ class Ray:
             slot.stream = slot.actor.run.remote(errand)
             slot.cell, slot.record, slot.holding, slot.stops_by = cell, record, holding, None
             unless_given.pop_all()
+
+    def _hear(self, cell: Cell, event: Event) -> None:
+        self._told.append(Progress("event", cell, event=event))
 
     def advance(self, tell: Tell) -> None:
         self._follow_the_cluster()
@@ -212,7 +219,7 @@ class Ray:
             slot.actor.acknowledge.remote()
             return
         self._free(slot)
-        self._told.append(Progress("ended", cell, result=record.result) if record.result else Progress("stopped", cell))
+        self._told.append(progress_of(cell, record.outcome))
 
     def _free(self, slot: _Slot) -> None:
         slot.holding.close()

@@ -7,7 +7,7 @@ trains it, or the one that hears of it from another machine. The bits are the sa
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from harness.execution.attempt import Ended, Left, Logged, Message, Saved, Task
 from harness.plan.cell import Cell
@@ -16,6 +16,7 @@ from harness.store.journal import now
 from harness.store.result import Result, Validation
 from harness.trainers.run import CHECKPOINT, Event, RunError
 
+Outcome = Result | Literal["elsewhere", "stopped", "crowded-out"]
 STOPPED: Event = {"event": "interrupted", "signal": "SIGTERM"}
 _STARTS = frozenset({"started", "resumed", "restarted"})
 
@@ -26,10 +27,12 @@ class Record:
     Attributes:
         folder: the cell's, in order for an attempt in it.
         task: what is to be attempted, from the last checkpoint on.
-        result: of the cell, once it has ended and is in the store.
+        outcome: the result, once it is in the store; `crowded-out`: it ran out of memory that others had a part of,
+            which is no result; `stopped` before either.
 
     Args:
         on_event: told of each event when it is in the journal.
+        is_alone: whether no other cell of this run trains meanwhile.
 
     Raises:
         StoreError: something cannot be written.
@@ -41,10 +44,13 @@ class Record:
         cells: Cells,
         provenance: Mapping[str, Any],
         on_event: Callable[[Event], None] = lambda event: None,
+        *,
+        is_alone: bool = True,
     ) -> None:
         self._cell, self._cells, self._provenance, self._on_event = cell, cells, dict(provenance), on_event
         self.folder = cells.folder(cell.key)
-        self.result: Result | None = None
+        self.outcome: Outcome = "stopped"
+        self._is_alone = is_alone
         cell.trainer.before_attempt(self.folder)
         before = cells.events(cell.key) if (self.folder / CHECKPOINT).exists() else []
         logged = validations_of(before)
@@ -81,6 +87,11 @@ class Record:
         self._on_event(event)
 
     def _end(self, result: Result) -> None:
+        if result.status == "out-of-memory" and not self._is_alone:
+            said = f"out of memory while other cells trained; it is tried once more, alone: {result.reason}"
+            self._log({"event": "failed", "reason": said, "traceback": ""})
+            self.outcome = "crowded-out"
+            return
         if result.is_finished:
             try:
                 result = self._finished(result)
@@ -89,7 +100,7 @@ class Record:
                 result = replace(result, status="failed", reason=str(error), metrics={})
         result = stamped(result, self._provenance)
         self._cells.write_result(result, self._journal)
-        self.result = result
+        self.outcome = result
 
     def _finished(self, result: Result) -> Result:
         """Final metrics, over those that were logged at the best step."""

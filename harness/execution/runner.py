@@ -101,14 +101,14 @@ class _Runner:
         self._training: dict[str, Cell] = {}  # by key
         self._deaths: Counter[str] = Counter()  # of workers, by key
         self._crowded_out: deque[Cell] = deque()  # ran out of memory beside others; each is tried once more, alone
-        self._tried_alone: set[str] = set()  # keys
+        self._alone: str | None = None  # key of the cell that nothing else may train beside
 
     def drain(self) -> None:
         source, executor = self._source, self._executor
         while not source.is_over or self._training or self._crowded_out:
             while executor.num_free and (cell := self._take()) is not None:
                 self._training[cell.key] = cell
-                executor.submit(cell)
+                executor.submit(cell, is_alone=executor.is_single or cell.key == self._alone)
             if not self._training:
                 time.sleep(0 if source.is_over else POLL_SECONDS / 5)
             executor.advance(self._see)
@@ -117,14 +117,14 @@ class _Runner:
 
     def _take(self) -> Cell | None:
         """The next cell; none beside one that is to be alone."""
-        if self._tried_alone & self._training.keys():
+        if self._alone in self._training:
             return None
         if not self._crowded_out:
             return self._source.take()
         if self._training:
             return None
         cell = self._crowded_out.popleft()
-        self._tried_alone.add(cell.key)
+        self._alone = cell.key
         return cell
 
     def _see(self, told: Progress | Died) -> None:
@@ -140,19 +140,11 @@ class _Runner:
             return
         if told.kind == "elsewhere":
             self._source.put_back(cell)
-        is_out_of_memory = told.result is not None and told.result.status == "out-of-memory"
-        if told.result and is_out_of_memory and self._training and cell.key not in self._tried_alone:
-            self._crowd_out(cell, told.result.reason)
+        if told.kind == "crowded-out":
+            self._crowded_out.append(cell)
             return
         self._on_progress(told)
         self._source.wake()
-
-    def _crowd_out(self, cell: Cell, reason: str) -> None:
-        """The memory was shared: no outcome of the cell yet."""
-        self._cells.forget_result(cell.key)
-        said = f"out of memory while other cells trained; it is tried once more, alone: {reason}"
-        self._cells.append(cell.key, {"event": "failed", "reason": said, "traceback": ""})
-        self._crowded_out.append(cell)
 
     def _bury(self, told: Died) -> None:
         """Notes what a worker died of; its cell goes on once more, then it is recorded as failed."""

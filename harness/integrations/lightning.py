@@ -17,15 +17,15 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch.utils.data import Sampler
 
-from harness.trainers.run import Run
+from harness.trainers.run import Run, RunError
 
 
 class HarnessCallback(Checkpoint):
     """At the end of each epoch: logs, saves, and asks whether to stop.
 
-    What the module logs (`self.log("val/loss", ...)`) under a name that the study declares is logged; the rest is
-    Lightning's own. Validate in each epoch: what was not measured again is logged again as it was. It is a
-    `Checkpoint`, so that Lightning runs it after the module's own hooks, and makes none of its own.
+    What the module logs (`self.log("val/loss", ...)`) under a name that the study declares is logged, also as
+    `val_loss`; the rest is Lightning's own. Validate in each epoch: what was not measured again is logged again as it
+    was. It is a `Checkpoint`, so that Lightning runs it after the module's own hooks, and makes none of its own.
     """
 
     def __init__(self, run: Run) -> None:
@@ -33,6 +33,13 @@ class HarnessCallback(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         metrics = declared(self.run, trainer.callback_metrics)
+        if not metrics:
+            logged = ", ".join(sorted(map(str, trainer.callback_metrics))) or "nothing"
+            wanted = ", ".join(self.run.metrics.names)
+            raise RunError(
+                f"the module logged {logged} in this epoch, and the study declares {wanted}. "
+                'Name one as the other, such as self.log("val/loss", ...) or self.log("val_loss", ...) for val/loss.'
+            )
         self.run.log(trainer.global_step, epoch=trainer.current_epoch + 1, **metrics)
         with self.run.saving() as path:
             trainer.save_checkpoint(path)
@@ -67,8 +74,9 @@ class EpochSampler(Sampler[int]):
 
 
 def declared(run: Run, metrics: Any) -> dict[str, float]:
-    """Those of Lightning's metrics that the study declares, as numbers."""
-    return {name: float(metrics[name]) for name in run.metrics.names if name in metrics}
+    """Those of Lightning's metrics that the study declares, as numbers: `val/loss`, or `val_loss` where that is not."""
+    theirs = {name: name if name in metrics else name.replace("/", "_") for name in run.metrics.names}
+    return {name: float(metrics[their]) for name, their in theirs.items() if their in metrics}
 
 
 def seed_all(run: Run, *purpose: str | int) -> None:

@@ -5,9 +5,11 @@ import threading
 from pathlib import Path
 
 from harness.hosts import allowed_hosts
-from harness.live.view import Link
+from harness.live.view import Link, warm_up
 from harness.live.watch import StoreWatch
 from harness.store.cells import Cells
+
+SECONDS_BEFORE = 0.2  # of reading results before the first answer
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
     from harness.live.application import application
 
     watch = StoreWatch(Cells(asked.store))
+    warm_up(watch.all(seconds=SECONDS_BEFORE))
     threading.Thread(target=watch.read_ahead, daemon=True).start()
     served = application(watch, [Link(*it) for it in asked.link], allowed_hosts())
     uvicorn.run(

@@ -26,7 +26,7 @@ LISTED_CELLS = 6  # of one failure, with a link each
 MARKS: Mapping[State, tuple[str, str]] = {
     "finished": ("■", "finished"), "training": ("▶", "trains now"), "interrupted": ("◧", "interrupted"),
     "failed": ("✕", "failed"), "diverged": ("✕", "diverged"), "out-of-memory": ("✕", "out of memory"),
-    "damaged": ("✕", "damaged"), "unread": ("■", "ended"), "waiting": ("□", "waits"),
+    "refused": ("✕", "refused"), "unread": ("■", "ended"), "waiting": ("□", "waits"),
 }  # fmt: skip
 
 
@@ -79,6 +79,14 @@ def run_fragments(now: RunNow, effects: Mapping[str, Mapping[str, Any]], seconds
         ),
         "looks": _part("looks.html.j2").render(**_looks(now)),
     }
+
+
+def warm_up(runs: Sequence[RunNow]) -> None:
+    """Renders both pages once, which compiles their templates: the first reader need not wait for that."""
+    page("index", fragments=index_fragments(runs), links=[], store="", title="", study="", version="")
+    for now in runs[:1]:
+        parts = run_fragments(now, {}, 0.0)
+        page("run", fragments=parts, links=[], version="", id="", title="", study="", profile="")
 
 
 def page(kind: str, **values: Any) -> str:

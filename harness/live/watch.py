@@ -20,9 +20,9 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells, validations_of
 
 State = Literal[
-    "waiting", "training", "interrupted", "finished", "diverged", "out-of-memory", "failed", "damaged", "unread"
+    "waiting", "training", "interrupted", "finished", "diverged", "out-of-memory", "failed", "refused", "unread"
 ]
-FAILED: frozenset[State] = frozenset({"diverged", "out-of-memory", "failed", "damaged"})
+FAILED: frozenset[State] = frozenset({"diverged", "out-of-memory", "failed", "refused"})
 READING_SECONDS = 0.05  # of one reading, by default
 CHECKED_AGAIN = 300  # of the cells that finished, a reading: a result can be forgotten, to be trained again
 MOST_POINTS = 200  # of one curve
@@ -81,7 +81,7 @@ class RunNow:
         return self.manifest.comparable_seeds(ended)
 
     def _has_ended(self, key: str) -> bool:
-        return self.states[key].state not in ("waiting", "training", "interrupted", "damaged")
+        return self.states[key].state not in ("waiting", "training", "interrupted", "refused")
 
     def seen_seeds(self) -> frozenset[int]:
         """Of the looks that were taken."""
@@ -190,7 +190,7 @@ class StoreWatch:
                 return None
             now = CellNow(result.status, result.reason, result.seconds)
         except StoreError as error:
-            now = CellNow("damaged", str(error))
+            now = CellNow("refused", str(error))
         self._ended[key] = (changed, now)
         self._begun.pop(key, None)
         return now

@@ -16,7 +16,7 @@ FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
-    "looks", "frozen", "belongs_to",
+    "looks", "frozen", "tags", "note", "belongs_to",
 )  # fmt: skip
 
 
@@ -100,6 +100,7 @@ class Manifest:
         horizon: the number of seeds that the study run declared before its first cell; 0 where it declared none.
         looks: the times that its effects were shown, in order.
         frozen: what `harness plan --freeze` wrote down before the first cell; empty where nothing was.
+        tags, note: the user's own, of the study and of the commands that trained it.
         belongs_to: of what `prune` and `judge` train, the id of the study run that they serve; it is asked for by its
             own id only.
     """
@@ -131,6 +132,8 @@ class Manifest:
     horizon: int = 0
     looks: tuple[Look, ...] = ()
     frozen: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
     belongs_to: str = ""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
@@ -204,6 +207,8 @@ class Manifest:
             horizon=self._horizon_beside(added),
             looks=self.looks,
             frozen=self.frozen or added.frozen,
+            tags={**self.tags, **added.tags},
+            note=added.note or self.note,
         )
 
     def _horizon_beside(self, added: "Manifest") -> int:

@@ -86,6 +86,9 @@ class Plan:
     def manifest(self, command: str = "") -> Manifest:
         """The plan as a study run, for the folder of cells and for tracking."""
         varied, held = self.study.trainer.varied_by(self.variants[0].settings)
+        is_another = bool(
+            self.study.profile(self.profile).overrides
+        )  # than the experiment whose numbers were published
         return Manifest(
             id=self.id,
             study=self.study.name,
@@ -111,8 +114,10 @@ class Plan:
                 for it in self.comparisons
             ),
             notes=tuple(self.notes),
-            published=tuple(it.model_dump() for it in self.study.published),
+            published=tuple(it.model_dump() for it in self.study.published if not is_another),
             declared=self.study.baseline.tree(),
+            tags=dict(self.study.tags),
+            note=self.study.note,
             command=command,
             checkpoint_rule=self.study.trainer.checkpoint_rule,
             varied=varied,

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 from harness.errors import StudyError
 from harness.plan.cell import Cell
@@ -72,14 +73,25 @@ def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
 def main_family(plan: Plan) -> tuple[int, float]:
     """The comparisons of the plan's main design, and its share of the error budget; 1 where it compares nothing.
 
-    Interactions, which are tested where the variants for them are, are not counted: the share is what designs leave.
+    The others are those of other designs, and what is tested of changes together wherever the variants for it are:
+    interactions of two, and of a complete factorial Shapley values.
     """
     pairs = {(it.variant, it.reference): kind_of(it.design) for it in reversed(plan.comparisons)}
     first = next((kind_of(it.design) for it in plan.comparisons), "")
     num_main = Counter(pairs.values())[first]
-    num_others = len(pairs) - num_main
+    num_others = len(pairs) - num_main + (num_together(plan) if pairs else 0)
     weight = weight_beside_main(num_main, num_others)
     return max(num_main, 1), num_main / (num_main + weight * num_others) if num_main else 1.0
+
+
+def num_together(plan: Plan) -> int:
+    """How many interactions and Shapley values the plan's variants allow, as `report.tables.families` tests them."""
+    held = {frozenset(it.changes) for it in plan.variants}
+    factorial = {change for it in plan.comparisons if it.design == "factorial" for change in it.variant}
+    if len(factorial) > 1 and sum(it <= factorial for it in held) == 2 ** len(factorial):  # complete
+        return len(factorial) + math.comb(len(factorial), 2)
+    singles = [it for it in held if len(it) == 1]
+    return sum(one | other in held for one, other in combinations(singles, 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import ResultsError
-from harness.report.overfitting import both_sides
 from harness.report.tables import Tables
 from harness.stats.overview import summary
 
@@ -77,7 +76,7 @@ def _dropout(tables: Tables) -> CurveChoice:
 def choices(tables: Tables) -> Mapping[str, Callable[[Tables], CurveChoice]]:
     """What each figure is, for the list of those that are left out -> how its variants are found.
 
-    Dropout is a remedy for over-fitting: where training does not measure that, only who names a change so misses it.
+    With and without dropout only in studies with a change of that name.
     """
     found: dict[str, Callable[[Tables], CurveChoice]] = {
         "learning curves of the baseline": _baseline,
@@ -85,4 +84,4 @@ def choices(tables: Tables) -> Mapping[str, Callable[[Tables], CurveChoice]]:
         "before and after the biggest improvement": _biggest,
     }
     named = any(change.startswith(DROPOUT) for it in tables.manifest.variants for change in it.changes)
-    return found | ({f"with and without {DROPOUT}": _dropout} if named or both_sides(tables.metrics) else {})
+    return found | ({f"with and without {DROPOUT}": _dropout} if named else {})

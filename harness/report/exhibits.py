@@ -84,7 +84,7 @@ def exhibits(tables: Tables) -> Exhibits:
         *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
         ("test examples gained and lost", _gallery),
-        ("observed against published", _published),
+        *([("observed against published", _published)] if tables.manifest.published else []),
     ]
     for title, make in makers:
         with _naming(title, left_out):

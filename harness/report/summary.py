@@ -11,6 +11,8 @@ from harness.report.wording import format_seconds
 from harness.stats.overview import comparability_problems
 from harness.stats.sentences import CHECKPOINT_RULE, HELD, VARIED, report_line
 from harness.stats.wording import describe_cells, describe_seeds
+from harness.store.result import REFUSED
+from harness.texts import counted
 from harness.trees import flatten
 
 AUTO = "auto"  # a setting that means what the machine makes of it, so that it cannot differ from what was declared
@@ -26,6 +28,7 @@ def warnings(tables: Tables) -> list[str]:
             "full, not what to claim."
         )
     found += _missing(tables.variants)
+    found += _refused(tables.results)
     found += comparability_problems(tables.results)
     found += [f"{note[:1].upper()}{note[1:]}" for note in manifest.notes]
     return found
@@ -40,6 +43,17 @@ def _missing(variants: pd.DataFrame) -> list[str]:
     return [
         f"{num_missing} of {sum(variants['n'])} cells have no number: {names}. Effects use complete pairs only and say "
         "so; a cell that a change made fail is an outcome of that change."
+    ]
+
+
+def _refused(results: pd.DataFrame) -> list[str]:
+    rows = rows_of(results[results["status"] == REFUSED])
+    if not rows:
+        return []
+    named = describe_cells([f"{row.variant} seed {row.seed}" for row in rows], limit=8)
+    return [
+        f"{counted(len(rows), 'result')} of these cannot be believed, and no number of theirs is used: {named}. "
+        f"The first: {rows[0].reason}"
     ]
 
 
@@ -124,6 +138,8 @@ def provenance(tables: Tables) -> list[tuple[str, str]]:
     commits = commits + finished["dirty"].map({True: " with uncommitted edits", False: ""}).astype(str)
     rows = [
         ("study run", f"{manifest.id} (profile {manifest.profile})"),
+        *([("note", manifest.note)] if manifest.note else []),
+        *([("tags", ", ".join(f"{name}={text}" for name, text in manifest.tags.items()))] if manifest.tags else []),
         ("command", manifest.command),
         ("cells", f"{len(finished)} of {len(cells)} finished"),
         ("seeds", describe_seeds(sorted(results["seed"].unique()))),

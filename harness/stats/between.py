@@ -17,7 +17,7 @@ from harness.errors import ResultsError
 from harness.metrics import Metric
 from harness.stats.effect import Contrast, Effect
 from harness.stats.family import measure_family
-from harness.stats.paired import measure
+from harness.stats.paired import measure_all
 from harness.stats.significance import holm
 from harness.stats.values import metric_values
 from harness.store.load import metrics_of
@@ -83,7 +83,7 @@ def between(
         raise ResultsError(f"the two study runs do not measure the same {name}; --metric names another.")
     sides = {FIRST: metric_values(first, name), SECOND: metric_values(second, name)}
     effects = {
-        side: [measure(values, Contrast.pair(*pair), confidence=1 - alpha) for pair in pairs.values()]
+        side: measure_all(values, [Contrast.pair(*pair) for pair in pairs.values()], confidence=1 - alpha)
         for side, values in sides.items()
     }
     common = tuple(sorted(set(sides[FIRST].seeds) & set(sides[SECOND].seeds)))

@@ -16,7 +16,7 @@ from harness.errors import ResultsError
 from harness.plan.power import smallest_detectable_effect, weight_beside_main
 from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
 from harness.stats.evidence import Evidence, differences_of, evidence, lost_pairs
-from harness.stats.paired import measure
+from harness.stats.paired import measure_all
 from harness.stats.significance import equivalence_p, holm
 from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells, describe_seeds
@@ -161,10 +161,7 @@ def measure_families(
     Args:
         main: names of the families that the study was declared for, before data.
     """
-    measured = {
-        name: [measure(values, contrast, confidence=1 - alpha, delta=delta) for contrast in contrasts]
-        for name, contrasts in families.items()
-    }
+    measured = {name: measure_all(values, it, confidence=1 - alpha, delta=delta) for name, it in families.items()}
     members: list[Effect] = []
     place_of: dict[frozenset[tuple[str, float]], int] = {}
     num_main = 0

@@ -5,6 +5,8 @@ other weights, so all of them get the same interval, test and honesty about miss
 `effect.py`; families of effects, with their correction and verdicts, are in `family.py`.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import floor, log10
 
 import numpy as np
@@ -53,14 +55,62 @@ def paired_effect(
 
 def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, delta: float = 0.0) -> Effect:
     """The effect that a contrast defines, over the seeds that all of its variants have."""
-    names = sorted(name for name, weight in contrast.weights.items() if weight != 0)  # what cancels need not be there
-    assert names, f"the contrast {contrast.name} weighs nothing"
-    weights = np.array([contrast.weights[name] for name in names])
-    numbers, statuses, seconds, parameters = _sides(values, names)
-    planned = _planned(statuses)
-    complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
-    sides = numbers[:, complete]
-    differences = np.round(weights @ sides, _decimals(sides)) + 0.0  # -0.0 would print as a loss
+    return measure_all(values, [contrast], confidence=confidence, delta=delta)[0]
+
+
+def measure_all(
+    values: Values, contrasts: Iterable[Contrast], *, confidence: float = 0.95, delta: float = 0.0
+) -> list[Effect]:
+    """`measure` of each. The signs are flipped for all of them at once, which takes a tenth of the time."""
+    taken = [_Taken.of(values, contrast) for contrast in contrasts]
+    tested = _sign_flip_p_of_each([it.differences for it in taken])
+    return [_effect(values, it, p, confidence, delta) for it, p in zip(taken, tested, strict=True)]
+
+
+def _sign_flip_p_of_each(differences: Sequence[FloatArray]) -> list[float]:
+    found = np.empty(len(differences))
+    sizes = np.array([it.size for it in differences])
+    for n in np.unique(sizes):
+        places = np.flatnonzero(sizes == n)
+        found[places] = sign_flip_p(np.stack([differences[int(place)] for place in places]))
+    return list(map(float, found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a contrast takes of a table; v variants that it weighs, s seeds, n of them complete.
+
+    Attributes:
+        names, weights: (v,). numbers, statuses, seconds: (v, s). parameters: (v,).
+        complete: (s,), seeds that every side has. sides: (v, n). differences: (n,).
+    """
+
+    contrast: Contrast
+    names: list[str]
+    weights: FloatArray
+    numbers: FloatArray
+    statuses: NDArray[np.str_]
+    seconds: FloatArray
+    parameters: FloatArray
+    complete: NDArray[np.bool_]
+    sides: FloatArray
+    differences: FloatArray
+
+    @classmethod
+    def of(cls, values: Values, contrast: Contrast) -> "_Taken":
+        names = sorted(it for it, weight in contrast.weights.items() if weight != 0)  # what cancels need not be there
+        assert names, f"the contrast {contrast.name} weighs nothing"
+        weights = np.array([contrast.weights[name] for name in names])
+        numbers, statuses, seconds, parameters = _sides(values, names)
+        complete = np.logical_and.reduce(np.isfinite(numbers), axis=0)
+        sides = numbers[:, complete]
+        differences = np.round(weights @ sides, _decimals(sides)) + 0.0  # -0.0 would print as a loss
+        return cls(contrast, names, weights, numbers, statuses, seconds, parameters, complete, sides, differences)
+
+
+def _effect(values: Values, taken: _Taken, p: float, confidence: float, delta: float) -> Effect:
+    contrast, weights, complete, sides = taken.contrast, taken.weights, taken.complete, taken.sides
+    differences, planned = taken.differences, _planned(taken.statuses)
     n = differences.size
     mean, sd = (float(x) for x in mean_and_sd(differences))
     low, high = (float(x) for x in t_interval(differences, confidence))
@@ -78,7 +128,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         confidence=confidence,
         seeds=tuple(values.seeds[s] for s in np.flatnonzero(complete)),
         differences=tuple(map(float, differences)),
-        missing=_missing(values.seeds, names, numbers, statuses, planned),
+        missing=_missing(values.seeds, taken.names, taken.numbers, taken.statuses, planned),
         n_planned=int(planned.sum()),
         variant_mean=variant_mean,
         reference_mean=reference_mean,
@@ -93,7 +143,7 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         hodges_lehmann_low=centre[1],
         hodges_lehmann_high=centre[2],
         skewness=skew,
-        p=float(sign_flip_p(differences)),
+        p=p,
         smallest_p=smallest_sign_flip_p(n) if n > 1 else np.nan,
         p_t=float(t_p_value(differences)),
         wins=wins,
@@ -105,8 +155,8 @@ def measure(values: Values, contrast: Contrast, *, confidence: float = 0.95, del
         variance_ratio=_variance_ratio(sides, weights, sd),
         delta=delta,
         p_equivalence=float(equivalence_p(differences, delta)) if delta > 0 else np.nan,
-        extra_seconds=float((weights @ seconds[:, complete]).mean()) if n else np.nan,
-        extra_parameters=float(weights @ parameters),
+        extra_seconds=float((weights @ taken.seconds[:, complete]).mean()) if n else np.nan,
+        extra_parameters=float(weights @ taken.parameters),
         note=_note(differences, is_pair) or _skew_note(values.metric, n, (skew, bound), (low, high), centre),
     )
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from harness.errors import ResultsError
+from harness.errors import ResultsError, StoreError
 from harness.metrics import Metrics
 from harness.names import suggestion
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.store.result import ENVELOPE, RESULT_COLUMNS, Result
+from harness.store.result import ENVELOPE, REFUSED, RESULT_COLUMNS, Result
 from harness.study.load import load_study
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ def load_results(study: str, *, store: str | Path = "mlruns", profile: str | Non
     """Every cell of a study run, a row each; `.attrs["manifest"]` holds the study run.
 
     The columns are `RESULT_COLUMNS`, then a column a metric (`test/loss`), then the facts that the trainer noted. A
-    planned cell that has not ended is a row with status `missing`. Where the study ran more than once (other profiles,
-    other data), the latest run that fits and has results is taken: study runs are never mixed.
+    planned cell that has not ended is a row with status `missing`, one whose result cannot be believed (edited,
+    damaged, another cell's, of a newer version) a row with status `refused` and the reason. Where the study ran more
+    than once (other profiles, other data), the latest run that fits and has results is taken: study runs are never
+    mixed.
 
     Args:
         study: the study's name or file, or the id of one study run (`harness results --list`).
@@ -150,8 +152,8 @@ def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     for variant in manifest.variants:
         identity = (manifest.study, variant.name, "+".join(variant.changes))
         for seed, key in variant.cells.items():
-            result = cells.result(key, seed=seed)
-            rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed), strict=True)))
+            result, problem = _believed(cells, key, seed)
+            rows.append(dict(zip(RESULT_COLUMNS, identity + _envelope(result, key, seed, problem), strict=True)))
             if result is not None:
                 rows[-1] |= {name: result.metrics.get(name) for name in metrics} | dict(result.facts)
                 facts |= {name: _wider(facts.get(name), type(fact)) for name, fact in result.facts.items()}
@@ -212,9 +214,18 @@ def examples_of(cells: Cells, manifest: Manifest, metric: str) -> dict[tuple[str
     return found
 
 
-def _envelope(result: Result | None, key: str, seed: int) -> tuple[Any, ...]:
+def _believed(cells: Cells, key: str, seed: int) -> tuple[Result | None, str]:
+    """The result of a cell, where it has ended; and why it is refused, where it is."""
+    try:
+        return cells.result(key, seed=seed), ""
+    except StoreError as error:
+        return None, str(error).replace(f"{cells.root}/", "")
+
+
+def _envelope(result: Result | None, key: str, seed: int, problem: str) -> tuple[Any, ...]:
     if result is None:
-        return tuple({"key": key, "seed": seed, "status": "missing"}.get(name) for name in ENVELOPE)
+        known = {"key": key, "seed": seed, "status": REFUSED if problem else "missing", "reason": problem or None}
+        return tuple(map(known.get, ENVELOPE))
     return tuple(getattr(result, name) for name in ENVELOPE)
 
 

@@ -140,7 +140,9 @@ _KINDS: Mapping[str, Any] = {
 
 # What identifies a row, then the envelope. `variant` is the variant's name ("baseline", "batch-norm", "model-1"),
 # `changes` its change names joined by "+", empty for the baseline. A planned cell without a result has status
-# "missing" and no numbers. Behind these columns stand the metrics of the study, and the facts of its trainer.
+# "missing" and no numbers; one whose result cannot be believed has status "refused", the reason, and no numbers. Behind
+# these columns stand the metrics of the study, and the facts of its trainer.
+REFUSED = "refused"
 IDENTITY_COLUMNS: tuple[str, ...] = ("study", "variant", "changes")
 ENVELOPE: tuple[str, ...] = tuple(it.name for it in fields(Result) if it.name not in ("metrics", "facts"))
 RESULT_COLUMNS: tuple[str, ...] = IDENTITY_COLUMNS + ENVELOPE

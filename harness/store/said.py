@@ -1,8 +1,7 @@
 """What a cell said while it trained, as one text: its journal in short, its output, its last traceback."""
 
 from harness.store.cells import Cells
-
-OUTPUTS = ("stdout.log", "stderr.log")
+from harness.trainers.run import OUTPUTS
 
 
 def said(cells: Cells, key: str, *, most_characters: int | None = None) -> str:

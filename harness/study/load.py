@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,29 @@ def _baseline(trainer: Trainer, tree: Mapping[str, Any]) -> tuple[Settings, list
         return trainer.parse(sound), problems, places or [("baseline", "")]
     except SettingsError:
         raise StudyError(*problems) from None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a built-in study consists of, without its settings: whose check may import what trains."""
+
+    name: str
+    title: str
+    changes: tuple[Change, ...]
+    combinations: tuple[Combination, ...]
+    profiles: tuple[str, ...]
+
+
+def outline(name: str) -> Outline:
+    """Of a built-in study."""
+    tree = _look_up_changes(compose(studies()[name], _extended_path).tree)[0]
+    return Outline(
+        name=name,
+        title=str(tree.get("title", name)),
+        changes=tuple(map(Change.model_validate, tree.get("changes", ()))),
+        combinations=tuple(map(Combination.model_validate, tree.get("combinations", ()))),
+        profiles=tuple(tree.get("profiles", Study.model_fields["profiles"].default)),
+    )
 
 
 @cache

@@ -50,6 +50,8 @@ def _parts(study: Study) -> dict[str, Any]:
         "profiles": {name: {"seeds": it.seeds} | _said(it) for name, it in study.profiles.items()},
         "published": [_said(it) for it in study.published],
         "nuisance": {path: _said(it) for path, it in study.nuisance.items()},
+        "tags": dict(study.tags),
+        "note": study.note,
     }
     return {name: part for name, part in parts.items() if part}
 

@@ -4,6 +4,7 @@ A study names a trainer, a baseline, the changes, named combinations and paths o
 compare, the profiles (how big a run of it is), and the published numbers to compare with.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from harness.trainers.trainer import Settings, Trainer
 AsTuple = Field(strict=False)  # YAML knows lists only
 MOST_SEEDS = 10_000  # beyond it, a slip of the keyboard
 MOST_PARTS = 1_000  # changes, or combinations, of one study
+LONGEST_NOTE, LONGEST_TAG = 4_000, 500  # characters; MLflow's databases take no longer ones everywhere
+OWN_TAGS = ("harness.", "mlflow.")  # beginnings of tags that are the programs' own
 
 
 class _Part(BaseModel):
@@ -83,6 +86,7 @@ class Study(_Part):
         name, title: by default those of the file.
         changes: declarations only: names were looked up.
         nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
+        tags, note: what its study runs carry besides, in MLflow and in the report; they decide nothing.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
 
@@ -100,7 +104,26 @@ class Study(_Part):
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
     nuisance: dict[str, Nuisance] = {}
+    tags: dict[str, str] = {}
+    note: Annotated[str, Field(max_length=LONGEST_NOTE)] = ""
     built_on: str = ""
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_can_be_kept(cls, tags: dict[str, str]) -> dict[str, str]:
+        if problems := [found for name, text in tags.items() if (found := tag_problem(name, text))]:
+            raise ValueError("; ".join(problems))
+        return tags
+
+    def with_notes(self, tags: Mapping[str, str], note: str) -> "Study":
+        """The same study with further tags, and another note where one is given.
+
+        Raises:
+            StudyError: a tag that cannot be kept.
+        """
+        if problems := [f"tag {found}" for name, text in tags.items() if (found := tag_problem(name, text))]:
+            raise StudyError(*problems)
+        return self.model_copy(update={"tags": {**self.tags, **tags}, "note": note or self.note})
 
     def change(self, name: str) -> Change:
         return next(change for change in self.changes if change.name == name)
@@ -123,6 +146,15 @@ class Study(_Part):
             hint = suggestion(name, self.profiles)
             raise StudyError(f"study {self.name!r} has no profile {name!r}.{hint} It has: {known}.")
         return self.profiles[name]
+
+
+def tag_problem(name: str, text: str) -> str:
+    """Why a tag cannot be kept, a sentence; or nothing."""
+    if not re.fullmatch(r"[\w./ -]{1,100}", name):
+        return f"{name!r}: a tag's name has letters, digits and _ - . / only, and at most 100 of them"
+    if name.startswith(OWN_TAGS):
+        return f"{name!r}: names that begin with {' or '.join(OWN_TAGS)} are taken"
+    return f"{name!r}: at most {LONGEST_TAG} characters" if len(text) > LONGEST_TAG else ""
 
 
 def _gather(change: Change, known: Mapping[str, Change], below: dict[str, Change], above: set[str]) -> None:

@@ -102,7 +102,8 @@ class Outline:
         text = json.dumps(self.manifest.to_json(), indent=1)
         manifest = Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
         command = self.manifest.command
-        note = self.manifest.title + (f"\n\n    {command}" if command else "")
+        parts = (self.manifest.title, self.manifest.note, f"    {command}" if command else "")
+        note = "\n\n".join(filter(None, parts))
         known = [
             entries.get(self.cell_key(variant, key))
             for variant in self.manifest.variants
@@ -155,6 +156,7 @@ class Outline:
             "harness.study_id": self.id,
             "harness.profile": self.manifest.profile,
             "harness.exploratory": json.dumps(self.manifest.exploratory),
+            **{name: shortened(text, LONGEST_TAG) for name, text in self.manifest.tags.items()},
         }
 
     def _variant_tags(self, variant: RunVariant) -> dict[str, str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.errors import OutOfMemoryError, StudyError
 from harness.names import suggestion
-from harness.trainers.run import CHECKPOINT, SETTINGS_UNREAD, SETTINGS_UNSEEN, Run, RunError
+from harness.trainers.run import CHECKPOINT, OUTPUTS, SETTINGS_UNREAD, SETTINGS_UNSEEN, Run, RunError
 from harness.trainers.settings import UserSettings
 from harness.trainers.sources import library_versions
 from harness.trainers.trainer import SettingsError
@@ -34,8 +34,7 @@ SECONDS_BETWEEN_SIGNALS = 2.0  # to a script, and to the worker that follows it
 POLL_SECONDS = 0.02
 OWN_PLACEHOLDERS = ("seed", "device", "folder")
 LINES, SETTINGS_FILE, RUN_FILE = "metrics.jsonl", ".settings.json", ".run.json"
-STDOUT, STDERR = "stdout.log", "stderr.log"
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z0-9_.\-]+)\}")
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z0-9_.\-]+)(?:\?([^{}]+))?\}")
 
 
 class CommandTrainer(UserTrainer):
@@ -73,6 +72,13 @@ class CommandTrainer(UserTrainer):
             for word in self.call
             for name in placeholders(word)
             if name not in known
+        ]
+        unknown += [
+            f"the command's placeholder {{{name}?...}} stands for a flag; {name} must be true or false, not "
+            f"{settings.values[name]!r}."
+            for word in self.call
+            for name in _flags(word)
+            if name in settings.values and not isinstance(settings.values[name], bool)
         ]
         if unknown:
             raise SettingsError(*unknown)
@@ -145,8 +151,8 @@ class CommandTrainer(UserTrainer):
                 words.append(str(_program(word, code if _is_file_of(code, word) else self.root) or word))
             elif not placeholders(word) and _is_file_of(code, word):
                 words.append(str(code / word))
-            else:
-                words.append(_filled(word, known))
+            elif (filled := _filled(word, known)) or not _flags(word):
+                words.append(filled)  # a word that is a flag alone, and off, is none
         return words
 
 
@@ -167,7 +173,7 @@ class _Script:
         """Starts the command and follows it to its end. Returns its exit code; negative for a signal."""
         self._read_what_is_left()
         run, folder = self._run, self._run.folder
-        with (folder / STDOUT).open("ab") as out, (folder / STDERR).open("ab") as err:
+        with (folder / OUTPUTS[0]).open("ab") as out, (folder / OUTPUTS[1]).open("ab") as err:
             process = subprocess.Popen(
                 self._trainer.words(run, self._values),
                 cwd=self._trainer.root if self._trainer.root.is_dir() else folder,
@@ -308,9 +314,16 @@ def placeholders(word: str) -> list[str]:
     return [found.group(1) for found in _PLACEHOLDER.finditer(word) if found.group(1)]
 
 
+def _flags(word: str) -> list[str]:
+    """The settings that a word names as flags: `{nesterov?--nesterov}` is `--nesterov` where the setting is true."""
+    return [found.group(1) for found in _PLACEHOLDER.finditer(word) if found.group(2)]
+
+
 def _filled(word: str, values: Mapping[str, Any]) -> str:
     def fill(found: "re.Match[str]") -> str:
-        name = found.group(1)
+        name, flag = found.groups()
+        if flag:
+            return flag if values[name] is True else ""
         return found.group(0)[0] if name is None else _as_word(values[name])
 
     return _PLACEHOLDER.sub(fill, word)
@@ -426,5 +439,5 @@ def _failure(code: int, folder: Path) -> Exception:
     if code == -signal.SIGKILL:
         return OutOfMemoryError("the command was killed by SIGKILL; the machine may be out of memory")
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    said = (folder / STDERR).read_text(errors="replace").strip().splitlines()[-5:]
+    said = (folder / OUTPUTS[1]).read_text(errors="replace").strip().splitlines()[-5:]
     return RunError(f"the command {how}" + (": " + "\n".join(said) if said else "; it wrote nothing to standard error"))

@@ -3,17 +3,19 @@
 import contextlib
 import inspect
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StudyError
 from harness.trainers.current import running
-from harness.trainers.run import SETTINGS_UNREAD, Run
+from harness.trainers.run import OUTPUTS, SETTINGS_UNREAD, Run
 from harness.trainers.settings import ModelSchema, ReadableSettings
 from harness.trainers.sources import library_versions
 from harness.trainers.trainer import Settings
@@ -61,7 +63,7 @@ class FunctionTrainer(UserTrainer):
             raise StudyError(f"trainer.function: {problem}")
 
     def train(self, run: Run) -> None:
-        """Calls the function; what it never read of the settings is noted as a fact."""
+        """Calls the function; what it never read of the settings is noted as a fact. Importing it is not counted."""
         assert isinstance(self.call, str)
         folder, planned = self.code_folder(run), run.settings
         for name, number in thread_environment(self.num_threads).items():
@@ -69,8 +71,10 @@ class FunctionTrainer(UserTrainer):
         reads = Reads(run.folder, leaves(planned))
         run.with_checkpoint = reads.write  # an attempt that begins anew reads everything anew
         home = contextlib.chdir(self.root) if self.root.is_dir() else contextlib.nullcontext()
-        with importing(folder, self.code_names(folder)), home, running(run):
+        with importing(folder, self.code_names(folder)), home, running(run), _kept_output(run.folder):
+            started_at = time.perf_counter()
             function = import_target(self.call)
+            run.leave_out(time.perf_counter() - started_at)
             if self.model:
                 run.settings = ModelSchema(settings_model(self.model)).readable(planned.values, reads.note)
             else:
@@ -79,6 +83,28 @@ class FunctionTrainer(UserTrainer):
         run.note(versions=library_versions(folder) if run.sources else f"python {platform.python_version()}")
         if run.final is not None:
             run.note(**{SETTINGS_UNREAD: ", ".join(reads.unread)})
+
+
+@contextlib.contextmanager
+def _kept_output(folder: Path) -> Iterator[None]:
+    """In a worker, what training writes goes to files of its cell, as a script's does: its own lines, and those of
+    libraries and subprocesses. In the process of the command (`here`) it stays on the terminal."""
+    if multiprocessing.parent_process() is None:
+        yield
+        return
+    streams = ((1, sys.stdout, OUTPUTS[0]), (2, sys.stderr, OUTPUTS[1]))
+    kept = [os.dup(number) for number, _, _ in streams]
+    try:
+        for number, stream, name in streams:
+            stream.flush()
+            with (folder / name).open("ab") as file:
+                os.dup2(file.fileno(), number)
+        yield
+    finally:
+        for (number, stream, _), before in zip(streams, kept, strict=True):
+            stream.flush()
+            os.dup2(before, number)
+            os.close(before)
 
 
 def signature_problem(target: str, function: Callable[..., Any]) -> str:

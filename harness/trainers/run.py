@@ -20,6 +20,7 @@ from harness.metrics import Metrics
 Event = dict[str, Any]
 CHECKPOINT = "checkpoint"  # a file or a folder, whatever the trainer saves
 SAVING = ".saving"
+OUTPUTS = ("stdout.log", "stderr.log")  # what training writes to its standard streams, in the cell's folder
 EXAMPLES_AGREE = 1e-5  # a metric may have been summed in single precision
 # Facts about settings, joined by ", ": those that training never read, and those that a script may never have seen.
 SETTINGS_UNREAD, SETTINGS_UNSEEN = "settings_unread", "settings_unseen"
@@ -74,6 +75,10 @@ class Run:
     def seconds(self) -> float:
         """Training time so far, that of earlier, interrupted attempts up to their last checkpoint included."""
         return time.perf_counter() - self._started_at
+
+    def leave_out(self, seconds: float) -> None:
+        """Say that so much of the time was no training: only a worker's first cell imports its libraries."""
+        self._started_at += seconds
 
     @property
     def should_stop(self) -> bool:

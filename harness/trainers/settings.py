@@ -105,7 +105,10 @@ class Rule:
         is_other = self.kind is not None and type(value) is not self.kind
         if is_other and not (value is None and None in self.choices):
             expected = _KINDS.get(self.kind or object, "a mapping")
-            raise SettingsError(f"{path}: expected {expected}, as the baseline's {default!r} is, not {value!r}.")
+            way_out = _way_out(value, default)
+            raise SettingsError(
+                f"{path}: expected {expected}, as the baseline's {default!r} is, not {value!r}.{way_out}"
+            )
         if isinstance(value, int | float) and not isinstance(value, bool) and not self.low <= value <= self.high:
             bounds = [f"at least {self.low:g}"] * (self.low > -math.inf) + [f"at most {self.high:g}"] * (
                 self.high < math.inf
@@ -282,6 +285,16 @@ def _plain(tree: Mapping[str, Any]) -> ReadableSettings:
 
 def _nobody(path: str) -> None:
     """Reads of a copy in another process, which nobody hears of."""
+
+
+def _way_out(value: Any, default: Any) -> str:
+    """What to write in the baseline where the value was meant: its type says what a setting may be."""
+    if type(default) is int and isinstance(value, float):
+        return f" For any number write {float(default)} in the baseline."
+    if value is None and isinstance(default, str | int | float):
+        shown = default if isinstance(default, str) else json.dumps(default)
+        return f" To allow it write {{default: {shown}, choices: [{shown}, null]}} in the baseline, with all others."
+    return ""
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
