@@ -1,6 +1,7 @@
 """`harness judge` and `harness lineage`: what is kept, given up, answered from the store, promoted; what it costs."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -99,6 +100,31 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
         assert verdicts[lucky.proposal.name] == "unproven"
     with pytest.raises(StudyError, match="never reads"):
         raise StudyError(judged(unread=2).proposal.reason)
+
+
+@pytest.mark.slow
+def test_the_command_decides_as_the_functions_that_benchmarks_simulate(asked):
+    """A stream of eight; the numbers that the function gives are drawn here once more."""
+
+    def score(seed, gain, luck):
+        return gain + random.Random(f"{seed} {luck}").gauss(0, 1)
+
+    held, first, kept = (0.0, 0), 0, 0
+    for number, gain in enumerate((0.0, 2.5, 0.0, 0.2, 6.0, -2.0, 6.1, 9.0), start=1):
+        found = judge(**asked, change={"gain": gain, "luck": number}, mde=0.5, promote=True)
+        level = elond_level(0.05, number, kept)
+        most = max(12, 2 * least_seeds(level))
+        seeds = range(first, first + most)
+        improvements = np.array([score(it, gain, number) - score(it, *held) for it in seeds])
+        expected = judge_improvements(improvements, level, most=most, smallest=0.5)
+        it = found.proposal
+        assert (it.verdict, it.reason, it.num_seeds) == (expected.verdict, expected.reason, expected.num_seeds)
+        assert it.log_e == pytest.approx(expected.log_e)
+        if it.verdict == "keep":
+            held, first, kept = (gain, number), found.champion.first_seed, kept + 1
+            fresh = [score(seed, *held) for seed in range(first, first + 4)]
+            assert found.estimate == pytest.approx((np.mean(fresh), 4, np.std(fresh, ddof=1) / 2))
+    assert kept >= 2
 
 
 @pytest.fixture
