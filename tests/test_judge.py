@@ -153,7 +153,9 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     training = repository.folder / "training.py"
     training.write_text(training.read_text().replace("s.steps + 1", "s.steps + 2"))
     monkeypatch.chdir(repository.folder)
+    edited = repository.checksums()
     fourth = judge(candidate=".", promote=True, **explore)
+    assert repository.checksums() == edited
 
     assert first.line.base == repository.base
     assert [it.champion.number for it in (first, second, third, fourth)] == [1, 2, 3, 4]
