@@ -57,7 +57,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
 
     better = judged(gain=3.0, luck=1, promote=True)
     again = judged(gain=3.0, luck=1, promote=True)
-    worse = judged(gain=-3.0, luck=2)
+    worse = judged(gain=-3.0, luck=2, seeds=30)
     useless = judged(luck=3, mde=2.0)
     broken = judged(gain=101.0)
     same = judged(gain=3.0)
@@ -75,8 +75,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
                             it.variant("champion-0").cells)  # fmt: skip
     assert better.estimate[1] == 4
     assert (again.proposal, again.is_repeated, again.num_cells) == (better.proposal, True, 0)
-    assert (worse.proposal.verdict, worse.proposal.champion) == ("discard", 1)
-    assert worse.proposal.reason in ("worse", "no better")
+    assert (worse.proposal.verdict, worse.proposal.reason, worse.proposal.champion) == ("discard", "worse", 1)
     assert (useless.proposal.verdict, useless.proposal.reason) == ("discard", "too small to matter")
     assert broken.proposal.verdict == "discard"
     assert broken.proposal.reason.startswith("it fails: seed ")
@@ -94,7 +93,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
     expected = [elond_level(0.05, number, kept) for number, kept in ((1, 0), (2, 1), (3, 1), (4, 1), (5, 1))]
     assert [it.proposal.level for it in of_stream] == pytest.approx(expected)
     verdicts = {it.change: it.verdict for it in found.steps}
-    assert list(verdicts.values())[:4] == ["proven", verdicts[worse.proposal.name], "unproven", "refuted"]
+    assert list(verdicts.values())[:4] == ["proven", "refuted", "unproven", "refuted"]
     assert verdicts[more.proposal.name] == "proven"
     if lucky.proposal.promoted:
         assert verdicts[lucky.proposal.name] == "unproven"
@@ -299,9 +298,12 @@ def test_each_reason_decides_at_the_first_look_that_has_it():
         return found.verdict, found.reason, found.num_seeds
 
     assert judged(1, 1, 1, 1, 1, -9, -9) == ("keep", "better", 5)
-    assert judged(-1, -2, -1, -2) == ("discard", "no better", 3)
+    assert judged(-1, -1, -1, -1, -1, 9, 9, most=40) == ("discard", "worse", 5)
+    assert judged(-1, -2, -1, -2)[:2] == ("discard", "no better so far")
+    assert judged(1, -1, 1, -1, 1.1, -1, 1, -1, 1, -1)[:2] == ("undecided", "not enough seeds")
+    assert judged(-1, -1, 1, -1, 1, -1, 1, -1, 1, -1)[:2] == ("discard", "no better so far")
+    assert judged(-1, -2, -1, -2, smallest=0.1) == ("discard", "too small to matter", 3)
     assert judged(0, 0, 0, 0) == ("discard", "the same numbers", 3)
     assert judged(0.1, -0.1, 0.15, -0.1, smallest=0.5) == ("discard", "too small to matter", 3)
     assert judged(1, -1, 1, -1) == ("undecided", "", 4)
-    assert judged(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)[:2] == ("undecided", "not enough seeds")
     assert judged() == ("undecided", "", 0)
