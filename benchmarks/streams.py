@@ -28,6 +28,7 @@ HELPS, HURTS = 0.10, 0.15
 MDE = 0.5  # of `judge`, in sd of one run
 STREAMS = 40  # a round
 MORE = 10  # times as many for the error of `judge`
+LATEST = 30  # numbers whose median absolute deviation is taken
 EXTRA = 0.3  # of greedy's runs, for screening
 ALPHA = 0.05
 Numbers = NDArray[np.float64]
@@ -115,19 +116,18 @@ def bootstrap(streams: Streams, budget: int) -> None:
 
 
 def deviation(streams: Streams, budget: int) -> None:
-    """One run each; kept where it beats the best number by twice the median absolute deviation of the numbers since the
-    last champion, of which there must be three."""
+    """One run each; kept where it beats the best number by twice the median absolute deviation of the latest numbers
+    since the last champion, of which there must be three."""
     best = streams.noise()
-    since = np.full((len(streams), budget), np.nan)
+    since = np.full((len(streams), LATEST), np.nan)
     since[:, 0], count = best, np.ones(len(streams), dtype=int)
     rows = np.arange(len(streams))
     for _ in range(budget - 1):
         effects = streams.proposals()
         number = streams.value + effects + streams.noise()
-        known = since[:, : count.max()]
-        spread = np.nanmedian(np.abs(known - np.nanmedian(known, axis=1, keepdims=True)), axis=1)
-        keeps = (number > best + 2 * spread) & (count >= 3)
-        since[rows, count] = number
+        centre = np.nanmedian(since, axis=1, keepdims=True)
+        keeps = (number > best + 2 * np.nanmedian(np.abs(since - centre), axis=1)) & (count >= 3)
+        since[rows, count % LATEST] = number
         count += 1
         since[keeps], count[keeps] = np.nan, 1
         since[keeps, 0] = number[keeps]

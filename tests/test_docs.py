@@ -61,6 +61,21 @@ def test_the_first_five_minutes_work_as_they_are_written(tmp_path):
     assert (tmp_path / "report" / "report.html").stat().st_size > 1e6
 
 
+@pytest.mark.slow
+def test_the_page_on_loops_works_as_it_is_written(tmp_path):
+    """Its blocks of shell, one after the other, beside the examples."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "loops.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    python = shlex.quote(sys.executable)
+    known = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    script = f'set -e\nharness() {{ {python} -m harness "$@"; }}\npython() {{ {python} "$@"; }}\n' + "".join(blocks)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=known, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Chosen: screening: 80 variants x 10 seeds = 800 cells" in done.stdout
+    assert "Of 1 that were kept, 0 proven, 1 unproven, 0 refuted." in done.stdout
+
+
 OWN = {"forest.yaml": "all-features", "script.yaml": "nesterov", "net.yaml": "wide"}  # and a change of each
 
 

@@ -1,6 +1,7 @@
 """`harness judge` and `harness lineage`: what is kept, given up, answered from the store, promoted; what it costs."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
 
     better = judged(gain=3.0, luck=1, promote=True)
     again = judged(gain=3.0, luck=1, promote=True)
-    worse = judged(gain=-3.0, luck=2)
+    worse = judged(gain=-3.0, luck=2, seeds=30)
     useless = judged(luck=3, mde=2.0)
     broken = judged(gain=101.0)
     same = judged(gain=3.0)
@@ -74,8 +75,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
                             it.variant("champion-0").cells)  # fmt: skip
     assert better.estimate[1] == 4
     assert (again.proposal, again.is_repeated, again.num_cells) == (better.proposal, True, 0)
-    assert (worse.proposal.verdict, worse.proposal.champion) == ("discard", 1)
-    assert worse.proposal.reason in ("worse", "no better")
+    assert (worse.proposal.verdict, worse.proposal.reason, worse.proposal.champion) == ("discard", "worse", 1)
     assert (useless.proposal.verdict, useless.proposal.reason) == ("discard", "too small to matter")
     assert broken.proposal.verdict == "discard"
     assert broken.proposal.reason.startswith("it fails: seed ")
@@ -93,12 +93,37 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
     expected = [elond_level(0.05, number, kept) for number, kept in ((1, 0), (2, 1), (3, 1), (4, 1), (5, 1))]
     assert [it.proposal.level for it in of_stream] == pytest.approx(expected)
     verdicts = {it.change: it.verdict for it in found.steps}
-    assert list(verdicts.values())[:4] == ["proven", verdicts[worse.proposal.name], "unproven", "refuted"]
+    assert list(verdicts.values())[:4] == ["proven", "refuted", "unproven", "refuted"]
     assert verdicts[more.proposal.name] == "proven"
     if lucky.proposal.promoted:
         assert verdicts[lucky.proposal.name] == "unproven"
     with pytest.raises(StudyError, match="never reads"):
         raise StudyError(judged(unread=2).proposal.reason)
+
+
+@pytest.mark.slow
+def test_the_command_decides_as_the_functions_that_benchmarks_simulate(asked):
+    """A stream of eight; the numbers that the function gives are drawn here once more."""
+
+    def score(seed, gain, luck):
+        return gain + random.Random(f"{seed} {luck}").gauss(0, 1)
+
+    held, first, kept = (0.0, 0), 0, 0
+    for number, gain in enumerate((0.0, 2.5, 0.0, 0.2, 6.0, -2.0, 6.1, 9.0), start=1):
+        found = judge(**asked, change={"gain": gain, "luck": number}, mde=0.5, promote=True)
+        level = elond_level(0.05, number, kept)
+        most = max(12, 2 * least_seeds(level))
+        seeds = range(first, first + most)
+        improvements = np.array([score(it, gain, number) - score(it, *held) for it in seeds])
+        expected = judge_improvements(improvements, level, most=most, smallest=0.5)
+        it = found.proposal
+        assert (it.verdict, it.reason, it.num_seeds) == (expected.verdict, expected.reason, expected.num_seeds)
+        assert it.log_e == pytest.approx(expected.log_e)
+        if it.verdict == "keep":
+            held, first, kept = (gain, number), found.champion.first_seed, kept + 1
+            fresh = [score(seed, *held) for seed in range(first, first + 4)]
+            assert found.estimate == pytest.approx((np.mean(fresh), 4, np.std(fresh, ddof=1) / 2))
+    assert kept >= 2
 
 
 @pytest.fixture
@@ -127,7 +152,9 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     training = repository.folder / "training.py"
     training.write_text(training.read_text().replace("s.steps + 1", "s.steps + 2"))
     monkeypatch.chdir(repository.folder)
+    edited = repository.checksums()
     fourth = judge(candidate=".", promote=True, **explore)
+    assert repository.checksums() == edited
 
     assert first.line.base == repository.base
     assert [it.champion.number for it in (first, second, third, fourth)] == [1, 2, 3, 4]
@@ -176,6 +203,23 @@ def test_a_line_holds_what_it_declared(asked):
         judge(**asked, change={"gain": 6.0})
     with pytest.raises(ResultsError, match="no line own-standard-other; there is own-standard-main"):
         lineage(study, line="other", store=asked["store"])
+
+
+@pytest.mark.slow
+def test_a_line_is_no_run_of_its_study_and_goes_with_it(asked):
+    from harness.api.stores import delete, deletion
+    from harness.store.load import find_manifest
+    from harness.store.unused import garbage
+
+    found = judge(**asked, change={"gain": 5.0}, rule="explore")
+    cells = Cells(asked["store"])
+    with pytest.raises(ResultsError, match="no results of study 'own'"):
+        find_manifest(cells, "own")
+    assert find_manifest(cells, found.line.id).belongs_to == found.line.study_run
+    assert not [it for it in garbage(cells) if it.key]
+    delete(deletion("own", store=asked["store"]))
+    assert cells.all_keys() == []
+    assert not list((asked["store"] / "lines").iterdir())
 
 
 @pytest.mark.slow
@@ -254,9 +298,12 @@ def test_each_reason_decides_at_the_first_look_that_has_it():
         return found.verdict, found.reason, found.num_seeds
 
     assert judged(1, 1, 1, 1, 1, -9, -9) == ("keep", "better", 5)
-    assert judged(-1, -2, -1, -2) == ("discard", "no better", 3)
+    assert judged(-1, -1, -1, -1, -1, 9, 9, most=40) == ("discard", "worse", 5)
+    assert judged(-1, -2, -1, -2)[:2] == ("discard", "no better so far")
+    assert judged(1, -1, 1, -1, 1.1, -1, 1, -1, 1, -1)[:2] == ("undecided", "not enough seeds")
+    assert judged(-1, -1, 1, -1, 1, -1, 1, -1, 1, -1)[:2] == ("discard", "no better so far")
+    assert judged(-1, -2, -1, -2, smallest=0.1) == ("discard", "too small to matter", 3)
     assert judged(0, 0, 0, 0) == ("discard", "the same numbers", 3)
     assert judged(0.1, -0.1, 0.15, -0.1, smallest=0.5) == ("discard", "too small to matter", 3)
     assert judged(1, -1, 1, -1) == ("undecided", "", 4)
-    assert judged(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1)[:2] == ("undecided", "not enough seeds")
     assert judged() == ("undecided", "", 0)

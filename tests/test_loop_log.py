@@ -85,7 +85,7 @@ def test_the_command_takes_a_log_with_a_budget(looped, monkeypatch):
     assert "commits.yaml: 4 changes of results.tsv, 3 of them kept." in said.output
     assert "Chosen: screening: 8 variants x 15 seeds = 120 cells, finds effects of" in said.output
     assert "Not chosen: leave-one-out:head: 5 variants x 24 seeds" in said.output
-    assert (told["format"], told["cells"]) == (2, 120)
+    assert (told["format"], told["cells"]) == (1, 120)
     assert [it["kept"] for it in told["changes"]] == [True, False, True, True]
     study = load_study("b.yaml")
     assert (study.designs, study.profiles["standard"].seeds) == (("screening",), 15)
@@ -168,7 +168,9 @@ def test_what_a_budget_can_show_is_the_designs_own_arithmetic(tmp_path):
         if name != "leave-one-out:head"
     }
     assert {name: len(plan.cells) for name, plan in plans.items()} == {name: found[name].num_cells for name in plans}
-    # As the design's own note: (3.2272 + .8416) * 2 / sqrt(880); and sqrt(2 / 73) pairs of ten: (2.807 + .8416) * .1655
-    assert found["screening"].detectable == pytest.approx(0.2743, abs=2e-4)
+    # t with 88 - 1 - 40 degrees: (3.4345 + .8493) * 2 / sqrt(880); of the plain one with 3: (11.984 + .9785) * ..
+    assert found["screening"].detectable == pytest.approx(0.289, abs=1e-3)
+    assert found["screening:plain"].detectable == pytest.approx((11.9838 + 0.9785) * 2 / 880**0.5, abs=2e-3)
+    # And sqrt(2 / 73) of pairs, of ten changes: (2.807 + .8416) * .1655.
     assert found["leave-one-out:head"].seeds == 880 // 12
     assert found["leave-one-out:head"].detectable == pytest.approx(0.604, abs=1e-3)

@@ -10,6 +10,7 @@ from harness.names import suggestion
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.check import Finding, check_cells, check_manifests, check_snapshots
+from harness.store.lines import Lines
 from harness.store.merge import Merged, merge
 from harness.store.pack import Packed, write_pack
 from harness.store.unused import UNUSED, Garbage, free, manifests_set_aside, named_keys
@@ -115,6 +116,7 @@ def delete(what: Deletion) -> None:
     delete_searches(resolve_storage(None, cells.root), what.searches)
     for manifest in what.manifests:
         cells.remove_manifest(manifest.id)
+        Lines(cells.root).remove(manifest.id)
     free(cells, [Garbage(UNUSED, cells.folder(key), 0, key) for key in what.keys])
 
 

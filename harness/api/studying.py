@@ -25,7 +25,7 @@ from harness.trainers.user import UserTrainer
 ALL = "head"  # the combination of all changes, or of those that a loop kept
 IN_ORDER = "commits"  # the path of these
 BUDGETED = ("screening", f"leave-one-out:{ALL}")
-SMALLER = "screening:plain"  # finds no less with as many cells, but takes half as many at least
+SMALLER = "screening:plain"  # where the budget has no room for the other: half as many variants, and a worse test
 _DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+)m)?")
 
 

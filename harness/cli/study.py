@@ -9,7 +9,7 @@ from harness.cli.options import json_option, store_option
 from harness.cli.progress import duration
 from harness.cli.screen import say
 
-FORMAT = 2  # of what --json prints
+FORMAT = 1  # of what --json prints
 
 
 @click.command()

@@ -73,17 +73,22 @@ def _option(design: Design, study: Study, num_cells: int) -> Option:
     return Option(design.name, num_changes, len(variants), seeds, detectable)
 
 
-def _reach(num_changes: int) -> float:
-    """How many standard errors an effect must have to be found, corrected over so many changes (Bonferroni)."""
-    normal = NormalDist()
-    return normal.inv_cdf(1 - ALPHA / 2 / num_changes) + normal.inv_cdf(POWER)
-
-
 def _by_contrasts(num_changes: int, seeds: int, num_variants: int) -> float:
-    """Each change in half of all cells: a standard error of 2 sd / sqrt(cells)."""
-    return _reach(num_changes) * 2 / sqrt(num_variants * seeds)
+    """Each change in half of all cells: a standard error of 2 sd / sqrt(cells), found from what a sum of effects leaves
+    unexplained, which few variants more than changes know badly."""
+    from scipy.special import stdtrit
+
+    degrees = num_variants - 1 - num_changes
+    if degrees < 1:
+        return inf
+    reach = stdtrit(degrees, 1 - ALPHA / 2 / num_changes) + stdtrit(degrees, POWER)
+    return float(reach * 2 / sqrt(num_variants * seeds))
 
 
 def _by_pairs(num_changes: int, seeds: int, num_variants: int) -> float:
     """Each change in one pair of variants: sd sqrt(2 / seeds); n seeds give no sign-flip p below 2 / 2^n."""
-    return inf if seeds < 1 + log2(num_changes / ALPHA) else _reach(num_changes) * sqrt(2 / seeds)
+    if seeds < 1 + log2(num_changes / ALPHA):
+        return inf
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - ALPHA / 2 / num_changes) + normal.inv_cdf(POWER)
+    return reach * sqrt(2 / seeds)

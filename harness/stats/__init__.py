@@ -14,6 +14,7 @@ only.
     resampling    joint sign flips of a family, and the statistic that is compared
     stepdown      the correction at one look: Westfall-Young
     sequential    at several looks, and beyond the horizon
+    online        one proposal after the other: an e-process each, e-LOND over a stream
     evidence      which of them a family gets
     family        effects tested together: add-one, leave-one-out, path; verdicts
     between       the same effects in two study runs

@@ -115,7 +115,7 @@ def judge_improvements(improvements: FloatArray, level: float, *, most: int, sma
 
     Args:
         improvements: (n,), positive where better, in the order of the seeds.
-        most: seeds that there will be. smallest: gain worth finding, as improvements are measured.
+        most: seeds that there will be. smallest: gain worth finding, as improvements are measured; 0 for any.
 
     >>> judge_improvements(np.array([1.0, 1.2, 0.9, 1.1, 1.0]), 0.05, most=12).verdict
     'keep'
@@ -125,14 +125,12 @@ def judge_improvements(improvements: FloatArray, level: float, *, most: int, sma
     reasons, seeds, log_e = first_decisions(improvements[None], np.array([level]), np.array([most]), smallest)
     reason = REASONS[reasons[0]]
     verdict: Verdict = "keep" if reason == BETTER else "undecided" if reason in (TOO_FEW, "") else "discard"
-    if reason in (SMALL, NO_BETTER):
-        reason = SMALL if smallest > 0 else NO_BETTER
     return Judgement(verdict, reason, int(seeds[0]), float(log_e[0]))
 
 
-BETTER, WORSE, SAME, SMALL, TOO_FEW = "better", "worse", "the same numbers", "too small to matter", "not enough seeds"
-NO_BETTER = "no better"  # what SMALL is called where no gain is too small
-REASONS = ("", BETTER, WORSE, SAME, SMALL, TOO_FEW)  # by code; the first one that holds at a look counts
+BETTER, WORSE, SAME, SMALL = "better", "worse", "the same numbers", "too small to matter"
+NO_BETTER, TOO_FEW = "no better so far", "not enough seeds"  # when no further seeds could decide
+REASONS = ("", BETTER, WORSE, SAME, SMALL, NO_BETTER, TOO_FEW)  # by code; the first one that holds at a look counts
 
 
 def first_decisions(
@@ -141,8 +139,9 @@ def first_decisions(
     """The first look that decides, of many proposals, each looked at after each seed.
 
     Kept when E reaches 1 / level. Given up, which claims nothing: when it is worse, by the same process at 5%; when all
-    numbers are the same; when a gain of `smallest` is excluded with 90% confidence (t, one-sided); when even seeds that
-    are all better could not decide any more.
+    numbers are the same; when a gain of `smallest`, where one is declared, is excluded with 90% confidence (t,
+    one-sided); when even seeds that are all better could not decide any more. Then it stays undecided where it looks
+    better, and is discarded where it does not.
 
     Args:
         improvements: (m, n), positive where better. levels: (m,). most: (m,), seeds that each will have; those beyond
@@ -154,13 +153,15 @@ def first_decisions(
     n = np.arange(1, improvements.shape[1] + 1)
     path, worse, needed = log_e_process(improvements), log_e_process(-improvements), -np.log(levels)[:, None]
     gives_up = n >= FIRST_TO_GIVE_UP
+    is_hopeless = gives_up & (path + (most[:, None] - n) * log(2) < needed) | (n >= most[:, None])
     holds = np.stack(
         [
             path >= needed,
             worse >= -log(WORSE_LEVEL),
             gives_up & (np.cumsum(improvements != 0, axis=1) == 0),
-            gives_up & (_upper(improvements) < smallest),
-            gives_up & (path + (most[:, None] - n) * log(2) < needed) | (n >= most[:, None]),
+            gives_up & (smallest > 0) & (_upper(improvements) < smallest),
+            is_hopeless & (np.cumsum(improvements, axis=1) <= 0),
+            is_hopeless,
         ]
     )
     looks: NDArray[np.bool_] = holds & (n <= most[:, None])

@@ -105,6 +105,12 @@ class Lines:
         with Journal(self.folder / f"{line}.jsonl") as journal:
             journal.append({"event": event, **content})
 
+    def remove(self, line: str) -> None:
+        """Forgets a line, if it is there."""
+        with writing(self.folder):
+            for suffix in ("jsonl", "lock"):
+                (self.folder / f"{line}.{suffix}").unlink(missing_ok=True)
+
     def keep_patch(self, text: bytes) -> Path:
         """Where a patch's text is kept with the line."""
         path = self.folder / "patches" / f"{hashlib.sha256(text).hexdigest()[:16]}.diff"
