@@ -128,6 +128,20 @@ def test_one_bad_cell_concerns_no_other_study_run(store):
     assert waiting <= 1, "the second study run was delivered while the first one was refused"
 
 
+@pytest.mark.parametrize("content", [b"", b"3f2a", bytes(range(256)), None])
+def test_a_store_whose_name_is_damaged_or_lost_keeps_it(store, content):
+    uri, cells = store
+    sync(uri, cells.root)
+    path = cells.root / "store-id"
+    name = path.read_text()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+    assert sync(uri, cells.root).delivered == 0, "every run was made a second time"
+    assert path.read_text() == name
+
+
 def test_a_result_that_was_moved_away_is_trained_again(store):
     _, cells = store
     spoil(cells, BASELINE[1], seed=7)

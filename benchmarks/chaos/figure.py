@@ -1,5 +1,6 @@
 """The figure `chaos`: everything that is tried, and what of it was right."""
 
+import importlib
 import os
 import resource
 from collections import Counter
@@ -83,6 +84,7 @@ def _troubled(request: Request, scratch: Path, on_sample: OnSample) -> Iterator[
 
 
 def _fuzzed(count: int, scratch: Path) -> Iterator[Tried]:
+    importlib.import_module("torchvision")  # names of optimizers and models are looked up in it: its size is no input's
     before, here = _peak_bytes(), Path.cwd()
     folder = scratch / "fuzzed"
     folder.mkdir()

@@ -125,6 +125,16 @@ def open_ledger(path: Path, target: str, *, formerly: str = "") -> Iterator[Ledg
         raise StoreError(f"{path}: cannot be used ({error}). {_next_step(error)}") from error
 
 
+def noted_tag(path: Path, tag: str) -> str:
+    """What any run that the ledger in this file knows has for a tag; empty where there is none to be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("SELECT entry FROM runs ORDER BY rowid DESC LIMIT 1").fetchone() or ("{}",)
+            return str(json.loads(found).get("tags", {}).get(tag, ""))
+    except (sqlite3.Error, ValueError):
+        return ""
+
+
 def _next_step(error: sqlite3.Error) -> str:
     """What mends it: a full disk is no damage, and neither is a file that somebody else holds."""
     text = str(error)

@@ -8,6 +8,7 @@ HTTP has addresses of the server's own, which are left alone.
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from harness.errors import StoreError
 from harness.files.atomic import write_atomically
 from harness.files.locks import locked
+from harness.tracking.ledger import noted_tag
 from harness.urls import masked
 
 STORE_TAG = "harness.store"
@@ -34,13 +36,26 @@ _OURS = f" AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = '{STORE_TAG}' 
 
 
 def store_id(root: Path) -> str:
-    """The name of a store in MLflow. Made once, beside the cells: it stays theirs wherever they are copied to."""
+    """The name of a store in MLflow. Made once, beside the cells: it stays theirs wherever they are copied to.
+
+    One that is damaged or lost is what the ledger says of any run: another name would make every run a second time.
+    """
     path = root / "store-id"
-    if not path.exists():
+    if not (name := _name_in(path)):
         with locked(root / "tracking" / "lock"):
-            if not path.exists():
-                write_atomically(path, uuid.uuid4().hex[:12])
-    return path.read_text()
+            if not (name := _name_in(path)):
+                name = noted_tag(root / "tracking" / "ledger.db", STORE_TAG) or uuid.uuid4().hex[:12]
+                write_atomically(path, name)
+    return name
+
+
+def _name_in(path: Path) -> str:
+    """Empty where the file holds no name, or is not there."""
+    try:
+        text = path.read_bytes().decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return ""
+    return text if re.fullmatch(r"[0-9a-f]{12}", text) else ""
 
 
 def target(uri: str, root: Path) -> str:
