@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
     ours = CUDA_FIGURES if device.startswith("cuda") else FIGURES
-    names = options.only or [name for name in ours if name != "accuracy" or options.real]
+    left_out = {"chaos"} if options.real else {"chaos", "accuracy"}
+    names = options.only or [name for name in ours if name not in left_out]
     about = machine(device)
     path = results_path(options.output, about["device"])
     console.print(f"{about['device']}, {about['cores']} cores, load {about['load_average'][0]}; results go to {path}")
@@ -63,8 +64,8 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
     rounds = options.rounds or (1 if is_cuda else 3)
     processes = options.workers or (usable_cores() if device == "cpu" else 4)
     real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
-    kept = options.scratch / "benchmark-accuracy"
-    return Request(workload, rounds, processes, options.cells, options.largest, options.real, real_epochs, kept)
+    kept, asked = options.scratch / "benchmark-accuracy", options
+    return Request(workload, rounds, processes, asked.cells, asked.largest, asked.real, real_epochs, kept, asked.kills)
 
 
 def _say(console: Console, figure: str) -> OnSample:
@@ -102,7 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--cells", type=_count, default=8, help="of the study")
     add("--workers", type=_count, help="processes side by side; as many as cores, or 4 on CUDA, by default")
     add("--device", default="cpu", help="cpu (by default), cuda, cuda:N or auto")
-    add("--largest", type=_count, default=100_000, help="cells to plan; `results` has 10,000 at most, `core` 1,000")
+    add(
+        "--largest",
+        type=_count,
+        default=100_000,
+        help="cells to plan; `store` has 20,000 at most, `results` 10,000, `core` 1,000",
+    )
+    add("--kills", type=_count, default=200, help="of `chaos`; its other troubles are in proportion")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
     add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
     add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with")

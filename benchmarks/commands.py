@@ -1,6 +1,7 @@
 """How long commands take, from the shell's point of view: a new process, until its last line."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def seconds_of(command: Sequence[str], *, store: Path | None = None) -> Sample:
     seconds = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[3:])}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    return Sample(seconds)
+    return Sample(seconds, {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024})
 
 
 def command_names() -> list[str]:

@@ -33,8 +33,18 @@ def train(run):
 """
 
 
-def train_by_harness(ready: Ready, folder: Path, num_cells: int) -> Facts:
-    """A study of two variants by `harness.api`, MLflow following; seconds from the start of the first cell."""
+# The same, as a program that starts at once: what a command costs is the process and the files it talks by.
+SCRIPT = """
+printf '{"step": 1, "val/score": %s}\\n{"final": true, "test/score": %s}\\n' "$2" "$2" >> "$HARNESS_METRICS"
+"""
+
+
+def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: bool = False) -> Facts:
+    """A study of two variants by `harness.api`, MLflow following; seconds from the start of the first cell.
+
+    Args:
+        is_command: the training is a shell script of two lines, not a function.
+    """
     from harness.api.training import Watch, train_work
     from harness.api.work import plan_work, save_manifest, unfinished
     from harness.execution.runner import Progress
@@ -44,7 +54,8 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int) -> Facts:
     store = folder / "mlruns"
     store.mkdir()
     init(resolve_uri(None, store), store)
-    work = plan_work(_write_study(folder, num_cells), device="cpu", jobs=WORKERS, store=store)
+    study = _write_study(folder, num_cells, is_command)
+    work = plan_work(study, device="cpu", jobs=WORKERS, store=store)
     todo, expected = unfinished(work)
     assert len(todo) == num_cells
     moments: list[float] = []
@@ -67,12 +78,16 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int) -> Facts:
     }
 
 
-def _write_study(folder: Path, num_cells: int) -> Path:
+def _write_study(folder: Path, num_cells: int, is_command: bool) -> Path:
     variants = 1 + len(STUDY["changes"])
     assert num_cells % variants == 0
     (folder / "idle.py").write_text(FUNCTION)
+    (folder / "idle.sh").write_text(SCRIPT)
+    study = {**STUDY, "profiles": {"standard": {"seeds": num_cells // variants}}}
+    if is_command:
+        study["trainer"] = {"command": ["sh", "idle.sh", "{rate}", "{width}", "{seed}"]}
     path = folder / "idle.yaml"
-    path.write_text(json.dumps({**STUDY, "profiles": {"standard": {"seeds": num_cells // variants}}}))  # JSON is YAML
+    path.write_text(json.dumps(study))  # JSON is YAML
     return path
 
 

@@ -13,7 +13,8 @@ from benchmarks.sample import Contender, Line, OnSample, Sample, facts, ratio, s
 from benchmarks.workload import Request
 
 MOST_CELLS = 1_000
-TRAINED, DELIVERED = "harness, trained", "harness, delivered"
+MORE = 10  # times as many cells, once: memory should not follow
+TRAINED, DELIVERED, COMMAND = "harness, trained", "harness, delivered", "harness, a command"
 
 
 def measure_core(request: Request, on_sample: OnSample) -> Figure:
@@ -25,18 +26,27 @@ def measure_core(request: Request, on_sample: OnSample) -> Figure:
         "result synced to the disk; `delivered`: until MLflow has everything, and the study's summary",
         partial(_by_harness, scratch, num_cells),
     )
+    command = Contender(
+        COMMAND,
+        "the same by a shell script of one line: a process a cell, which talks by a file",
+        partial(_by_harness, scratch, num_cells, is_command=True),
+    )
     untracked, tracked = _optuna(scratch, num_cells), _optuna(scratch, num_cells, is_tracked=True)
     rays = [_ray(scratch, num_cells), _ray(scratch, num_cells, is_tracked=True)] if find_spec("ray") else []
-    contenders = [ours, untracked, tracked, *rays]
+    contenders = [ours, command, untracked, tracked, *rays]
     samples = side_by_side(contenders, request.rounds, on_sample)
     samples |= {DELIVERED: [Sample(float(it.facts["delivered_a_second"])) for it in samples[TRAINED]]}
     pairs = [(TRAINED, it.name) for it in (untracked, *rays[:1])] + [
         (DELIVERED, it.name) for it in (tracked, *rays[1:])
     ]
-    lines = [Line(name, "cells/s", values(samples, name)) for name in (TRAINED, DELIVERED)]
-    lines += [Line(it.name, "trials/s", values(samples, it.name)) for it in contenders[1:]]
+    lines = [Line(name, "cells/s", values(samples, name)) for name in (TRAINED, DELIVERED, COMMAND)]
+    lines += [Line(it.name, "trials/s", values(samples, it.name)) for it in contenders[2:]]
     lines += [ratio(samples, mine, theirs) for mine, theirs in pairs]
     lines.append(Line("harness, until the first cell starts", "s", facts(samples, TRAINED, "start_seconds")))
+    few = facts(samples, TRAINED, "peak_rss_bytes")
+    more = _by_harness(scratch, MORE * num_cells).facts["peak_rss_bytes"]
+    lines.append(Line(f"peak memory of the command, {num_cells:,} cells", "MB", tuple(it / 1e6 for it in few)))
+    lines.append(Line(f"peak memory of the command, {MORE * num_cells:,} cells", "MB", (more / 1e6,)))
     title = f"a training that does nothing: {num_cells:,} cells, {WORKERS} processes, MLflow on SQLite"
     return Figure("core", title, lines, contenders, samples)
 
@@ -55,9 +65,9 @@ def _ray(scratch: Path, num_trials: int, *, is_tracked: bool = False) -> Contend
     return Contender(name, meaning, partial(_by_ray, scratch, num_trials, is_tracked))
 
 
-def _by_harness(scratch: Path, num_cells: int) -> Sample:
+def _by_harness(scratch: Path, num_cells: int, *, is_command: bool = False) -> Sample:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        arguments = (Path(folder), num_cells)
+        arguments = (Path(folder), num_cells, is_command)
         (found,) = together("benchmarks.core_overhead:train_by_harness", arguments, processes=1, threads=None).facts
     delivered = num_cells / found["delivered_seconds"]
     return Sample(num_cells / found["trained_seconds"], found | {"delivered_a_second": delivered})

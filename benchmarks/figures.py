@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.accuracy_figure import measure_accuracy
+from benchmarks.chaos.figure import measure_chaos
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.evidence import measure_designs, measure_evidence
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
+from benchmarks.store_figure import measure_store
 from benchmarks.streams import measure_streams
 from benchmarks.task4 import measure_task4
 from benchmarks.training_figures import (
@@ -26,7 +28,9 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "commands": measure_commands,
     "planning": measure_planning,
     "results": measure_results,
+    "store": measure_store,
     "core": measure_core,
+    "chaos": measure_chaos,
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,

@@ -5,23 +5,31 @@ The stores have real plans, keys and files; only the numbers are made up.
 
 import json
 import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import Facts, Ready
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan, make_plan
 from harness.store.cells import Cells
-from harness.store.result import Result
+from harness.store.result import Result, sealed
 from harness.study.load import load_study
 
+MANY_CELLS, MANY_RUNS = 20_000, 300
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+VALIDATIONS = 10  # in a journal
 
-def plan_of(num_cells: int) -> Plan:
+
+def plan_of(num_cells: int, data: str = "made up") -> Plan:
     """`task3`, every change and combination against the baseline, over as many seeds as it takes."""
 
     def planned(seeds: int) -> Plan:
         return make_plan(
             load_study("task3"),
-            fingerprints=lambda settings: {"data": "made up"},
+            fingerprints=lambda settings: {"data": data},
             overrides={"training.precision": "float32"},
             seeds=tuple(range(seeds)),
         )
@@ -39,17 +47,38 @@ def make_plan_of(ready: Ready, num_cells: int) -> Facts:
     return {"cells": found}
 
 
-def write_store(root: Path, num_cells: int) -> None:
-    """A folder of ended cells, as the runner leaves it but for checkpoints and weights."""
-    cells, plan = Cells(root), plan_of(num_cells)
-    for cell in plan.cells:
-        folder = cells.folder(cell.key)
-        folder.mkdir(parents=True)
-        result = json.dumps(_result(cell).to_json(), indent=1)
-        (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
-        (folder / "journal.jsonl").write_text(json.dumps({"event": "started", "step": 0}) + "\n")
-        (folder / "result.json").write_text(result)
-    cells.write_manifest(plan.manifest("harness ablate --study task3"))
+def write_store(root: Path, num_cells: int, num_runs: int = 1) -> int:
+    """A folder of ended cells, as the runner leaves it but for checkpoints and weights; gives how many.
+
+    Args:
+        num_runs: study runs, each on data of its own, that share the cells out.
+    """
+    cells, written = Cells(root), 0
+    for number in range(num_runs):
+        plan = plan_of(num_cells // num_runs, f"made up {number}")
+        for cell in plan.cells:
+            _write_cell(cells.folder(cell.key), cell)
+        cells.write_manifest(plan.manifest("harness ablate --study task3"))
+        written += len(plan.cells)
+    return written
+
+
+def _write_cell(folder: Path, cell: Cell) -> None:
+    folder.mkdir(parents=True)
+    result = _result(cell)
+    events = [{"event": "started", "step": 0}, *_validations(cell, result), {"event": "ended", **result.to_json()}]
+    times = ((BEGAN + timedelta(seconds=10 * number)).isoformat(timespec="milliseconds") for number in count())
+    lines = [json.dumps({"time": time, **event}) + "\n" for time, event in zip(times, events, strict=False)]
+    (folder / "spec.json").write_text(json.dumps(cell.to_json(), indent=1))
+    (folder / "journal.jsonl").write_text("".join(lines))
+    (folder / "result.json").write_text(json.dumps(sealed(result), indent=1))
+
+
+def _validations(cell: Cell, result: Result) -> Iterator[dict[str, Any]]:
+    logged = {name: value for name, value in result.metrics.items() if not name.startswith("test/")}
+    for number in range(1, VALIDATIONS + 1):
+        step = result.num_steps * number // VALIDATIONS
+        yield {"event": "validation", "step": step, "epoch": number / 2, "metrics": logged, "seconds": 12.0 * number}
 
 
 def _result(cell: Cell) -> Result:

@@ -81,6 +81,7 @@ class Request:
         real: an image folder for the comparison of accuracies, or None.
         real_epochs: the most epochs of that comparison.
         kept: the folder for what that comparison has found, so that a broken-off one goes on.
+        kills: of the reliability trial, whose other troubles are in proportion.
     """
 
     workload: Workload
@@ -91,6 +92,7 @@ class Request:
     real: Path | None
     real_epochs: int
     kept: Path
+    kills: int
 
 
 def write_images(workload: Workload) -> None:

@@ -5,12 +5,15 @@ A hook of MkDocs; `commands` and `settings` can be called without it.
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import click
 from pydantic import BaseModel
 
+FOUND = Path(__file__).parent / "gallery"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 HEAD = "This page is made from the program itself.\n"
 
 
@@ -18,9 +21,66 @@ def on_files(files: Any, config: Any) -> Any:
     """Adds the generated pages."""
     from mkdocs.structure.files import File
 
-    for name, make in (("commands", commands), ("settings", settings)):
-        files.append(File.generated(config, f"reference/{name}.md", content=make()))
+    made = {
+        "examples": gallery,
+        "reference/commands": commands,
+        "reference/study": study,
+        "reference/settings": settings,
+    }
+    for name, make in made.items():
+        files.append(File.generated(config, f"{name}.md", content=make()))
     return files
+
+
+def gallery() -> str:
+    """The examples: what each is about, what it found, and all its files."""
+    intro = (
+        "Complete projects: copy the files of one into an empty folder, and `harness ablate --study NAME.yaml`. "
+        "The tables and pictures are what that printed and drew."
+    )
+    return "\n".join(
+        ["# Examples\n", f"{intro}\n", *(_example(it) for it in sorted(EXAMPLES.iterdir()) if it.is_dir())]
+    )
+
+
+def _example(folder: Path) -> str:
+    """One example; its table and its picture, where it was run for this page, are in `docs/gallery`."""
+    name = folder.name
+    study, *code = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*.py"))
+    text = study.read_text()
+    title = re.search(r"^title: (.*)$", text, re.MULTILINE)
+    comment = re.match(r"# (.*)", text)
+    assert title, f"{study}: no title"
+    assert comment, f"{study}: no comment that says what it is"
+    parts = [f"## {title[1]}\n", f"{comment[1]}\n"]
+    kept = FOUND / f"{name}.txt"
+    if kept.is_file():
+        parts += [f"```text\n{kept.read_text().rstrip()}\n```\n", f"![{title[1]}: effects](gallery/{name}.png)\n"]
+    for path in (study, *code):
+        block = f"```{'yaml' if path.suffix == '.yaml' else 'python'}\n{path.read_text().rstrip()}\n```"
+        indented = block.replace("\n", "\n    ")
+        parts.append(f'??? note "{path.name}"\n\n    {indented}\n')
+    return "\n".join(parts)
+
+
+def study() -> str:
+    """Every key of a study's file."""
+    from harness.study.changes import Change
+    from harness.study.nuisance import Nuisance
+    from harness.study.study import Combination, Profile, Published, Study
+
+    intro = (
+        "How a study is written is shown in [three trainings](../own.md) and [your own training](../training.md), "
+        "which has `trainer`, `metrics`, `select`, `report`, `baseline`, `extends`, `drop` and `fixed`, too. Here are "
+        "the other keys, and those of each entry below them.\n"
+    )
+    rows = _rows(Study, "", leave_out=("name", "trainer", "baseline", "built_on"))
+    rows = [row.replace("| required |", "| the file's name |") for row in rows]
+    tables = [
+        *(_models(Change, "changes")), *(_models(Combination, "combinations")), *(_models(Profile, "profiles")),
+        *(_models(Published, "published")), *(_models(Nuisance, "nuisance")),
+    ]  # fmt: skip
+    return "\n".join([f"# A study's file\n\n{HEAD}\n{intro}", _table(rows), *tables])
 
 
 def commands() -> str:
@@ -55,21 +115,33 @@ def _models(model: type[BaseModel], path: str) -> Iterator[str]:
     kind = model.model_fields.get("kind") or model.model_fields.get("name")
     chosen = f": `{kind.default}`" if kind and path and isinstance(kind.default, str) else ""
     yield f"{title}{chosen}\n\n{_escaped(document.partition('Attributes:')[0].strip())}\n"
-    meant, below, rows = _meanings(document), [], []
+    if rows := _rows(model, path):
+        yield _table(rows)
+    for name, field in model.model_fields.items():
+        for part in _models_in(field.annotation):
+            yield from _models(part, f"{path}.{name}" if path else name)
+
+
+def _table(rows: list[str]) -> str:
+    return "\n".join(["| setting | default | what it may be | meaning |", "|---|---|---|---|", *rows, ""])
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    return [it for it in _parts(annotation) if isinstance(it, type) and issubclass(it, BaseModel)]
+
+
+def _rows(model: type[BaseModel], path: str, *, leave_out: Sequence[str] = ()) -> list[str]:
+    """A row of the table for each setting that is no group of settings."""
+    meant, rows = _meanings(inspect.getdoc(model) or ""), []
     for name, field in model.model_fields.items():
         place = f"{path}.{name}" if path else name
-        parts = [it for it in _parts(field.annotation) if isinstance(it, type) and issubclass(it, BaseModel)]
-        if parts:
-            below += [(part, place) for part in parts]
+        if name in leave_out or _models_in(field.annotation):
             continue
         default = "required" if field.is_required() else f"`{field.get_default(call_default_factory=True)!r}`"
         limits = ", ".join(filter(None, map(_limit, field.metadata)))
         kind = f"{_kind(field.annotation)}{f', {limits}' if limits else ''}"
         rows.append(f"| `{place}` | {default} | {kind} | {meant.get(name, '')} |")
-    if rows:
-        yield "\n".join(["| setting | default | what it may be | meaning |", "|---|---|---|---|", *rows, ""])
-    for part, place in below:
-        yield from _models(part, place)
+    return rows
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
@@ -86,6 +158,9 @@ def _kind(annotation: Any) -> str:
     found = re.findall(r"'[\w-]+'", words.partition("Literal[")[2])
     if "Literal[" in words:
         return " or ".join(f"`{it}`" for it in found)
+    whole = re.match(r"\s*(tuple|dict)\[", words)
+    if whole:
+        return {"tuple": "a list", "dict": "a mapping"}[whole[1]]
     names = list(dict.fromkeys(re.findall(r"\b(bool|int|float|str|tuple|dict|None)\b", words)))
     return " or ".join(names) or "see below"
 

@@ -126,6 +126,31 @@ def test_divergence_and_a_lack_of_memory_are_outcomes_of_their_own(tmp_path):
     assert attempt(tmp_path, without_memory).status == "out-of-memory"
 
 
+def test_a_training_that_died_behind_its_last_checkpoint_ends_with_as_many_steps(tmp_path):
+    class Death(BaseException):
+        pass
+
+    lives = []
+
+    class Dying(fakes.FakeTrainer):
+        def train(self, run):
+            lives.append(run.saved())
+            if not run.saved():
+                logged(run, 0.4, 0.6)
+                with run.saving() as path:
+                    path.touch()
+                raise Death
+            run.finish(**{"test/accuracy": 0.65})
+
+    cells, (cell,) = Cells(tmp_path), cells_for(1, Dying())
+    with pytest.raises(Death):
+        run_one(cell, cells, device="cpu", provenance={})
+    result = run_one(cell, cells, device="cpu", provenance={})
+
+    assert len(lives) == 2
+    assert (result.num_steps, result.metrics["val/accuracy"]) == (2, 0.6)
+
+
 def test_streams_of_different_purposes_and_seeds_have_different_seeds_and_repeat(tmp_path):
     seen = []
 

@@ -142,6 +142,7 @@ def test_draws_at_the_ends_of_their_range_stay_inside_the_image():
         assert edited(both, images(), drawn).shape == (64, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_the_harsh_edits_look_like_the_report_s_chain_on_average():
     """Same mean brightness, within a few standard errors, as torchvision's own random transforms in the same order."""
     chain = v2.Compose(

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import random
 import resource
 import sys
 from pathlib import Path
@@ -11,24 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
-from harness.study.load import studies
 
-SHAPES = """\
-name: x
-baseline: {model: {kind: convnet}, data: {kind: shapes}}
-changes:
-  - {name: a, overrides: {optimizer.learning_rate: 0.1}}
-"""
-OWN = """\
-name: x
-trainer: {function: 'mod:train'}
-metrics: {val/loss: {goal: minimize}, test/loss: {goal: minimize}}
-select: val/loss
-report: test/loss
-baseline: {lr: 0.1}
-changes:
-  - {name: a, overrides: {lr: 0.2}}
-"""
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the installed package
+
+from benchmarks.chaos.fuzz import OWN, SHAPES, fuzz
 
 
 @pytest.fixture(autouse=True)
@@ -179,106 +164,15 @@ def test_brackets_in_a_title_are_no_styles(folder):
     assert "[/bold] [red] (x, profile standard)" in answer.output
 
 
-# Pieces that a mutation puts in: of YAML, of Python, of paths, of terminals.
-PIECES = [
-    "[",
-    "]",
-    "{",
-    "}",
-    "&a ",
-    "*a",
-    "<<: *a",
-    "!!int ",
-    "!!python/name:os.system ",
-    "|",
-    ">",
-    "'",
-    '"',
-    "\\",
-    "\t",
-    "\n",
-    "- ",
-    ": ",
-    "#",
-    "---\n",
-    "...",
-    "0b_",
-    "0x",
-    "1e999",
-    ".nan",
-    "-.inf",
-    "2026-13-45",
-    "9" * 5000,
-    "1_",
-    "~",
-    "null",
-    "yes",
-    "é",
-    "\u202e",
-    "\ud800",
-    "\0",
-    "\x1b[31m",
-    "a" * 300,
-    "../",
-    "/dev/null",
-    "file:",
-    "__main__:x",
-    "%s",
-    "{}",
-    "[/b]",
-    "=1+1",
-]
-EXAMPLES = Path(__file__).parents[1] / "examples"
-OPTIONS = ["--seeds", "--set", "--only", "--skip", "--design", "--profile", "--data", "--jobs", "--mde", "--device"]
-VALUES = [
-    "3",
-    "0,1",
-    "4,",
-    "auto",
-    "optimizer.learning_rate=0.1",
-    "adam",
-    "pairs",
-    "fractional:8",
-    "quick",
-    "shapes",
-    "cpu",
-]
-
-
-def mutated(text, draw):
-    """The text with one to four pieces cut out, doubled, or put in."""
-    for _ in range(draw.randint(1, 4)):
-        start = draw.randrange(len(text) + 1)
-        end = min(len(text), start + draw.choice([0, 1, 3, 20, 200]))
-        piece = draw.choice([*PIECES, text[start:end] * 2, ""])
-        text = text[:start] + piece + text[end:]
-    return text
-
-
-def small(path):
-    """A study's text with its first changes only, so that 1,000 of them are read in seconds."""
-    return path.read_text() if path.stat().st_size < 8_000 else path.read_text()[:8_000]
-
-
+@pytest.mark.slow
 def test_1000_mutated_studies_and_command_lines_end_without_a_traceback_or_a_gigabyte():
-    draw = random.Random(20261125)
-    originals = [SHAPES, OWN, *map(small, [*studies().values(), *sorted(EXAMPLES.rglob("*.yaml"))])]
     importlib.import_module("torchvision")  # names of optimizers and models are looked up in it: its size is no input's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     codes = set()
-    for number in range(1000):
-        command = draw.choice(["validate", "plan"])
-        text = draw.choice(originals)
-        Path("s.yaml").write_bytes((text if number % 3 == 0 else mutated(text, draw)).encode("utf-8", "surrogatepass"))
-        more = [draw.choice(OPTIONS), draw.choice(VALUES)] if command == "plan" else []
-        more = [mutated(it, draw) if number % 3 == 0 else it for it in more]
-        arguments = ["validate", "s.yaml"] if command == "validate" else ["plan", "--study", "s.yaml", *more]
-        answer = CliRunner().invoke(cli, arguments)
-        said = f"{number}: {arguments}: {answer.exception!r}"
-        assert answer.exception is None or isinstance(answer.exception, SystemExit), said
-        assert answer.exit_code in (0, 2), said
-        assert len(answer.output) < 60_000, said
-        codes.add(answer.exit_code)
+    for number, it in enumerate(fuzz(1000)):
+        assert it.is_refused_well, f"{number}: {it}"
+        assert it.length < 60_000, f"{number}: {it}"
+        codes.add(it.code)
     assert codes == {0, 2}  # some mutations are harmless: the others were refused for what they are
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown * (1 if sys.platform == "darwin" else 1024) < 500_000_000

@@ -348,6 +348,7 @@ def test_a_patch_merges_with_edits_of_its_context_and_applies_on_top_of_what_it_
 COMMANDS = [["validate"], ["show"], ["changes", "--study"], ["plan", "--study"], ["try"], ["ablate", "--study"]]
 
 
+@pytest.mark.slow
 def test_no_command_touches_the_repository(tmp_path):
     repository = TinyRepository(tmp_path)
     changes = [

@@ -167,6 +167,7 @@ def test_doctor_says_what_there_is_and_what_to_do_about_each_lack():
     assert "side by side" in cuda_checks(setup, "running")[-1][2]
 
 
+@pytest.mark.slow
 def test_doctor_asks_no_cuda_where_the_driver_shows_none(monkeypatch):
     monkeypatch.setattr(doctor, "cuda_capabilities", lambda: ())
     assert doctor._cuda() == []
@@ -217,6 +218,7 @@ def test_validations_close_together_make_one_checkpoint_and_the_end_makes_one(tm
     assert rare.final == usual.final
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_torch_cannot_use_is_refused_before_anything_starts(tmp_path, monkeypatch):
     # The driver's library is there and shows a GPU; torch, for real, in a process of its own, finds none.

@@ -127,6 +127,22 @@ def test_the_reference_has_every_command_and_every_setting():
     assert "| `model.dropout` | `0.0` | float, ≥ 0, < 1 | probability of zeroing a hidden unit" in settings
 
 
+def test_the_reference_of_a_study_has_every_key_with_its_meaning():
+    rows = [line.split(" | ") for line in generate.study().splitlines() if line.startswith("| `")]
+    keys = {row[0].strip("| `") for row in rows}
+    assert {"tags", "note", "changes.needs", "profiles.looks", "published.value", "nuisance.log"} <= keys
+    assert [row[0] for row in rows if not row[3].strip(" |")] == []
+
+
+def test_the_gallery_has_every_file_of_every_example():
+    page = generate.gallery()
+    files = [path for path in (ROOT / "examples").glob("*/*") if path.suffix in (".py", ".yaml")]
+    assert len(files) >= 10
+    assert [path for path in files if path.read_text().splitlines()[-1] not in page] == []
+    for picture in re.findall(r"\]\((gallery/[^)]+)\)", page):
+        assert (ROOT / "docs" / picture).is_file()
+
+
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(tmp_path):
     if importlib.util.find_spec("material") is None:

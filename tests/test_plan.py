@@ -323,6 +323,7 @@ def test_every_built_in_study_plans_in_every_profile(name, profile):
     assert len(plan.seeds) == study.profiles[profile].seeds
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_cells_are_planned_within_three_seconds():
     study = independent(13)
     started = time.process_time()  # of this process: other work on the machine does not count

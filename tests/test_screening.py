@@ -117,6 +117,7 @@ def test_more_changes_than_it_takes_are_refused(tmp_path):
         plan_work(path, store=tmp_path, device="cpu", seeds=1, designs=("screening",))
 
 
+@pytest.mark.slow
 def test_planted_effects_are_found_and_no_useless_change_is(tmp_path, capsys):
     path = screened(tmp_path / "study")
 

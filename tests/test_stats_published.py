@@ -26,6 +26,7 @@ def test_a_value_without_spread_is_compared_as_one_more_run() -> None:
         assert (one.p > 0.05) == (one.run_low <= value <= one.run_high)
 
 
+@pytest.mark.slow
 def test_one_run_of_ours_is_called_different_from_the_others_as_often_as_the_level_says() -> None:
     generator = np.random.default_rng(0)
     cells = generator.normal(0.74, 0.004, (400, 11))

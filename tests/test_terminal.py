@@ -21,6 +21,7 @@ from synthetic import Numbers, synthetic_plan, synthetic_store
 from harness.cli import Problem, cli
 from harness.cli.grid import print_grid
 from harness.cli.loading import SIGN
+from harness.cli.progress import RunProgress
 from harness.cli.screen import Screen
 from harness.cli.studies import CHANGES, _change_rows
 from harness.cli.training import stopping
@@ -242,3 +243,13 @@ def test_the_outline_of_a_study_is_what_it_says_when_it_is_loaded(name):
         whole.name, whole.title, whole.changes, whole.combinations,
     )  # fmt: skip
     assert short.profiles == tuple(whole.profiles)
+
+
+def test_progress_has_a_bar_and_what_is_left_on_lines_of_their_own():
+    for width in (40, 60, 80):
+        file = io.StringIO()
+        console = Screen(file=file, force_terminal=True, width=width, color_system=None)
+        console.print(RunProgress(console, {}, 3, 1, (0.0, 300.0), metric=None)._render())
+        lines = [line.rstrip() for line in file.getvalue().splitlines()]
+        assert lines[0].strip("━╸ ") == ""
+        assert lines[1] == "1 of 3 cells; 0 to 5 min left"

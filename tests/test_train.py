@@ -186,6 +186,7 @@ def without_seconds(events: list[Event]) -> list[Event]:
     return [{name: value for name, value in by_step[step].items() if name != "seconds"} for step in sorted(by_step)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [EVERYTHING, EVERYTHING | {"training.precision": "bfloat16"}, SETTINGS["everything"], SETTINGS["one-cycle"]],
@@ -357,6 +358,7 @@ def test_any_other_error_is_the_callers(tmp_path, monkeypatch):
         trained(tiny_cell(), tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_cell_leaves_the_process_as_it_was(tmp_path):
     threads = torch.get_num_threads()
     torch.manual_seed(5)

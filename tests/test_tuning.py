@@ -16,7 +16,13 @@ from harness.cli import cli
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
 from harness.plan.tuning import make_tuning
+from harness.report.exhibits import exhibits
+from harness.report.figures import draw as drawn
+from harness.report.html import page
+from harness.report.tables import Tables
+from harness.report.tuning_data import budgets_data, tuned_pairs_data
 from harness.stats.tuning import expected_best
+from harness.store.load import curves_table, results_table, tuning_of
 from harness.study.load import load_study
 from harness.study.nuisance import Nuisance, draw
 from harness.study.resolved import resolved_study
@@ -73,6 +79,30 @@ def test_what_only_suits_a_bad_rate_improves_untuned_and_not_tuned_and_what_help
     best = [found.work.cells.result(cell.key).metrics["test/score"] for cell in found.work.plan.variants[0].cells]
     assert ends["baseline"] == pytest.approx(np.mean(best))
     assert sign * (ends["helps"] - ends["baseline"]) == pytest.approx(0.02, abs=0.005)
+    the_report_shows_what_was_found(found)
+
+
+def the_report_shows_what_was_found(found):
+    cells = found.work.cells
+    manifest = cells.manifests()[found.work.plan.id]
+    tables = Tables(
+        results_table(cells, manifest),
+        load_curves=lambda: curves_table(cells, manifest),
+        load_tuning=lambda: tuning_of(cells, manifest),
+    )
+    pairs, budgets = tuned_pairs_data(tables), budgets_data(tables)
+    for row in pairs.rows:
+        for estimate, effects in ((row.added, found.untuned_effects), (row.left_out, found.effects)):
+            assert estimate.mean == pytest.approx(100 * effects.set_index("variant")["mean"][row.label])
+    assert pairs.rows[0].label == "helps"  # the best tuned first
+    reached = found.budgets.set_index(["variant", "trials"])["mean"]
+    for curve in budgets.curves:
+        assert list(curve.mean) == pytest.approx([100 * reached[curve.variant, int(b)] for b in curve.x], nan_ok=True)
+    assert {trace.mode for trace in drawn(budgets).data} == {"lines"}  # no dots at the edges of the bands
+    shown = [it.name for it in exhibits(tables).shown]
+    assert {"tuned-beside-untuned", "tuned-budgets"} <= set(shown)
+    assert "Expected best against budget" in page(tables, exhibits(tables))
+    assert tuning_of(cells, cells.manifests()[found.untuned.plan.id]) is None
 
 
 @pytest.mark.slow
@@ -94,6 +124,7 @@ def test_the_command_trains_once_says_both_and_leaves_an_ordinary_study_run(tmp_
     assert "helps" in exported.stdout
 
 
+@pytest.mark.slow
 def test_more_trials_and_more_seeds_train_only_what_is_missing(tmp_path):
     request = {"store": tmp_path / "store", "executor": "here"}
     few = harness.tune(planted(tmp_path), trials=2, seeds=2, **request)

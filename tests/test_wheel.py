@@ -46,6 +46,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed):
 
     assert set(listed.stdout.split()) <= packed
     assert "harness/experiments/task3.yaml" in packed
+    assert [name for name in packed if ".cpython-" in name] == []  # the kernels are for every Python, as the wheel is
 
 
 def test_the_wheel_lists_and_plans_the_built_in_studies(installed, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,6 +16,8 @@ from harness.execution.runner import Progress
 from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.store.result import Result, Validation
+
+LONGEST_BAR = 60  # characters
 
 
 @dataclass
@@ -73,7 +75,11 @@ class RunProgress:
             rows.add_row("  ", self.names.get(key, key), position, f"{time.monotonic() - started:.0f} s")
         failed = f", [red]{self._failed} failed[/red]" if self._failed else ""
         head = Text.from_markup(f"{done} of {self.num_cells} cells{failed}; {self._left()}")
-        return Group(ProgressBar(total=self.num_cells, completed=done, width=60), head, rows)
+        width = min(LONGEST_BAR, self.console.width)
+        whole = Table.grid()  # a row each: a bar alone ends no line
+        for row in (ProgressBar(total=self.num_cells, completed=done, width=width), head, rows):
+            whole.add_row(row)
+        return whole
 
     def _left(self) -> str:
         """The time left, in words."""

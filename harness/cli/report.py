@@ -33,7 +33,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
-    from harness.store.load import confirmations, curves_table, examples_of, find_manifest
+    from harness.store.load import confirmations, curves_table, examples_of, find_manifest, tuning_of
     from harness.store.tried import read_tried
 
     check_folder(output)
@@ -49,6 +49,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
         tried=tuple(tried.sentences()) if tried else (),
         load_examples=lambda name: examples_of(cells, manifest, name),
         load_pictures=lambda places: pictures(manifest, places),
+        load_tuning=lambda: tuning_of(cells, manifest),
     )
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}

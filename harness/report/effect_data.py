@@ -56,7 +56,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Pair:
-    """One change in two designs."""
+    """One change in two designs, or otherwise compared in two ways."""
 
     label: str
     added: Estimate
@@ -65,9 +65,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Add-one beside leave-one-out; a gap between the two is interaction with the other changes of `full`."""
+    """Two estimates of each change side by side, such as of add-one and leave-one-out.
 
-    full: str
+    Attributes:
+        sides: what the first (`added`) and the second (`left_out`) are called.
+    """
+
+    sides: tuple[str, str]
     axis: str
     digits: int
     rows: tuple[Pair, ...]
@@ -144,7 +148,8 @@ def pairs_data(tables: Tables) -> Pairs:
     if not rows:
         raise ResultsError(f"{first.design} and add-one have no change in common; run both on the same changes.")
     rows.sort(key=lambda row: -metric.sign * row.added.mean)
-    return Pairs(str(first.full), effect_axis(metric), metric.digits, tuple(rows))
+    sides = ("added to the baseline", f"left out of {first.full}")
+    return Pairs(sides, effect_axis(metric), metric.digits, tuple(rows))
 
 
 def waterfall_data(tables: Tables, design: str = "path") -> Waterfall:

@@ -26,6 +26,7 @@ from harness.report.look import variant_colours
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
 from harness.report.tables import Family, Tables
+from harness.report.tuning_data import budgets_data, tuned_pairs_data
 
 TOGETHER = ("pairs", "factorial", "fractional", "screening")  # designs whose variants hold several changes
 
@@ -80,6 +81,7 @@ def exhibits(tables: Tables) -> Exhibits:
     makers: list[tuple[str, Callable[[Tables], Exhibit]]] = [
         *_of_designs(tables),
         ("add-one against leave-one-out", _pairs),
+        *([("tuned beside untuned", _tuned), ("expected best against budget", _budgets)] if tables.tuning else []),
         ("pairwise interactions", _heat),
         *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
@@ -152,8 +154,28 @@ def _pairs(tables: Tables) -> Exhibit:
         "add-one-against-leave-one-out",
         "What a change brings alone, and inside the full combination",
         (("", data),),
-        f"The effect of each change added to the baseline, and of the same change inside {data.full}, with 95% t "
+        f"The effect of each change added to the baseline, and of the same change {data.sides[1]}, with 95% t "
         "intervals. A gap between the two is interaction: the change does more, or less, beside the others.",
+    )
+
+
+def _tuned(tables: Tables) -> Exhibit:
+    return Exhibit(
+        "tuned-beside-untuned",
+        "Tuned beside untuned",
+        (("", tuned_pairs_data(tables)),),
+        "The effect of each change with every variant's own settings, and with every variant, the baseline too, at the "
+        "best of its trials, with 95% t intervals. What helps only untuned makes up for the baseline's settings.",
+    )
+
+
+def _budgets(tables: Tables) -> Exhibit:
+    return Exhibit(
+        "tuned-budgets",
+        "Expected best against budget",
+        (("", budgets_data(tables)),),
+        "What the best of so many trials is expected to reach in the reported metric, chosen by the selected one; mean "
+        "over seeds, band: one sd. Lines that cross: which change is ahead depends on how long one tunes.",
     )
 
 

@@ -133,7 +133,7 @@ def draw_curves(data: Curves) -> go.Figure:
 
 def draw_pairs(data: Pairs) -> go.Figure:
     figure = _figure(data.axis, height=FRAME_PIXELS + (ROW_PIXELS + 8) * len(data.rows))
-    sides = (("added to the baseline", -0.16, "circle"), (f"left out of {data.full}", 0.16, "diamond"))
+    sides = ((data.sides[0], -0.16, "circle"), (data.sides[1], 0.16, "diamond"))
     for index, (name, shift, symbol) in enumerate(sides):
         figure.add_scatter(
             name=name,
@@ -304,6 +304,7 @@ def _draw_band(figure: go.Figure, curve: Curve, colour: str) -> None:
     figure.add_scatter(
         x=[*curve.x, *reversed(curve.x)],
         y=[*curve.high, *reversed(curve.low)],
+        mode="lines",  # of few points plotly would draw each one, too
         fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.18)",
         line={"width": 0},

@@ -145,6 +145,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
     parts = [
         ("effects", "Effects", of_kinds()),
         ("leave-one-out", "Inside the full combination", [*of_kinds("leave-one-out"), *drawn("add-one-against")]),
+        ("tuning", "Tuned", drawn("tuned-")),
         ("path", "Step by step", of_kinds("path")),
         (
             "interactions",

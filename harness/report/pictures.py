@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.report.curve_data import SOLID, Curves
 from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
@@ -69,8 +70,8 @@ def _pairs(axes: Axes, data: Pairs) -> None:
     for at, row in enumerate(data.rows):
         _interval(axes, at - 0.16, row.added, VARIANT_COLOURS[0], "o")
         _interval(axes, at + 0.16, row.left_out, VARIANT_COLOURS[1], "D")
-    left_out = f"left out of {data.full}"
-    _legend(axes, ("added to the baseline", VARIANT_COLOURS[0], "o"), (left_out, VARIANT_COLOURS[1], "D"))
+    first, second = data.sides
+    _legend(axes, (first, VARIANT_COLOURS[0], "o"), (second, VARIANT_COLOURS[1], "D"))
 
 
 def _waterfall(axes: Axes, data: Waterfall) -> None:
@@ -103,6 +104,8 @@ def _curves(axes: Axes, data: Curves) -> None:
         marker = "o" if len(curve.x) == 1 else ""
         label = f"{curve.label}, {curve.split}"
         axes.plot(curve.x, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
+    if all(x == int(x) for curve in data.curves for x in curve.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for variant, place in data.best.items():
         axes.axvline(place, color=data.colours[variant], lw=1, ls="--")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)

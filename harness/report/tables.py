@@ -86,6 +86,7 @@ class Tables:
         metric: name of what the effects and the variants are of; by default what the study reports.
         load_examples: gives `harness.store.load.examples_of` for the name of a metric; nothing by default.
         load_pictures: gives pictures of test examples with their labels, by their places; nothing by default.
+        load_tuning: gives `harness.store.load.tuning_of`; nothing by default.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
         tried: what `harness try` found of its training, a sentence each.
 
@@ -100,6 +101,12 @@ class Tables:
     tried: tuple[str, ...] = ()
     load_examples: Callable[[str], Right] = lambda metric: {}
     load_pictures: Callable[[Sequence[int]], list[tuple[Any, str]]] = lambda places: []
+    load_tuning: Callable[[], tuple[pd.DataFrame, pd.DataFrame] | None] = lambda: None
+
+    @cached_property
+    def tuning(self) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Results with the variants' own settings, and of every trial; None of what was not tuned."""
+        return self.load_tuning()
 
     @property
     def manifest(self) -> Manifest:

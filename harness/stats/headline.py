@@ -14,6 +14,7 @@ from harness.plan.power import seeds_to_reach
 from harness.stats.effect import metric_of_row
 from harness.stats.significance import expected_luck, smallest_sign_flip_p
 from harness.stats.wording import format_p
+from harness.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,8 @@ def refusal(n: int, alpha: float = 0.05) -> str:
     smallest = smallest_sign_flip_p(n)
     if n > 1 and smallest <= alpha:
         return ""
-    seeds = f"{n} seed" if n == 1 else f"{n} seeds"
     return (
-        f"It cannot reach significance with {seeds}: the smallest possible p is {format_p(smallest)} and"
+        f"It cannot reach significance with {counted(n, 'seed')}: the smallest possible p is {format_p(smallest)} and"
         f" {format_p(alpha)} is needed, which takes at least {seeds_to_reach(alpha)} seeds."
     )
 
@@ -124,8 +124,8 @@ def _estimate(row: Any) -> str:
 def _claim(row: Any, how: str) -> str:
     return (
         f"The biggest single improvement{how} is {row.variant}: {_estimate(row)} in {metric_of_row(row).words}"
-        f" over {row.reference} on {row.n} of {row.n_planned} seeds; p {format_p(row.p)} raw, {adjusted(row)}"
-        f"; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
+        f" over {row.reference} on {row.n} of {counted(row.n_planned, 'seed')}; p {format_p(row.p)} raw,"
+        f" {adjusted(row)}; P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f},"
         f" {row.p_improve_high:.2f}]."
     )
 
@@ -157,8 +157,8 @@ def _why_not(row: Any) -> str:
         return why_no_claim(row) or chosen_after_data
     if row.verdict == "improves where it trains":
         return (
-            f"It improves where it trains ({row.n} of {row.n_planned} seeds): p {adjusted(row)}, but not if every pair"
-            " without a number counts against it. Find out why they have none."
+            f"It improves where it trains ({row.n} of {counted(row.n_planned, 'seed')}): p {adjusted(row)}, but not if "
+            "every pair without a number counts against it. Find out why they have none."
         )
     if row.verdict == "equivalent":
         return (

@@ -16,6 +16,7 @@ from harness.stats.headline import adjusted, why_no_claim
 from harness.stats.noise import NoiseFloor
 from harness.stats.published import PublishedComparison
 from harness.stats.wording import format_p
+from harness.texts import counted
 
 CHECKPOINT_RULE = "as training reports it"
 VARIED = "all random draws of training"
@@ -56,7 +57,7 @@ def report_line(
     rule = f" {checkpoint_rule}" if metric.split else ""  # a cost is of the whole training
     measured = (
         f"{_capitalized(metric.words)}{rule}; {row.variant} against {row.reference} on"
-        f" {row.n} of {row.n_planned} seeds ({row.seeds or 'none'}), between which {varied} vary; paired by"
+        f" {row.n} of {counted(row.n_planned, 'seed')} ({row.seeds or 'none'}), between which {varied} vary; paired by"
         f" seed{_pairing(row)}. Held constant: {held}."
     )
     missing = f"Missing: {row.missing}." if row.missing else ""

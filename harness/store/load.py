@@ -1,6 +1,7 @@
 """Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,6 +198,21 @@ def curves_table(cells: Cells, manifest: Manifest, variants: Collection[str] | N
     table = pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
     table.attrs["manifest"] = manifest
     return table
+
+
+def tuning_of(cells: Cells, manifest: Manifest) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Of a study run of tuned variants: the results with their own settings, and those of all trials, as results_table
+    gives them. None of any other study run, or where one of the two is not in the store."""
+    named = re.fullmatch(r"(?P<untuned>.+)-tuned-(?P<name>\d+-[0-9a-f]{6})", manifest.id)
+    if not named:
+        return None
+    untuned = cells.manifest(named["untuned"])
+    chosen = {key for it in manifest.variants for key in it.cells.values()}
+    for trials in cells.manifests().values():  # their baseline is a trial's, so that the rest of the id is another one
+        tried = {key for it in trials.variants for key in it.cells.values()}
+        if untuned and trials.id.endswith(f"-trials-{named['name']}") and chosen <= tried:
+            return results_table(cells, untuned), results_table(cells, trials)
+    return None
 
 
 def examples_of(cells: Cells, manifest: Manifest, metric: str) -> dict[tuple[str, int], "NDArray[np.bool_]"]:

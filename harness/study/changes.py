@@ -46,8 +46,9 @@ class Change(BaseModel):
         needs: the changes without which this one makes no sense: it is compared with them, and no variant holds it
             without. Empty for most.
         overrides: dotted path of a setting to its new value.
-        commit: the change is what these commits do to the code, in this order; branch: what a branch does since it left
-            the baseline's commit; patch: what a file that `git diff` printed does, by its path from the study's folder.
+        commit: the change is what these commits do to the code, in this order.
+        branch: what this branch does to the code since it left the baseline's commit.
+        patch: what a file that `git diff` printed does to it, by its path from the study's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

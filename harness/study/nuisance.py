@@ -21,6 +21,7 @@ class Nuisance(BaseModel):
     Attributes:
         low, high: both whole numbers where the setting is one.
         log: whether equal ratios count as equally far.
+        choices: values to try, instead of a range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

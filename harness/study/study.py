@@ -28,7 +28,14 @@ class _Part(BaseModel):
 
 
 class Combination(_Part):
-    """Several changes under one name, such as the report's Model 1."""
+    """Several changes under one name, such as the report's Model 1.
+
+    Attributes:
+        name: kebab-case; the variant that holds them all is called so.
+        summary: one line for people.
+        source: where it comes from.
+        changes: names of changes.
+    """
 
     name: Name
     summary: str = ""
@@ -40,6 +47,7 @@ class Profile(_Part):
     """How big a run of the study is.
 
     Attributes:
+        summary: one line for people.
         seeds: how many, counted from 0.
         looks: at how many seeds a race (`ablate --race`) looks at the effects on the way; by default at 8, 12, 16, ...
         exploratory: too small for conclusions; every table of it says so.
@@ -69,7 +77,9 @@ class Published(_Part):
 
     Attributes:
         variant: `baseline`, a change or a combination of the study.
-        metric: a name that the trainer measures; value: as it is logged (percent as a fraction).
+        metric: a name that the trainer measures.
+        value: as it is logged (percent as a fraction).
+        source: where it was printed.
     """
 
     variant: str
@@ -83,8 +93,12 @@ class Study(_Part):
 
     Attributes:
         trainer: what trains; it has the metrics, and has parsed the settings of `baseline`.
-        name, title: by default those of the file.
+        name: by default that of the file.
+        title: what it asks, in a line.
+        source: where the idea comes from.
         changes: declarations only: names were looked up.
+        paths: name to changes that are added one by one, in this order.
+        designs: what to compare with what; the first is what the study run is declared for.
         nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
         tags, note: what its study runs carry besides, in MLflow and in the report; they decide nothing.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.

@@ -66,7 +66,7 @@ class Run:
         self.asks_to_stop = False  # whether training has ever looked at `should_stop`
         self._started_at = time.perf_counter() - seconds_before
         self._last_step: int | None = None  # of this attempt
-        self.num_steps = 0
+        self.num_steps = max(0, last_step_before)  # a resumed attempt may have nothing left to log
         self.facts: dict[str, Any] = {}
         self.final: dict[str, float] | None = None  # what `finish` got
         self.with_checkpoint: Callable[[], None] = lambda: None  # called before each is kept: writes what goes with it

@@ -1,0 +1,31 @@
+"""The reliability trial in short: `python -m benchmarks --only chaos` is the whole."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks are no part of the installed package
+
+from benchmarks.chaos.damage import FILES, WAYS, kinds  # noqa: E402
+from benchmarks.chaos.kills import PHASES_OF, Chain, chains, kill_again_and_again  # noqa: E402
+from benchmarks.chaos.trial import References  # noqa: E402
+
+
+def test_workers_of_a_search_that_are_killed_in_every_phase_leave_no_trace(tmp_path):
+    tried = kill_again_and_again(Chain("search", "worker", 0), tmp_path, References(tmp_path))
+
+    assert [it.said for it in tried if not it.is_right] == []
+    assert len(tried) >= 4  # on a busy machine a search may end before its last kill
+
+
+def test_the_whole_trial_is_of_the_size_that_was_asked_for():
+    planned = Counter()
+    for chain in chains(200):
+        planned.update(PHASES_OF[chain.victim])
+    assert min(planned.values()) >= 15
+    assert sum(planned.values()) >= 200
+    assert len(set(kinds())) == len(FILES) * len(WAYS) == 60
