@@ -58,7 +58,7 @@ def judge(
 
     \b
     exit code 0   keep: it is better
-    exit code 1   discard: worse, too small to matter, the same numbers, or it fails
+    exit code 1   discard: worse or no better so far, too small to matter, the same numbers, or it fails
     exit code 2   the request was wrong, or the candidate edits what is fixed
     exit code 3   undecided: more --seeds may tell
 
