@@ -9,7 +9,7 @@ ablate: .venv/installed  ## the main job on embedded images: every change of tas
 	$(BIN)/harness ablate --study task3 --profile quick
 
 test: .venv/installed  ## the tests; no GPU, network or data set needed
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=30 --durations-min=5
 
 quick: .venv/installed  ## the tests without servers, browsers, simulations and wheel builds: while one works
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"

@@ -31,6 +31,9 @@ LINES: dict[tuple[str, ...], int] = {
     ("compare", "tiny", "tiny"): 2,  # one study run
     ("gate", "--study", "own.yaml", "--baseline-ref", "main", "--max-drop", "1"): 2,  # no repository
     ("study", "v1..v2", "--study", "own.yaml"): 2,  # no repository
+    ("prune", *STUDY, "--delta", "1"): 2,  # changes no code
+    ("judge", "main", *STUDY): 2,  # no repository
+    ("lineage", *STUDY): 2,  # nothing was judged
     ("plan", *STUDY): 0,
     ("new", "mine"): 0,
     ("studies",): 0,

@@ -215,7 +215,7 @@ def test_the_command_says_what_it_found_as_text_and_as_json(lived, monkeypatch):
     assert "start-at-3-says-the-rate (needs start-at-1)" in told.output
     assert f"  {made['notes'][:10]} Notes: edits nothing that training reads" in told.output
     said = json.loads(as_json.output)
-    assert said["format"] == 2
+    assert said["format"] == 1
     assert said["changes"][0]["commits"] == [made["rate"]]
     assert len(said["left_out"]) == 5
     assert load_study("other.yaml").designs == ("leave-one-out:head",)

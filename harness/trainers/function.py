@@ -92,7 +92,8 @@ def _kept_output(folder: Path) -> Iterator[None]:
     if multiprocessing.parent_process() is None:
         yield
         return
-    streams = ((1, sys.stdout, OUTPUTS[0]), (2, sys.stderr, OUTPUTS[1]))
+    both = ((1, sys.stdout, OUTPUTS[0]), (2, sys.stderr, OUTPUTS[1]))
+    streams = [it for it in both if it[1] is not None]  # closed: its number may be another file's by now
     kept = [os.dup(number) for number, _, _ in streams]
     try:
         for number, stream, name in streams:
@@ -101,10 +102,12 @@ def _kept_output(folder: Path) -> Iterator[None]:
                 os.dup2(file.fileno(), number)
         yield
     finally:
-        for (number, stream, _), before in zip(streams, kept, strict=True):
+        for (number, stream, name), before in zip(streams, kept, strict=True):
             stream.flush()
             os.dup2(before, number)
             os.close(before)
+            if (folder / name).stat().st_size == 0:
+                (folder / name).unlink()
 
 
 def signature_problem(target: str, function: Callable[..., Any]) -> str:
