@@ -42,9 +42,14 @@ def test_killed_on_any_step_it_goes_on_and_ends_with_the_same_numbers(tmp_path, 
     _, straight = train_study(path, tmp_path / "straight")
     work = plan_work(path, store=tmp_path / "killed", device="cpu")
 
-    for delay in (0.35, 0.6, 0.85):
-        process = start(path, work.cells.root)
-        time.sleep(delay)
+    def num_validations():
+        events = (event for cell in work.plan.cells for event in work.cells.events(cell.key))
+        return sum(event["event"] == "validation" for event in events)
+
+    for _ in range(3):  # each within a cell, whose first step is in a checkpoint, or a step later
+        enough, process = num_validations() + 2, start(path, work.cells.root)
+        while process.poll() is None and num_validations() < enough:
+            time.sleep(0.002)
         process.kill()
         process.wait()
     finish(path, work.cells.root)
