@@ -9,9 +9,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+LONGEST_SECONDS = 240
 # Reads a request a line; the fork is the command. Imported before: what takes long, and starts no thread.
 SERVER = """
-import importlib, json, os, sys
+import importlib, json, os, signal, sys
 for name in ("harness.api.ablation", "harness.cli.ablate", "harness.cli.results", "harness.report.tables",
              "mlflow.store.tracking.sqlalchemy_store", "torchvision"):
     importlib.import_module(name)
@@ -20,6 +21,7 @@ for line in sys.stdin:
     request = json.loads(line)
     if (child := os.fork()) == 0:
         os.setsid()
+        signal.alarm(request["seconds"])  # a command that hangs dies, and its exit code says of what
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
@@ -71,6 +73,7 @@ class Commands:
                 "stdout": stdout.name,
                 "stderr": stderr.name,
                 "is_closed": is_closed,
+                "seconds": LONGEST_SECONDS,
             }
             self._server.stdin.write(json.dumps(request) + "\n")
             self._server.stdin.flush()

@@ -55,7 +55,6 @@ def test_two_commands_lead_from_an_empty_folder_to_a_table(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["function", "script"])  # of frameworks, the examples are tried
 def test_the_first_try_finds_nothing_wrong(tmp_path, kind):
     run(tmp_path, "new", "x", *options_of(kind))
     tried = json.loads(run(tmp_path, "try", "x.yaml", "--json").stdout)

@@ -15,7 +15,7 @@ from harness.store.cells import Cells
 
 pytestmark = pytest.mark.slow
 
-OUTAGE_SECONDS = 8
+OUTAGE_SECONDS = 20
 STUDY = """
 name: outage
 title: A study whose tracking server fails

@@ -39,7 +39,7 @@ def test_blocks_in_which_nothing_could_be_claimed_are_refused():
 
 @pytest.mark.slow
 def test_they_claim_in_one_study_of_twenty_at_most():
-    studies = 150
+    studies = 300
     tables = (make_table({"baseline": list(np.random.default_rng(it).normal(0.7, 0.01, 40))}) for it in range(studies))
     rate = sum(bool(compare_placebos(table, 10).claimed) for table in tables) / studies
     assert rate <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)

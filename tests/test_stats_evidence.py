@@ -276,7 +276,7 @@ def test_westfall_young_keeps_the_family_wise_error(n: int, m: int) -> None:
 
 @pytest.mark.slow
 def test_who_looks_six_times_claims_something_false_in_one_study_of_twenty() -> None:
-    studies, claims = 200, 0
+    studies, claims = 400, 0
     for study in range(studies):
         differences, seen = family(3, 14, study), Schedule(14)
         for n in (3, 5, 8, 10, 12, 14):

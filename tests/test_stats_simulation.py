@@ -69,7 +69,7 @@ def test_holm_keeps_the_error_of_useless_changes_beside_useful_ones() -> None:
 
 def test_the_table_of_effects_claims_something_in_few_useless_studies() -> None:
     """The whole way, table and verdicts included; without a correction 37% of these would claim something."""
-    studies, claims = 200, 0
+    studies, claims = 400, 0
     generator = np.random.default_rng(7)
     table = make_table({name: [0.0] * 10 for name in ("baseline", *"abcdefghi")})
     for _ in range(studies):
@@ -98,7 +98,7 @@ def test_the_planned_seeds_reach_the_planned_power_of_the_test_that_is_used(m: i
 @pytest.mark.parametrize("m", [1, 9])
 def test_seeds_planned_from_three_pilots_reach_their_power(m: int) -> None:
     """The sd of three pilot seeds is often too small by luck; planned as if it were right, .71 was reached."""
-    studies, generator, found = 150, np.random.default_rng(m), 0
+    studies, generator, found = 400, np.random.default_rng(m), 0
     for _ in range(studies):
         pilots = family_differences(m, 3, generator)
         n = seeds_from_pilots(1.5, np.sqrt(pilots.var(axis=1, ddof=1).mean()), 2 * m, m=m)

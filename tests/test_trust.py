@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from commands import COMMANDS, Commands
 from fakes import result_of
 from test_cli import TINY
 from tracked import a_manifest, a_result, a_store, cells_of, start, validate
@@ -264,14 +265,25 @@ def command(*arguments, **options):
 SHOWN = (["ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--seeds", "4"], ["results", "--study", "tiny"])
 
 
-def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended):
-    answer = command(*SHOWN[0], stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "latin-1"})
+PLAIN = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+
+
+@pytest.fixture(scope="module", params=[PLAIN, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}])
+def with_few_characters(request):
+    commands = Commands(os.environ | request.param)
+    yield commands
+    commands.close()
+
+
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_a_terminal_that_lacks_characters_gets_the_whole_table(ended, arguments, with_few_characters):
+    answer = with_few_characters.run(*arguments, cwd=Path.cwd(), env={"HARNESS_CACHE": "cache"})
 
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert b"batch-norm" in answer.stdout
 
 
-@pytest.mark.parametrize("arguments", [*SHOWN, ["--help"]])
+@pytest.mark.parametrize("arguments", [*SHOWN, ["export", "--study", "tiny"], ["studies"], ["--help"]])
 def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
     with open("/dev/full", "w") as full:
         answer = command(*arguments, stdout=full)
@@ -279,6 +291,13 @@ def test_full_standard_output_is_a_sentence_and_exit_code_2(ended, arguments):
     assert answer.returncode == 2, answer.stderr.decode()
     assert answer.stderr.decode().startswith("error: standard output cannot be written (No space left on device).")
     assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", SHOWN)
+def test_standard_output_that_is_closed_is_no_failure(ended, arguments):
+    answer = COMMANDS.run(*arguments, cwd=Path.cwd(), env={"HARNESS_CACHE": "cache"}, is_closed=True)
+
+    assert (answer.returncode, answer.stderr) == (0, b"")
 
 
 def test_two_files_of_one_name_are_told_apart(ended):
