@@ -19,7 +19,7 @@ def test_workers_of_a_search_that_are_killed_in_every_phase_leave_no_trace(tmp_p
     tried = kill_again_and_again(Chain("search", "worker", 0), tmp_path, References(tmp_path))
 
     assert [it.said for it in tried if not it.is_right] == []
-    assert tried  # a search may end before its last kill
+    assert len(tried) >= 4  # on a busy machine a search may end before its last kill
 
 
 def test_the_whole_trial_is_of_the_size_that_was_asked_for():

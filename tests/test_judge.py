@@ -13,8 +13,10 @@ from repository import RATE, START, WIDTH, TinyRepository
 
 from harness.api.judging import judge
 from harness.api.lineages import lineage
+from harness.api.work import prepare
 from harness.cli import cli
 from harness.errors import ResultsError, StudyError
+from harness.execution.here import run_one
 from harness.stats.online import (
     elond_level,
     judge_improvements,
@@ -99,6 +101,33 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
         assert verdicts[lucky.proposal.name] == "unproven"
     with pytest.raises(StudyError, match="never reads"):
         raise StudyError(judged(unread=2).proposal.reason)
+
+
+def test_seeds_on_which_a_candidate_was_explored_do_not_count_for_it(asked):
+    """It may have been proposed for them: what looked better on one seed begins with a lucky one otherwise."""
+    explored = judge(**asked, change={"gain": 3.0}, rule="explore")
+    judged = judge(**asked, change={"gain": 3.0}, rule="each")
+    goes_on = judge(**asked, change={"gain": 3.0}, rule="each", seeds=40)
+
+    first = explored.champion.first_seed
+    assert [it.proposal.first_seed for it in (explored, judged, goes_on)] == [first, first + 1, first + 1]
+    assert judged.num_cells == 2 * judged.proposal.num_seeds
+
+
+def test_a_candidate_fails_only_where_the_champion_does_not(tmp_path, asked):
+    """Its cell ended first: what becomes of the champion's is waited for."""
+    path = write_study(
+        tmp_path / "bad", function=NOISY, metrics=METRICS, changes=[], baseline={"gain": 101.0, "luck": 0}
+    )
+
+    def train_candidate(work, todo, expected):
+        prepare(work, todo)
+        for cell in todo:
+            if cell.settings.tree()["gain"] == 102.0:
+                run_one(cell, work.cells, device="cpu", provenance={})
+
+    found = judge(**asked | {"study": path}, change={"gain": 102.0}, seeds=1, before_training=train_candidate)
+    assert (found.proposal.verdict, found.proposal.num_seeds) == ("undecided", 0)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing import popen_forkserver
 
 import fakes
 import psutil
@@ -14,8 +15,9 @@ import pytest
 from clusters import ray_cluster
 from fakes import cells_for
 
-from harness.errors import StudyError
-from harness.execution.executor import EXECUTORS
+from harness.errors import HarnessError, StudyError
+from harness.execution.executor import EXECUTORS, Died
+from harness.execution.processes import Processes
 from harness.execution.runner import Progress, run
 from harness.store.cells import Cells
 
@@ -106,6 +108,44 @@ def test_a_worker_that_dies_before_its_cell_has_a_folder_does_not_end_the_study(
 
     assert [cells.result(cell.key).status for cell in todo] == ["failed", "failed"]
     assert {cells.result(cell.key).reason for cell in todo} == {"the worker process ended with exit code 3"}
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_worker_that_is_killed_before_it_has_read_its_orders_is_started_again(tmp_path, monkeypatch, deaths):
+    """Its pipe is broken then, which once passed for a reader of the command's output that has gone: exit code 0."""
+    launch, waiting = popen_forkserver.Popen._launch, [None] * deaths
+
+    def launched(self, process):
+        if waiting:
+            waiting.pop()
+            raise BrokenPipeError
+        launch(self, process)
+
+    monkeypatch.setattr(popen_forkserver.Popen, "_launch", launched)
+    cells, todo = Cells(tmp_path), cells_for(2)
+    if deaths == 3:
+        with pytest.raises(HarnessError, match="3 worker processes on cpu died one after another as they started; "):
+            run(todo, cells, devices=TWO, provenance=PROVENANCE)
+    else:
+        run(todo, cells, devices=TWO, provenance=PROVENANCE)
+        assert all(cells.result(cell.key).is_finished for cell in todo)
+
+
+def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_no_cell(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(2)
+    told = []
+    with Processes(["cpu"], cells, PROVENANCE) as processes:
+        for cell in todo:
+            processes.submit(cell, is_alone=True)
+            while not told or told[-1].cell != cell:
+                processes.advance(lambda it: told.append(it) if not isinstance(it, Progress) or it.result else None)
+            (worker,) = processes._workers
+            worker.process.kill()
+            worker.process.join()
+
+    assert isinstance(told[0], Progress)
+    assert cells.result(todo[0].key).is_finished
+    assert isinstance(told[1], Died)  # the runner tries the cell once more
 
 
 def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):

@@ -12,13 +12,14 @@ import time
 from types import SimpleNamespace
 from typing import Annotated
 
+import click
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, PlainSerializer
 from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
-from harness.cli import Problem, cli
+from harness.cli import LazyGroup, Problem, cli
 from harness.cli.grid import print_grid
 from harness.cli.loading import SIGN
 from harness.cli.progress import RunProgress
@@ -253,3 +254,19 @@ def test_progress_has_a_bar_and_what_is_left_on_lines_of_their_own():
         lines = [line.rstrip() for line in file.getvalue().splitlines()]
         assert lines[0].strip("━╸ ") == ""
         assert lines[1] == "1 of 3 cells; 0 to 5 min left"
+
+
+def test_a_broken_pipe_that_is_not_of_the_output_is_no_success(capfd):
+    """A dead worker's pipe once passed for the reader of `harness results | head` that has gone: exit code 0."""
+
+    def write_to_a_dead_process():
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.write(writer, b"orders")
+
+    class Group(LazyGroup):
+        def get_command(self, ctx, name):
+            return click.Command("results", callback=write_to_a_dead_process)
+
+    with capfd.disabled(), pytest.raises(RuntimeError, match="a process of ours has ended unexpectedly"):
+        Group("harness").main(["results"], standalone_mode=False)

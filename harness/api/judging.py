@@ -6,15 +6,15 @@ which nothing before it was judged by: its number is no luckiest of many. When a
 a stream of them spends, is in `stats.online`; what was decided is in `store.lines`.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.api.candidates import Asked, at_commit, begun
 from harness.api.confirmation import fresh_seeds
 from harness.api.training import Watch, train_work
-from harness.api.work import Work, plan_work, unfinished
+from harness.api.work import Work, unfinished
 from harness.errors import StudyError
 from harness.execution.provenance import command_line
 from harness.execution.runner import Progress
@@ -27,14 +27,7 @@ from harness.store.cells import Cells
 from harness.store.lines import FORMAT, Champion, Line, Lines, Proposed
 from harness.store.result import Result
 from harness.study.changes import placebo_problem
-from harness.study.compose import Composed
-from harness.study.history import change_name
-from harness.study.load import make_study, read_composed
-from harness.study.study import Study
-from harness.texts import shortened
-from harness.trainers.git import run_git
 from harness.trainers.run import SETTINGS_UNREAD
-from harness.trainers.user import UserTrainer
 from harness.trees import flatten, layered
 
 if TYPE_CHECKING:
@@ -46,7 +39,7 @@ ALPHA = 0.05  # of a line, unless it declares another
 FRESH = 4  # seeds by which a new champion is measured
 ROOM = 2  # by default as many seeds as could decide at the least, times this
 LEAST_ROOM = 12
-WORKTREE = "."
+MOST_SEEN = 1_000  # seeds that a candidate may have been seen on before it is proposed
 SAME_CODE = "the same code and settings as the champion"
 FAILED = "it fails"
 
@@ -136,13 +129,13 @@ def judge(
     """
     if rule not in RULES:
         raise StudyError(f"--level {rule!r}: expected one of {', '.join(RULES)}.")
-    asked = _Asked(study, profile, Path(store).absolute(), request)
+    asked = Asked(study, profile, Path(store).absolute(), request)
     lines = Lines(asked.store)
     name = asked.line_id(line)
     with lines.judging(name):
         known = lines.read(name)
         base = known.base if known else asked.beginning(candidate, champion)
-        found = known or _begun(name, asked, base, ALPHA if alpha is None else alpha)
+        found = known or begun(name, asked, base, ALPHA if alpha is None else alpha)
         asked.check(found, alpha, champion)
         entry = asked.entry(candidate, change, found, lines)
         held = _held(found, entry)  # by the champion already: to judge it again would compare nothing
@@ -159,139 +152,11 @@ def _held(line: Line, entry: Mapping[str, Any]) -> tuple[Line, Proposed] | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The study of a line, and how it is trained."""
-
-    study: str | Path
-    profile: str
-    store: Path
-    request: Mapping[str, Any]
-
-    @property
-    def composed(self) -> Composed:
-        return read_composed(self.study)
-
-    def line_id(self, line: str) -> str:
-        if not re.fullmatch(r"[a-z0-9]+([.-][a-z0-9]+)*", line):
-            raise StudyError(f"--line {line!r}: expected small letters and digits joined by - or .")
-        return f"{self.declared({}).name}-{self.profile}-{line}"
-
-    def declared(self, more: Mapping[str, Any]) -> Study:
-        """The study without its own changes, and with more."""
-        composed = self.composed
-        tree = {key: it for key, it in composed.tree.items() if key not in _LEFT_OUT}
-        name = re.sub(r"[^a-z0-9]+", "-", composed.path.stem.lower()).strip("-")
-        return make_study({"name": name, "title": name, **tree, **more}, root=composed.root)
-
-    def planned(self, more: Mapping[str, Any], seeds: Sequence[int], settings: Mapping[str, Any] = {}) -> Work:
-        options = {**self.request, "store": self.store, "profile": self.profile, "seeds": tuple(seeds)}
-        made = plan_work(self.declared(more), **options, designs=("add-one",), settings=settings)
-        return replace(made, asked=str(self.study))
-
-    @property
-    def trainer(self) -> UserTrainer | None:
-        trainer = self.declared({}).trainer
-        return trainer if isinstance(trainer, UserTrainer) and not trainer.pinned else None
-
-    def beginning(self, candidate: str, champion: str) -> str:
-        """The commit where a new line begins; empty where the study's code is no matter of commits."""
-        trainer = self.trainer
-        if trainer is None:
-            return ""
-        repository = trainer.repository
-        if champion:
-            return repository.commit(champion)
-        if trainer.commit:
-            return repository.commit(trainer.commit)
-        if not candidate:
-            return ""
-        if candidate == WORKTREE or _is_patch(candidate):
-            return repository.commit("HEAD")
-        commit = repository.commit(candidate)
-        parents = repository.parents(commit)
-        return parents[0] if parents else commit
-
-    def check(self, line: Line, alpha: float | None, champion: str) -> None:
-        """Raises StudyError where the line began otherwise than is asked for now."""
-        if alpha is not None and alpha != line.alpha:
-            raise StudyError(
-                f"--alpha {alpha:g}: line {line.id} declared {line.alpha:g} before its first verdict, and that holds; "
-                "--line begins another one."
-            )
-        if champion and self.trainer and self.trainer.repository.commit(champion) != line.base:
-            raise StudyError(f"--champion {champion}: line {line.id} began at {line.base[:10]}; --line begins another.")
-        now = self.planned(_at(line.base), (0,)).plan.id
-        if now != line.study_run:
-            raise StudyError(
-                f"line {line.id} began with another baseline (study run {line.study_run}, now {now}): what it decided "
-                "would not be comparable. Undo the edit of the study, or begin another line (--line)."
-            )
-
-    def entry(self, candidate: str, change: Mapping[str, Any], line: Line, lines: Lines) -> dict[str, Any]:
-        """The candidate as a change of a study, whatever becomes of its branch or its patch."""
-        if not candidate and not change:
-            raise StudyError("nothing to judge: name a commit, a branch, a patch, `.`, or settings (--set).")
-        taken = {it.name for it in line.proposals}
-        settings = ", ".join(f"{path} = {value}" for path, value in change.items())
-        if not candidate:
-            return {"name": change_name(settings, "", taken), "summary": settings, "overrides": dict(change)}
-        trainer = self.trainer
-        if trainer is None:
-            raise StudyError(f"{self.study}: has no code that a commit or a patch could be a change of; use --set.")
-        code, summary = _code(candidate, trainer, line, lines)
-        name = change_name(summary, code["commit"][0] if "commit" in code else "patch", taken)
-        summary = shortened("; ".join(filter(None, [summary, settings])), 200)
-        return {"name": name, "summary": summary, **code} | ({"overrides": dict(change)} if change else {})
-
-
-_LEFT_OUT = ("changes", "combinations", "paths", "designs", "published", "nuisance", "drop", "extends")
-
-
-def _at(base: str) -> dict[str, Any]:
-    return {"commit": base} if base else {}
-
-
-def _begun(name: str, asked: _Asked, base: str, alpha: float) -> Line:
-    """A new line, which is written with its first proposal: a request that is refused begins none."""
-    if not 0 < alpha < 1:
-        raise StudyError(f"--alpha {alpha:g}: expected a level between 0 and 1.")
-    work = asked.planned(_at(base), (0,))
-    return Line(name, work.plan.id, base, alpha, (Champion(0, fresh_seeds(work.cells, 1)[0]),))
-
-
-def _code(candidate: str, trainer: UserTrainer, line: Line, lines: Lines) -> tuple[dict[str, Any], str]:
-    """What a candidate does to the code, as keys of a change; and what it is called."""
-    repository, path = trainer.repository, Path(candidate)
-    if candidate == WORKTREE:
-        text = run_git(repository.top, "diff", "--no-ext-diff", "--no-textconv", "--binary", "--full-index", "HEAD")
-        if not text.strip():
-            raise StudyError("the working tree adds nothing to HEAD (files that git does not know are left out).")
-        return {"patch": str(lines.keep_patch(text))}, "working tree"
-    if _is_patch(candidate):
-        try:
-            return {"patch": str(lines.keep_patch(path.read_bytes()))}, path.stem
-        except OSError as error:
-            raise StudyError(f"{candidate}: cannot be read ({error.strerror}).") from None
-    commit = repository.commit(candidate)
-    if not repository.is_branch(candidate):
-        return {"commit": [commit]}, repository.logged(commit).subject
-    held = {it for entry in line.champion.entries for it in entry.get("commit", ())}
-    added = [it for it in repository.history(line.base, commit) if len(it.parents) < 2 and it.commit not in held]
-    if not added:
-        raise StudyError(f"branch {candidate} adds nothing to the champion.")
-    return {"commit": [it.commit for it in added]}, candidate if len(added) > 1 else added[0].subject
-
-
-def _is_patch(candidate: str) -> bool:
-    return Path(candidate).suffix in (".diff", ".patch") or Path(candidate).is_file()
-
-
 class _Court:
     """One candidate before the champion of its line."""
 
     def __init__(
-        self, asked: _Asked, lines: Lines, line: Line, entry: dict[str, Any], rule: Rule, seeds: int | None, mde: float
+        self, asked: Asked, lines: Lines, line: Line, entry: dict[str, Any], rule: Rule, seeds: int | None, mde: float
     ) -> None:
         self.asked, self.lines, self.line, self.rule, self.entry = asked, lines, line, rule, entry
         first = line.champion.first_seed
@@ -304,6 +169,7 @@ class _Court:
         self.proposal = self._known() or self._new()
         self.entry = self.proposal.entry  # under the name that it got first
         self.most = seeds or self._room()
+        first = self.proposal.first_seed or first
         self.work, self.sides = self._sides(range(first, first + self.most))
 
     def side(self, entries: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[Work, Variant]:
@@ -316,7 +182,7 @@ class _Court:
             if "commit" in entry or "patch" in entry:
                 plain = {key: it for key, it in entry.items() if key != "overrides"}
                 code.append({**plain, "needs": [it["name"] for it in code[-1:]]})
-        work = self.asked.planned({**_at(self.line.base), "changes": code}, seeds, settings)
+        work = self.asked.planned({**at_commit(self.line.base), "changes": code}, seeds, settings)
         return work, work.plan.make_variant(tuple(it["name"] for it in code))
 
     def _sides(self, seeds: Sequence[int]) -> tuple[Work, tuple[Variant, Variant]]:
@@ -348,7 +214,16 @@ class _Court:
             entry=self.entry,
             rule=self.rule,
             level=levels.get(self.rule, 1.0),
+            first_seed=self._first_unseen(),
         )
+
+    def _first_unseen(self) -> int:
+        """The first seed of the champion's that this candidate was never trained with. Seeds on which it was seen, by
+        `explore` or another rule, may be why it is proposed: they would count for it a second time."""
+        first = self.line.champion.first_seed
+        work, candidate = self.side((*self.line.champion.entries, self.entry), range(first, first + MOST_SEEN))
+        unseen = (cell.seed for cell in candidate.cells if work.cells.result(cell.key) is None)
+        return next(unseen, first + MOST_SEEN)
 
     def _room(self) -> int:
         from harness.stats.online import least_seeds
@@ -368,10 +243,10 @@ class _Court:
             if self.lines.read(self.line.id) is None:
                 self._write_beginning()
             if known not in self.line.proposals:
-                self.lines.append(self.line.id, "proposed", **_plain(known))
+                self.lines.append(self.line.id, "proposed", **asdict(known))
             num_cells = self._train(watch, before_training)
             self.proposal = self._concluded()
-            self.lines.append(self.line.id, "judged", **_plain(self.proposal))
+            self.lines.append(self.line.id, "judged", **asdict(self.proposal))
         if promote and self.proposal.verdict == "keep" and not self.proposal.promoted:
             self._promote(watch)
         return replace(self._judged(self.proposal), is_repeated=is_repeated, num_cells=num_cells)
@@ -427,10 +302,10 @@ class _Court:
             mine, other = (self.work.cells.result(it.key) for it in (after, before))
             if mine and (unread := self._unread(mine)):
                 return found, unread
-            if mine and not mine.is_finished and (other is None or other.is_finished):
-                return found, f"{FAILED}: seed {after.seed}: {mine.reason}"
             if mine is None or other is None:
                 break
+            if not mine.is_finished and other.is_finished:
+                return found, f"{FAILED}: seed {after.seed}: {mine.reason}"
             if self.metric.name in mine.metrics and self.metric.name in other.metrics:
                 found.append(self.metric.sign * (mine.metrics[self.metric.name] - other.metrics[self.metric.name]))
         return found, ""
@@ -468,8 +343,8 @@ class _Court:
             num_seeds=judged.num_seeds,
             log_e=judged.log_e,
             gain=float(seen.mean()) if len(seen) else None,
-            low=_known(low),
-            high=_known(high),
+            low=_number(low),
+            high=_number(high),
         )
 
     def _promote(self, watch: Watch) -> None:
@@ -512,9 +387,6 @@ def champion_estimate(cells: Cells, line: Line, champion: Champion, metric: Metr
     return float(np.mean(numbers)), len(numbers), error
 
 
-def _plain(proposal: Proposed) -> dict[str, Any]:
-    return asdict(proposal)
-
-
-def _known(number: float | None) -> float | None:
-    return number if number == number else None
+def _number(bound: float | None) -> float | None:
+    """None for NaN, which JSON has no word for."""
+    return bound if bound == bound else None

@@ -107,7 +107,10 @@ class LazyGroup(click.Group):
             raise Problem("\n".join(map(masked, str(error).splitlines()))) from None
         except click.ClickException as error:
             raise _bounded(error) from None
-        except BrokenPipeError:  # the reader has gone: `harness results | head`; click would exit with 1
+        except BrokenPipeError as error:
+            if not _is_of_output():  # a process that we talk to has died, which must not pass for a success
+                raise RuntimeError("a process of ours has ended unexpectedly") from error
+            # The reader has gone: `harness results | head`; click would exit with 1.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
 

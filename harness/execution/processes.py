@@ -33,6 +33,8 @@ from harness.trainers.run import Event
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # Ctrl-C, and that it was closed
 _HELD = (*_OF_THE_TERMINAL, signal.SIGTERM)  # which a scheduler sends to every process of a job
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
+LIVES = 3  # workers that may die one after another as they start
+_IS_GONE = (BrokenPipeError, ConnectionResetError, EOFError)  # what talking to a dead process gives
 HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
     DEVICE_LOST: "; its CUDA context was lost, as the cell's journal says",
@@ -117,7 +119,8 @@ class Processes:
             worker = self._start(self._free_devices.pop())
             self._workers.append(worker)
         worker.cell = cell
-        worker.pipe.send((cell.to_json(), is_alone))
+        with contextlib.suppress(*_IS_GONE):  # it died meanwhile: that is heard as the cell's first death
+            worker.pipe.send((cell.to_json(), is_alone))
 
     def advance(self, tell: Tell) -> None:
         for worker in self._ready():
@@ -148,7 +151,7 @@ class Processes:
         assert cell is not None
         try:
             kind, payload = worker.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except _IS_GONE:
             self._workers[self._workers.index(worker)] = self._start(worker.device)
             tell(Died(cell, _how_it_ended(worker.process)))
             return
@@ -180,16 +183,25 @@ class Processes:
             self._cells.append(cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
-        ours, theirs = self._context.Pipe()
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        arguments = (theirs, self._cells, device, self._provenance, listed)
-        process = self._context.Process(  # type: ignore[attr-defined]
-            target=_work, args=arguments, daemon=True, name=f"harness-{device}"
+        for _ in range(LIVES):
+            ours, theirs = self._context.Pipe()
+            arguments = (theirs, self._cells, device, self._provenance, listed)
+            process = self._context.Process(  # type: ignore[attr-defined]
+                target=_work, args=arguments, daemon=True, name=f"harness-{device}"
+            )
+            try:
+                with _deaf_to_interrupts():
+                    process.start()
+                return _Worker(process, ours, device)
+            except _IS_GONE:  # killed before it had read what it is to do
+                ours.close()
+            finally:
+                theirs.close()
+        raise HarnessError(
+            f"{LIVES} worker processes on {device} died one after another as they started; the machine may be out of "
+            "memory. What has ended is saved, and the same command continues."
         )
-        with _deaf_to_interrupts():
-            process.start()
-        theirs.close()
-        return _Worker(process, ours, device)
 
 
 def _how_it_ended(process: BaseProcess) -> str:

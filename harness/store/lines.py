@@ -31,6 +31,7 @@ class Proposed:
         number: from 1, over the whole line. champion: number of the champion that it was judged against, from 0.
         identity: of its code and settings. entry: as a change of a study.
         rule: stream, each or explore. level: that it may spend; 1 for explore.
+        first_seed: of the pairs that it is judged by; 0 for the champion's first.
         verdict: empty while it is open. gain, low, high: mean improvement with a 95% interval, as the metric is logged.
         promoted: number of the champion that it became; 0 where it became none.
     """
@@ -42,6 +43,7 @@ class Proposed:
     entry: dict[str, Any]
     rule: str
     level: float
+    first_seed: int = 0
     verdict: str = ""
     reason: str = ""
     num_seeds: int = 0
