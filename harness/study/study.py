@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, 
 from harness.errors import StudyError
 from harness.names import suggestion
 from harness.study.changes import Change, Name
+from harness.study.claimed import Claimed
 from harness.study.nuisance import Nuisance
 from harness.trainers.trainer import Settings, Trainer
 
@@ -100,6 +101,7 @@ class Study(_Part):
         paths: name to changes that are added one by one, in this order.
         designs: what to compare with what; the first is what the study run is declared for.
         nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
+        claims: what somebody said about it, for `harness claims`.
         tags, note: what its study runs carry besides, in MLflow and in the report; they decide nothing.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
@@ -117,6 +119,7 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    claims: Annotated[tuple[Claimed, ...], AsTuple, Field(max_length=MOST_PARTS)] = ()
     nuisance: dict[str, Nuisance] = {}
     tags: dict[str, str] = {}
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] = ""
