@@ -175,6 +175,7 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     (tmp_path / "start.diff").unlink()
     second = judge(candidate=rate[:9], promote=True, **explore)
     third = judge(candidate="wide", promote=True, **explore)
+    again = judge(candidate="wide", promote=True, **explore)
     with pytest.raises(StudyError, match=r"'score-more': commit .* edits evaluation.py, which is fixed"):
         judge(candidate=cheat, **explore)
     assert repository.checksums() == before
@@ -185,6 +186,7 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     fourth = judge(candidate=".", promote=True, **explore)
     assert repository.checksums() == edited
 
+    assert (again.is_repeated, again.proposal) == (True, third.proposal)  # though it adds nothing any more
     assert first.line.base == repository.base
     assert [it.champion.number for it in (first, second, third, fourth)] == [1, 2, 3, 4]
     assert [it.get("commit") for it in fourth.champion.entries] == [
@@ -264,6 +266,13 @@ def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch
             judge(**asked, change={"gain": 5.0})
     found = judge(**asked, change={"gain": 5.0})
     assert (found.proposal.number, found.proposal.verdict, found.is_repeated) == (1, "keep", False)
+    with monkeypatch.context() as broken:  # after the promotion, with none of the champion's own cells trained
+        broken.setattr(judging, "train_work", dies)
+        with pytest.raises(KeyboardInterrupt):
+            judge(**asked, change={"gain": 5.0}, promote=True)
+    found = judge(**asked, change={"gain": 5.0}, promote=True)
+    assert (found.is_repeated, found.champion.number, found.estimate[1]) == (True, 1, 4)
+    assert len(found.line.champions) == 2
 
 
 def test_the_command_prints_what_the_documented_schema_says(asked):
