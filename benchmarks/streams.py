@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.judged import HELPS, HURTS, MDE, judged_streams
 from benchmarks.report import Figure
 from benchmarks.sample import Aim, Line, OnSample, Sample
 from benchmarks.workload import Request
@@ -24,8 +25,6 @@ from harness.study.designs.hadamard import hadamard, order_of
 
 BUDGETS = (200, 600, 1_500)
 EFFECTS = (0.1, 0.5, 1.0, 2.0)
-HELPS, HURTS = 0.10, 0.15
-MDE = 0.5  # of `judge`, in sd of one run
 STREAMS = 40  # a round
 MORE = 10  # times as many for the error of `judge`
 LATEST = 30  # numbers whose median absolute deviation is taken
@@ -228,6 +227,7 @@ def measure_streams(request: Request, on_sample: OnSample) -> Figure:
                     lines.append(Line(f"{where}: runs", "of greedy's", (float(streams.runs.mean()) / budget,), aims[2]))
                 on_sample(where, Sample(value))
     lines += error_control(MORE * count, on_sample)
+    lines += judged_streams(request.proposals, request.workload.scratch / "judged", on_sample)
     title = f"rules of keeping on {count} streams each: value of the champion, and what it kept that does not help"
     return Figure("streams", title, lines, [], {})
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import judged
 from benchmarks.streams import PIPELINE, RULES, Streams, error_control, screening
 from harness.stats.online import judge_improvements
 
@@ -41,3 +42,14 @@ def test_a_stream_of_useless_proposals_rarely_keeps_one():
         if not name.endswith("kept"):
             assert line.middle <= line.aim.bound, name
     assert lines["error, effects of 1, declared 0.2: kept"].middle > 0.3
+
+
+@pytest.mark.slow
+def test_the_command_is_measured_as_the_functions_are_simulated(monkeypatch, tmp_path):
+    monkeypatch.setattr(judged, "LENGTH", 4)
+    lines = judged.judged_streams(4, tmp_path, lambda name, sample: None)
+    assert [line.unit for line in lines] == ["share", "a stream", "proposals", "trained"]
+    assert all(line.aim is None or line.aim.is_met(line.middle) for line in lines)
+    monkeypatch.setattr(judged, "_score", lambda seed, value, proposal: 1.0)  # other numbers than those of training
+    differing = judged.judged_streams(4, tmp_path / "again", lambda name, sample: None)[2]
+    assert not differing.aim.is_met(differing.middle)
