@@ -26,6 +26,7 @@ from harness.report.figures import (
     observed_against_published,
     waterfall,
 )
+from harness.report.html import content
 from harness.report.line_data import Branch, champion_line
 from harness.report.look import DARK, DOWN, LIGHT, NEUTRAL, UP, VARIANT_COLOURS, variant_colours
 from harness.report.pictures import png
@@ -199,6 +200,14 @@ def test_a_line_goes_on_where_a_champion_is_and_branches_to_where_a_proposal_was
     assert [by_name[name].marker.color for name in ("proven", "refuted", "unproven")] == [UP, DOWN, NEUTRAL]
     assert {(it.x0, it.x1, it.y0) for it in figure.layout.shapes} == {(50, 53, 1), (52.5, 51, 2), (52.5, 56, 4)}
     assert figure.layout.yaxis.ticktext[1:3] == ("wider  (champion 1)", "faster")
+
+
+def test_every_figure_has_a_place_on_the_page(tables, paired):
+    judged = replace(paired, load_lines=lambda: [LINE])
+    for it in (tables, judged):
+        found = exhibits(it)
+        text = content(it, found).html
+        assert [name for exhibit in found.shown for name, _ in exhibit.ids() if f'id="figure-{name}"' not in text] == []
 
 
 def test_a_long_line_keeps_its_champions_and_the_latest_proposals(monkeypatch):

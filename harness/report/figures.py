@@ -221,7 +221,7 @@ def draw_champions(data: ChampionLine) -> go.Figure:
                 customdata=[(it.label, it.reason) for _, it in failed],
                 hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
             )
-    return _with_rows(figure, data.labels)
+    return _with_rows(figure.update_xaxes(zeroline=False), data.labels)
 
 
 def draw_heat(data: Heat) -> go.Figure:
