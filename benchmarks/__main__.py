@@ -65,7 +65,8 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
     processes = options.workers or (usable_cores() if device == "cpu" else 4)
     real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
     kept, asked = options.scratch / "benchmark-accuracy", options
-    return Request(workload, rounds, processes, asked.cells, asked.largest, asked.real, real_epochs, kept, asked.kills)
+    sizes = (asked.cells, asked.largest, asked.real, real_epochs, kept, asked.kills, asked.proposals)
+    return Request(workload, rounds, processes, *sizes)
 
 
 def _say(console: Console, figure: str) -> OnSample:
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         help="cells to plan; `store` has 20,000 at most, `results` 10,000, `core` 1,000",
     )
     add("--kills", type=_count, default=200, help="of `chaos`; its other troubles are in proportion")
+    add("--proposals", type=_count, default=60, help="that `judge` itself judges in `streams`, in streams of 30")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
     add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
     add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with")

@@ -22,6 +22,7 @@ from harness.report.figure_data import (
     published_data,
     published_quantities,
 )
+from harness.report.line_data import VERDICTS, ChampionLine
 from harness.report.look import variant_colours
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
@@ -82,6 +83,7 @@ def exhibits(tables: Tables) -> Exhibits:
         *_of_designs(tables),
         ("add-one against leave-one-out", _pairs),
         *([("tuned beside untuned", _tuned), ("expected best against budget", _budgets)] if tables.tuning else []),
+        *((f"line of champions {line.name}", partial(_champions, line=line)) for line in tables.lines),
         ("pairwise interactions", _heat),
         *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
@@ -176,6 +178,21 @@ def _budgets(tables: Tables) -> Exhibit:
         (("", budgets_data(tables)),),
         "What the best of so many trials is expected to reach in the reported metric, chosen by the selected one; mean "
         "over seeds, band: one sd. Lines that cross: which change is ahead depends on how long one tunes.",
+    )
+
+
+def _champions(tables: Tables, *, line: ChampionLine) -> Exhibit:
+    counted = {it: sum(branch.verdict == it for branch in line.branches if branch.champion) for it in VERDICTS}
+    omitted = f" {line.omitted} earlier proposals that were not kept are left out." if line.omitted else ""
+    return Exhibit(
+        f"champions-{_slug(line.name)}",
+        f"The line of champions {line.name}",
+        (("", line),),
+        "From the top: each proposal that `harness judge` measured, beside the champion of then (grey line), with the "
+        "95% t interval of its gain. Where one became the champion the line goes on at that champion's mean on fresh "
+        "seeds: the gain by which it was kept is a lucky one. Diamond: proven; square: refuted; circle: unproven, also "
+        "where it was kept on one run; cross: it failed." + omitted,
+        (f"Of {sum(counted.values())} champions, " + ", ".join(f"{counted[it]} {it}" for it in VERDICTS) + ".",),
     )
 
 

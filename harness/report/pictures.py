@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.curve_data import SOLID, Curves
-from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
+from harness.report.effect_data import MOST_HEAT_TEXTS, Forest, Heat, Pairs, Waterfall
+from harness.report.estimate import Estimate
 from harness.report.example_data import CLEAREST, Gallery
 from harness.report.figure_data import Costs, FigureData, PublishedNumbers
+from harness.report.line_data import ChampionLine
 from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings
 
@@ -26,6 +28,7 @@ ROW_INCHES = 0.27
 FRAME_INCHES = 1.1
 DPI = 150
 MARKERS = {"improves": "D", "hurts": "s"}
+LINE_MARKERS = {"proven": "D", "unproven": "o", "refuted": "s"}
 LINES = {SOLID: "-", "dot": ":", "dash": "--", "dashdot": "-."}  # plotly's words for dashes, and matplotlib's
 
 
@@ -42,6 +45,9 @@ def png(data: FigureData) -> bytes:
             labels = [data.start, *(f"{step.label}  {step.effect.mean:+.{data.digits}f}" for step in data.steps)]
             figure, axes = _rows_figure(labels, data.axis, zero=False)
             _waterfall(axes, data)
+        case ChampionLine():
+            figure, axes = _rows_figure(data.labels, data.axis, zero=False)
+            _champions(axes, data)
         case PublishedNumbers():
             figure, axes = _rows_figure([row.label for row in data.rows], data.axis, zero=False)
             _published(axes, data)
@@ -82,6 +88,25 @@ def _waterfall(axes: Axes, data: Waterfall) -> None:
         bounds = Estimate(step.after, step.before + step.effect.low, step.before + step.effect.high)
         _interval(axes, at, bounds, LIGHT.faint, "")
         axes.plot([step.before, step.before], [at - 1, at], ":", color=NEUTRAL, lw=1)
+
+
+def _champions(axes: Axes, data: ChampionLine) -> None:
+    before = data.start
+    for at, (branch, level) in enumerate(zip(data.branches, data.levels, strict=True), start=1):
+        axes.plot([before, before, level], [at - 1, at, at], "-", color=NEUTRAL, lw=2.5, zorder=1)
+        colour = colour_of_verdict(branch.verdict)
+        if math.isnan(branch.reached.mean):
+            axes.plot([branch.level], [at], "X", color=colour, ms=7)
+        else:
+            axes.plot([branch.level, branch.reached.mean], [at, at], ":", color=colour, lw=1)
+            _interval(axes, at, branch.reached, colour, LINE_MARKERS[branch.verdict])
+        before = level
+    verdicts = [it for it in LINE_MARKERS if any(branch.verdict == it for branch in data.branches)]
+    _legend(
+        axes,
+        ("champion, on fresh seeds", NEUTRAL, "_"),
+        *((it, colour_of_verdict(it), LINE_MARKERS[it]) for it in verdicts),
+    )
 
 
 def _published(axes: Axes, data: PublishedNumbers) -> None:
