@@ -133,7 +133,7 @@ class Ray:
             if not holding.enter_context(self._cells.claim(cell)):
                 self._told.append(Progress("elsewhere", cell))
                 return
-            if (ended := self._cells.result(cell.key, seed=cell.seed)) is not None:
+            if (ended := self._cells.settled_result(cell)) is not None:
                 self._told.append(Progress("ended", cell, result=ended))
                 return
             record = holding.enter_context(
