@@ -5,6 +5,7 @@ from functools import partial
 
 from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.chaos.figure import measure_chaos
+from benchmarks.chaos.storm_figure import measure_storms
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
@@ -31,6 +32,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "store": measure_store,
     "core": measure_core,
     "chaos": measure_chaos,
+    "storms": measure_storms,
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,

@@ -82,6 +82,7 @@ class Request:
         real_epochs: the most epochs of that comparison.
         kept: the folder for what that comparison has found, so that a broken-off one goes on.
         kills: of the reliability trial, whose other troubles are in proportion.
+        storms: on a Ray cluster; storm_cells: of the study in each.
     """
 
     workload: Workload
@@ -93,6 +94,8 @@ class Request:
     real_epochs: int
     kept: Path
     kills: int
+    storms: int
+    storm_cells: int
 
 
 def write_images(workload: Workload) -> None:

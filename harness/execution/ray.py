@@ -324,6 +324,7 @@ def _busy(slot: _Slot) -> bool:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else it prints dead nodes among the tables; we say them
     try:
         import ray
     except ImportError:
