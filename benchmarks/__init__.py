@@ -14,6 +14,7 @@
     chaos/                the reliability trial: what is killed and damaged ends with the table of an untroubled run;
                           storms on a Ray cluster of this machine
     core_overhead.py      a training that does nothing: what carries it
+    simulated.py, scale_figure.py     one driver of very many cells
     bare.py               a cell's run without a store
     machine.py, report.py  what was measured on; the table and the JSON file
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
     ours = CUDA_FIGURES if device.startswith("cuda") else FIGURES
-    left_out = {"chaos", "storms", *(() if options.real else ("accuracy",))}
+    left_out = {"chaos", "storms", "scale", *(() if options.real else ("accuracy",))}
     names = options.only or [name for name in ours if name not in left_out]
     about = machine(device)
     path = results_path(options.output, about["device"])

@@ -12,6 +12,7 @@ from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.evidence import measure_designs, measure_evidence
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
+from benchmarks.scale_figure import measure_scale
 from benchmarks.store_figure import measure_store
 from benchmarks.streams import measure_streams
 from benchmarks.task4 import measure_task4
@@ -33,6 +34,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "core": measure_core,
     "chaos": measure_chaos,
     "storms": measure_storms,
+    "scale": measure_scale,
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,
