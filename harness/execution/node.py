@@ -23,7 +23,7 @@ from harness.execution.provenance import COMPUTING, library_versions
 from harness.files.atomic import remove
 from harness.plan.cell import Cell
 from harness.store.cells import BOOKKEEPING
-from harness.trainers.run import CHECKPOINT, SAVING
+from harness.trainers.run import CHECKPOINT, LINES, SAVING
 from harness.trainers.sources import ROLE, Sources
 
 POLL_SECONDS = 1.0
@@ -165,7 +165,7 @@ class _Sender:
 
     def _news(self, last: Iterable[str] = ()) -> list[Parcel]:
         self._followed_at = time.monotonic()
-        return self._followed.news(last=last)
+        return self._followed.news(first=[LINES], last=last)
 
     def _saved(self, path: Path) -> Told:
         kept = self._folder / CHECKPOINT
