@@ -15,6 +15,7 @@
                           storms on a Ray cluster of this machine
     core_overhead.py      a training that does nothing: what carries it
     simulated.py, scale_figure.py     one driver of very many cells
+    cluster_overhead.py, cluster_figure.py   Ray beside processes
     bare.py               a cell's run without a store
     machine.py, report.py  what was measured on; the table and the JSON file
 

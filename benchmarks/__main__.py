@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
     ours = CUDA_FIGURES if device.startswith("cuda") else FIGURES
-    left_out = {"chaos", "storms", "scale", *(() if options.real else ("accuracy",))}
+    left_out = {"chaos", "storms", "scale", "cluster", *(() if options.real else ("accuracy",))}
     names = options.only or [name for name in ours if name not in left_out]
     about = machine(device)
     path = results_path(options.output, about["device"])
@@ -77,6 +77,7 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
         kills=asked.kills,
         storms=asked.storms,
         storm_cells=asked.storm_cells,
+        cluster_images=asked.images,
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.chaos.figure import measure_chaos
 from benchmarks.chaos.storm_figure import measure_storms
+from benchmarks.cluster_figure import measure_cluster
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
@@ -35,6 +36,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "chaos": measure_chaos,
     "storms": measure_storms,
     "scale": measure_scale,
+    "cluster": measure_cluster,
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,

@@ -25,24 +25,26 @@ class Nodes:
         victims: nodes that live and may be troubled.
     """
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: Any, num_nodes: int) -> None:
         self._cluster = cluster
         self._hung: list[int] = []
-        self._add(_system_config=HEALTH)
+        self._add(1 if num_nodes else 0, _system_config=HEALTH)  # a head alone trains nothing
         self.victims: list[Any] = []
-        for _ in range(2):
+        for _ in range(num_nodes):
             self.add()
 
     @property
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self) -> None:
-        self.victims.append(self._add())
+    def add(self, num_cpus: int = 1, **variables: str) -> None:
+        """Args: variables: of this node's environment alone."""
+        with _environment(variables):
+            self.victims.append(self._add(num_cpus))
 
-    def _add(self, **options: Any) -> Any:
+    def _add(self, num_cpus: int, **options: Any) -> Any:
         common = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        return self._cluster.add_node(num_cpus=1, **common, **options)
+        return self._cluster.add_node(num_cpus=num_cpus, **common, **options)
 
     def kill(self, node: Any, *, workers_too: bool) -> None:
         """Workers that are left are orphans, and must end by themselves."""
@@ -71,26 +73,33 @@ class Nodes:
 
 
 @contextmanager
-def ray_nodes(variables: Mapping[str, str]) -> Iterator[Nodes]:
+def ray_nodes(variables: Mapping[str, str], num_nodes: int = 2) -> Iterator[Nodes]:
     """A head and two more nodes of one CPU each.
 
     Args:
         variables: of the environment of whatever trains there.
+        num_nodes: besides the head; where there are none, the head has no CPU.
     """
     from ray.cluster_utils import Cluster
 
-    ours = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", **variables}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    cluster = Cluster()
-    nodes = None
+    with _environment({"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", **variables}):
+        cluster, nodes = Cluster(), None
+        try:
+            nodes = Nodes(cluster, num_nodes)
+            yield nodes
+        finally:
+            if nodes is not None:
+                nodes.clear_away()
+            cluster.shutdown()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
-        nodes = Nodes(cluster)
-        yield nodes
+        yield
     finally:
-        if nodes is not None:
-            nodes.clear_away()
-        cluster.shutdown()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
