@@ -195,11 +195,23 @@ def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str
     for name, profile in study.profiles.items():
         for member in set(profile.skip) - set(declared):
             yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"
-    variants = [BASELINE, *declared]
+    yield from _published_problems(study, [BASELINE, *declared])
+
+
+def _published_problems(study: Study, variants: Collection[str]) -> Iterator[str]:
+    metrics, changes = study.trainer.metrics.names, [change.name for change in study.changes]
     for published in study.published:
         if published.variant not in variants:
             yield f"published: unknown variant {published.variant!r}.{suggestion(published.variant, variants)}"
-        metrics = study.trainer.metrics.names
         if published.metric not in metrics:
             hint = suggestion(published.metric, metrics)
             yield f"published: unknown metric {published.metric!r}.{hint} There are: {', '.join(metrics)}."
+    for at, curve in enumerate(study.published_curves):
+        parts = [] if curve.variant in variants else curve.variant.split("+")
+        for name in parts:
+            if name not in changes:
+                yield f"published_curves[{at}]: unknown variant {name!r}.{suggestion(name, variants)}"
+        for name in curve.values:
+            if name not in metrics:
+                hint = suggestion(name, metrics)
+                yield f"published_curves[{at}]: unknown metric {name!r}.{hint} There are: {', '.join(metrics)}."
