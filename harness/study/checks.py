@@ -196,17 +196,28 @@ def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str
     for name, profile in study.profiles.items():
         for member in set(profile.skip) - set(declared):
             yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"
-    variants = [BASELINE, *declared]
+    yield from _published_problems(study, [BASELINE, *declared])
+    yield from (f"claims: {problem}" for problem in _claims_problems(study, changes, [BASELINE, *declared]))
+
+
+def _published_problems(study: Study, variants: Collection[str]) -> Iterator[str]:
+    changes = [change.name for change in study.changes]
     for published in study.published:
         if published.variant not in variants:
             yield f"published: unknown variant {published.variant!r}.{suggestion(published.variant, variants)}"
         if problem := _metric_problem(study, published.metric):
             yield f"published: {problem}"
-    yield from (f"claims: {problem}" for problem in _claims_problems(study, variants))
+    for at, curve in enumerate(study.published_curves):
+        parts = [] if curve.variant in variants else curve.variant.split("+")
+        for name in parts:
+            if name not in changes:
+                yield f"published_curves[{at}]: unknown variant {name!r}.{suggestion(name, variants)}"
+        for name in curve.values:
+            if problem := _metric_problem(study, name):
+                yield f"published_curves[{at}]: {problem}"
 
 
-def _claims_problems(study: Study, variants: Collection[str]) -> Iterator[str]:
-    changes = [change.name for change in study.changes]
+def _claims_problems(study: Study, changes: Collection[str], variants: Collection[str]) -> Iterator[str]:
     counts = Counter(it.name for it in study.claims)
     yield from (f"the name {name!r} stands more than once." for name, count in counts.items() if count > 1)
     for claimed in study.claims:
