@@ -4,6 +4,7 @@ A hook of MkDocs; `commands` and `settings` can be called without it.
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from pydantic import BaseModel
 
 FOUND = Path(__file__).parent / "gallery"
+NOTEBOOK = FOUND / "digits.ipynb"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HEAD = "This page is made from the program itself.\n"
 
@@ -23,6 +25,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     made = {
         "examples": gallery,
+        "notebook": notebook,
         "reference/commands": commands,
         "reference/study": study,
         "reference/settings": settings,
@@ -63,9 +66,22 @@ def _example(folder: Path) -> str:
     return "\n".join(parts)
 
 
+def notebook() -> str:
+    """The example from a notebook, cell by cell, with what came out when it ran."""
+    parts = []
+    for cell in json.loads(NOTEBOOK.read_text())["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for data in (it["data"] for it in cell.get("outputs", ()) if "data" in it):
+            parts.append(re.sub(r"<style.*?</style>|\n\s*", "", "".join(data["text/html"]), flags=re.DOTALL))
+    parts.append(f"The notebook itself: [digits.ipynb](gallery/{NOTEBOOK.name}).")
+    return "\n\n".join(parts) + "\n"
+
+
 def study() -> str:
     """Every key of a study's file."""
     from harness.study.changes import Change
+    from harness.study.claimed import Claimed
     from harness.study.nuisance import Nuisance
     from harness.study.study import Combination, Profile, Published, Study
 
@@ -78,7 +94,7 @@ def study() -> str:
     rows = [row.replace("| required |", "| the file's name |") for row in rows]
     tables = [
         *(_models(Change, "changes")), *(_models(Combination, "combinations")), *(_models(Profile, "profiles")),
-        *(_models(Published, "published")), *(_models(Nuisance, "nuisance")),
+        *(_models(Published, "published")), *(_models(Claimed, "claims")), *(_models(Nuisance, "nuisance")),
     ]  # fmt: skip
     return "\n".join([f"# A study's file\n\n{HEAD}\n{intro}", _table(rows), *tables])
 

@@ -1,4 +1,4 @@
-"""A wheel, made of a source distribution, works outside of the repository: nothing that the program needs stays behind."""
+"""A wheel that a source distribution made works outside of the repository: nothing that it needs stays behind."""
 
 import os
 import subprocess

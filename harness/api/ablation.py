@@ -13,6 +13,7 @@ from harness.api.work import Work, failed_cells, forget_failed, plan_work, save_
 from harness.plan.cell import Cell
 from harness.store.result import Result
 from harness.study.study import Study
+from harness.texts import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness.stats.headline import Headline
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation:
     """What a study's cells say; tables are read from the store when they are asked for.
 
@@ -54,6 +55,9 @@ class Ablation:
         from harness.report.tables import Tables
 
         return Tables(self.results, load_curves=pd.DataFrame).headline
+
+    def __repr__(self) -> str:
+        return f"<Ablation: study run {self.work.plan.id}, {counted(len(self.work.plan.cells), 'cell')}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the sentence, then the effects of each design."""

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from harness.api.looking import looked_at
+from harness.api.notebook import notebook_bar
 from harness.api.work import Work, check_device, check_disk, prepare
 from harness.execution.processes import warm_up
 from harness.execution.provenance import command_line, provenance
@@ -127,6 +128,7 @@ def train_work(
     """Trains the cells of `todo`.
 
     Args:
+        watch: by default nobody; in a notebook, a bar below the cell.
         origin: what is recorded of where the code comes from (`commit`, `dirty`, `diff`), where it is not that of the
             current folder.
         is_over: whether enough is known; then no further cell of `todo` begins, and those that train are left where
@@ -144,6 +146,8 @@ def train_work(
         TrackingError: the tracking database cannot be used; a server that is merely down is no error.
         KeyboardInterrupt: passes through; what has ended is saved, and the same call continues.
     """
+    if watch == Watch() and (bar := notebook_bar(work.plan.study.name, len(todo))):
+        watch = Watch(bar.see, bar.say)
     get_ready(work, todo, expected)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
