@@ -73,7 +73,9 @@ def notebook() -> str:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for data in (it["data"] for it in cell.get("outputs", ()) if "data" in it):
-            parts.append(re.sub(r"<style.*?</style>|\n\s*", "", "".join(data["text/html"]), flags=re.DOTALL))
+            shown = "".join(data["text/html"]).replace(' border="1" class="dataframe"', "")
+            shown = re.sub(r"<style.*?</style>|\n\s*", "", shown, flags=re.DOTALL)
+            parts.append(f"<div>{shown}</div>")
     parts.append(f"The notebook itself: [digits.ipynb](gallery/{NOTEBOOK.name}).")
     return "\n\n".join(parts) + "\n"
 

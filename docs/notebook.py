@@ -16,8 +16,8 @@ CELLS = [
     (
         "markdown",
         "# Which changes help on handwritten digits?\n\n"
-        "The two files of the example `digits` lie beside this notebook. `harness.ablate` trains every cell that is not "
-        "there yet, in processes of its own, and a bar says how far it is. Called again it trains nothing.",
+        "The two files of the example `digits` lie beside this notebook. `harness.ablate` trains every cell that is "
+        "not there yet, in processes of its own, and a bar says how far it is. Called again it trains nothing.",
     ),
     ("code", 'import harness\n\nfound = harness.ablate("digits.yaml", only=["wide", "fast", "centered"], jobs=2)'),
     ("markdown", "The answer, and what it rests on:"),
@@ -25,10 +25,13 @@ CELLS = [
     ("markdown", "Everything is a pandas table: here the effects, as they are logged."),
     (
         "code",
-        'found.effects[["variant", "n", "mean", "low", "high", "p_adjusted", "verdict"]].round(4)',
+        'columns = ["variant", "n", "mean", "low", "high", "p_adjusted", "verdict"]\nfound.effects[columns].round(4)',
     ),
     ("markdown", "And every cell:"),
-    ("code", 'found.results.pivot(index="seed", columns="variant", values="test/accuracy").round(4)'),
+    (
+        "code",
+        'cells = found.results\ncells.pivot(index="seed", columns="variant", values="test/accuracy").round(4)',
+    ),
 ]
 
 
