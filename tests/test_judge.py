@@ -42,7 +42,7 @@ def train(run):
     run.log(1, **{"val/score": score})
     run.finish(**{"test/score": score})
 """
-METRIC = Metric("test/score", "maximize")
+METRIC = Metric("val/score", "maximize")
 METRICS = {"val/score": {"goal": "maximize"}, "test/score": {"goal": "maximize"}}
 
 
@@ -162,6 +162,25 @@ def test_the_command_decides_as_the_functions_that_benchmarks_simulate(asked):
             fresh = [score(seed, *held) for seed in range(first, first + 4)]
             assert found.estimate == pytest.approx((np.mean(fresh), 4, np.std(fresh, ddof=1) / 2))
     assert kept >= 2
+
+
+def test_what_a_study_reports_is_neither_decided_by_nor_shown(tmp_path, asked):
+    """Here it says the contrary of the metric that selects."""
+    worse = NOISY.replace('"test/score": score', '"test/score": -777.0 - score')
+    path = write_study(tmp_path / "two", function=worse, metrics=METRICS, changes=[], baseline={"gain": 0.0, "luck": 0})
+    found = judge(**asked | {"study": path}, change={"gain": 5.0}, rule="explore", promote=True)
+    options = ["--study", str(path), "--store", str(asked["store"])]
+    said = [
+        CliRunner().invoke(cli, ["judge", *options, "--set", "gain=5.0", "--explore", *it]) for it in ([], ["--json"])
+    ]
+    said += [CliRunner().invoke(cli, ["lineage", *options, *it]) for it in ([], ["--json"])]
+
+    assert (found.proposal.verdict, found.metric.name) == ("keep", "val/score")
+    assert found.proposal.gain > 0
+    for it in said:
+        assert it.exit_code == 0
+        assert "test" not in it.output.replace(str(tmp_path), "")
+    assert "1 proposals looked at val score" in said[2].output
 
 
 @pytest.fixture
