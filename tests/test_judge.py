@@ -1,10 +1,7 @@
 """`harness judge` and `harness lineage`: what is kept, given up, answered from the store, promoted; what it costs."""
 
-import json
 import random
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,35 +304,15 @@ def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch
     assert len(found.line.champions) == 2
 
 
-def test_the_command_prints_what_the_documented_schema_says(asked):
-    page = (Path(__file__).parents[1] / "docs" / "loops.md").read_text()
-    (schema,) = [json.loads(it) for it in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if '"$schema"' in it]
-    options = ["--study", str(asked["study"]), "--store", str(asked["store"]), "--device", "cpu"]
-    said = CliRunner().invoke(cli, ["judge", *options, "--set", "gain=4", "--json", "--explore"])
-    text = CliRunner().invoke(cli, ["judge", *options, "--set", "gain=4", "--explore"])
-    table = CliRunner().invoke(cli, ["lineage", *options[:4]])
-    told = json.loads(said.stdout)
-
-    assert said.exit_code == text.exit_code == 0
-    _fits(told, schema)
-    assert told["format"] == schema["properties"]["format"]["const"]
-    assert "It was judged before; nothing was trained." in text.output
+def test_the_command_says_that_it_judged_before(asked):
+    options = ["--study", str(asked["study"]), "--store", str(asked["store"])]
+    said = [
+        CliRunner().invoke(cli, ["judge", *options, "--device", "cpu", "--set", "gain=4", "--explore"]) for _ in "ab"
+    ]
+    table = CliRunner().invoke(cli, ["lineage", *options])
+    assert [it.exit_code for it in said] == [0, 0]
+    assert ["It was judged before; nothing was trained." in it.output for it in said] == [False, True]
     assert "gain-4" in table.output
-
-
-KINDS = {"string": str, "number": (int, float), "integer": int, "boolean": bool, "null": type(None), "object": dict,
-         "array": list}  # fmt: skip
-
-
-def _fits(value, schema):
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    assert not kinds or isinstance(value, tuple(KINDS[it] for it in kinds)), (value, schema)
-    assert "enum" not in schema or value in schema["enum"]
-    if isinstance(value, dict):
-        assert set(schema["required"]) == set(value) == set(schema["properties"])
-        for name, part in schema["properties"].items():
-            _fits(value[name], part)
 
 
 def test_an_e_process_rarely_reaches_the_level_however_often_one_looks():
