@@ -58,9 +58,8 @@ def test_every_verdict_of_judge_and_its_line_are_as_documented(tmp_path):
     assert judged(*better, code=0) == ("keep", False, 1)
     assert judged(*better, code=0) == ("keep", True, 1)
     assert judged("--set", "gain=101", code=1)[0] == "discard"  # it fails, and has no gain
-    assert (
-        judged("--set", "gain=4", "--set", "luck=1", "--set", "unread=1", code=1)[0] == "discard"
-    )  # the champion itself
+    same = ("--set", "gain=4", "--set", "luck=1", "--set", "unread=1")
+    assert judged(*same, code=1)[0] == "discard"  # the champion itself
     assert judged("--set", "gain=4.5", "--set", "luck=2", "--seeds", "3", code=3)[0] == "undecided"
     assert judged("--set", "gain=9", "--set", "luck=3", "--explore", code=0)[0] == "keep"
     verdicts = [it["verdict"] for it in said("lineage", *where)["steps"]]
@@ -79,10 +78,10 @@ def test_study_prune_and_the_lineage_of_a_log_are_as_documented(tmp_path):
     study, store = repository.folder / "own.yaml", ("--store", tmp_path / "mlruns")
 
     ranged = said("study", f"{repository.base}..{start}", "--study", study, "--output", tmp_path / "a.yaml", *store)
-    logged = said("study", "--from", tmp_path / "log.tsv", "--study", study, "--output", tmp_path / "b.yaml", "--budget",
-                  "40", *store)  # fmt: skip
-    done = CliRunner().invoke(cli, ["ablate", "--study", str(tmp_path / "b.yaml"), "--executor", "here", "--seeds", "2",
-                                    "--store", str(tmp_path / "mlruns")])  # fmt: skip
+    asked = ("--from", tmp_path / "log.tsv", "--study", study, "--output", tmp_path / "b.yaml", "--budget", "40")
+    logged = said("study", *asked, *store)
+    ablate = ["ablate", "--study", tmp_path / "b.yaml", "--executor", "here", "--seeds", "2", *store]
+    done = CliRunner().invoke(cli, [str(it) for it in ablate])
     assert done.exit_code == 0, done.output
     steps = said("lineage", "--study", tmp_path / "b.yaml", "--log", tmp_path / "log.tsv", *store)["steps"]
     pruned = said("prune", "--study", tmp_path / "b.yaml", "--delta", "1", "--seeds", "4", "--device", "cpu",
