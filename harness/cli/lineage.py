@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 from rich.table import Table
@@ -49,7 +50,7 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
             "metric": metric.name,
             "goal": metric.goal,
             "looks": 0 if log else len(steps),
-            "steps": [asdict(it) for it in steps],
+            "steps": [_as_plain(it) for it in steps],
         }
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
         return
@@ -65,6 +66,12 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         f"Of {kept} that were kept, {counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted.",
         style="bold",
     )
+
+
+def _as_plain(step: Step) -> dict[str, Any]:
+    """With no number in place of NaN, which JSON has no word for."""
+    estimate = step.estimate and [None if it != it else it for it in step.estimate]
+    return asdict(step) | {"estimate": estimate}
 
 
 def _table(metric: Metric, steps: Sequence[Step], *, of_log: bool) -> Table:
