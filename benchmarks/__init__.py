@@ -11,8 +11,11 @@
     floor.py, textbook.py, lightning_trainer.py, cells.py     the contenders
     commands.py, growth.py, accuracy.py                       start-up, many cells, no accuracy lost
     store_figure.py       commands on 20,000 cells of 300 study runs
-    chaos/                the reliability trial: what is killed and damaged ends with the table of an untroubled run
+    chaos/                the reliability trial: what is killed and damaged ends with the table of an untroubled run;
+                          storms on a Ray cluster of this machine
     core_overhead.py      a training that does nothing: what carries it
+    simulated.py, scale_figure.py     one driver of very many cells
+    cluster_overhead.py, cluster_figure.py   Ray beside processes
     bare.py               a cell's run without a store
     machine.py, report.py  what was measured on; the table and the JSON file
 

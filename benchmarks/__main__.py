@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = resolve_device(options.device)
     console = Console(highlight=False, width=140)
     ours = CUDA_FIGURES if device.startswith("cuda") else FIGURES
-    left_out = {"chaos"} if options.real else {"chaos", "accuracy"}
+    left_out = {"chaos", "storms", "scale", "cluster", *(() if options.real else ("accuracy",))}
     names = options.only or [name for name in ours if name not in left_out]
     about = machine(device)
     path = results_path(options.output, about["device"])
@@ -65,8 +65,21 @@ def _request(options: argparse.Namespace, device: str, scratch: Path) -> Request
     processes = options.workers or (usable_cores() if device == "cpu" else 4)
     real_epochs = options.epochs or FULL_PROTOCOL_EPOCHS
     kept, asked = options.scratch / "benchmark-accuracy", options
-    sizes = (asked.cells, asked.largest, asked.real, real_epochs, kept, asked.kills, asked.proposals)
-    return Request(workload, rounds, processes, *sizes)
+    return Request(
+        workload,
+        rounds,
+        processes,
+        asked.cells,
+        asked.largest,
+        asked.real,
+        real_epochs,
+        kept,
+        kills=asked.kills,
+        proposals=asked.proposals,
+        storms=asked.storms,
+        storm_cells=asked.storm_cells,
+        cluster_images=asked.images,
+    )
 
 
 def _say(console: Console, figure: str) -> OnSample:
@@ -112,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--kills", type=_count, default=200, help="of `chaos`; its other troubles are in proportion")
     add("--proposals", type=_count, default=60, help="that `judge` itself judges in `streams`, in streams of 30")
+    add("--storms", type=_count, default=20, help="of `storms`; a fifth as many of each example")
+    add("--storm-cells", type=_count, default=60, help="of the study in each of `storms`")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")
     add("--output", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
     add("--scratch", type=Path, default=Path("mlruns"), help="folder on the disk to measure with")

@@ -50,7 +50,7 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: boo
     from harness.execution.runner import Progress
     from harness.tracking import init, resolve_uri
 
-    _leave_the_user_alone()
+    leave_the_user_alone()
     store = folder / "mlruns"
     store.mkdir()
     init(resolve_uri(None, store), store)
@@ -93,7 +93,7 @@ def _write_study(folder: Path, num_cells: int, is_command: bool) -> Path:
 
 def prepare_optuna(ready: Ready, folder: Path) -> Facts:
     """An empty study, and an empty experiment in MLflow; not timed."""
-    _leave_the_user_alone()
+    leave_the_user_alone()
     _optuna_study(folder)
     _mlflow(folder).set_experiment("idle")
     ready()
@@ -102,7 +102,7 @@ def prepare_optuna(ready: Ready, folder: Path) -> Facts:
 
 def train_by_optuna(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) -> Facts:
     """Trials of one of the processes that share a study; `is_tracked`: each is an MLflow run as well."""
-    _leave_the_user_alone()
+    leave_the_user_alone()
     study = _optuna_study(folder)
     objective: Callable[[Any], float] = _objective
     if is_tracked:
@@ -148,7 +148,7 @@ def train_by_ray(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) 
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-    _leave_the_user_alone()
+    leave_the_user_alone()
     uri = _mlflow(folder).get_tracking_uri()
     callbacks = [MLflowLoggerCallback(tracking_uri=uri, experiment_name="idle")] if is_tracked else []
 
@@ -174,7 +174,8 @@ def train_by_ray(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) 
     return {"trials": num_trials}
 
 
-def _leave_the_user_alone() -> None:
+def leave_the_user_alone() -> None:
+    """No server of theirs, no telemetry."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # the user's server is none of our business
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")

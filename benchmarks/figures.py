@@ -5,12 +5,15 @@ from functools import partial
 
 from benchmarks.accuracy_figure import measure_accuracy
 from benchmarks.chaos.figure import measure_chaos
+from benchmarks.chaos.storm_figure import measure_storms
+from benchmarks.cluster_figure import measure_cluster
 from benchmarks.command_figures import measure_commands, measure_planning, measure_results
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.evidence import measure_designs, measure_evidence
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
+from benchmarks.scale_figure import measure_scale
 from benchmarks.store_figure import measure_store
 from benchmarks.streams import measure_streams
 from benchmarks.task4 import measure_task4
@@ -31,6 +34,9 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "store": measure_store,
     "core": measure_core,
     "chaos": measure_chaos,
+    "storms": measure_storms,
+    "scale": measure_scale,
+    "cluster": measure_cluster,
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,

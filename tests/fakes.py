@@ -189,6 +189,23 @@ class StepByStep(FakeTrainer):
         finish(run)
 
 
+class NotesSupplies(ImageTrainer):
+    """Notes in the cache each file that it fetches from another machine's."""
+
+    kind = "fakes:NotesSupplies"
+
+    def receive_supply(self, name: str, files: Mapping[str, Callable[[], memoryview]]) -> None:
+        def noting(file: str) -> Callable[[], memoryview]:
+            def fetch() -> memoryview:
+                with (self.cache / "fetched").open("a") as noted:
+                    noted.write(f"{file}\n")
+                return files[file]()
+
+            return fetch
+
+        super().receive_supply(name, {file: noting(file) for file in files})
+
+
 def finish(run: Run, reached: float = 0.5) -> None:
     run.note(best_step=20, best_epoch=2.0, num_epochs=4.0, parameters=1000, precision="float32", threads=1)
     run.note(data_fingerprint="abc", device="cpu: test", versions="torch 2")

@@ -132,6 +132,14 @@ def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_besid
     assert not list((tmp_path / "scratch").iterdir())
 
 
+def test_a_driver_of_simulated_slots_is_measured_at_two_sizes_and_with_mlflow(bench):
+    record, _ = bench("--only", "scale", "--largest", "40")
+    lines = {line["name"]: line["median"] for line in record["figures"]["scale"]["lines"]}
+    assert lines["40 cells: trained"] > 0
+    assert lines["20 cells, MLflow following: delivered"] > 0
+    assert "CPU a cell, 40 cells / 20 cells" in lines
+
+
 @pytest.fixture(scope="module")
 def workload(tmp_path_factory):
     workload = Workload(tmp_path_factory.mktemp("scratch"), 300, 1, "cpu")

@@ -1,11 +1,17 @@
 """Changes: what alters nothing is an error, what cannot go together is refused by name."""
 
 import pytest
+from own import write_study
 from pydantic import ValidationError
 
+from harness.api.training import Placebos
+from harness.api.work import plan_work
 from harness.errors import StudyError
+from harness.execution.executor import Progress
 from harness.names import suggestion
+from harness.plan.cell import Cell
 from harness.problems import problems_of
+from harness.store.result import Result
 from harness.study.changes import Change, check_change, combine, conflicts, placebo_problem
 from harness.study.load import load_study, registry, studies
 from harness.trainers.images.settings import Settings, with_overrides
@@ -171,3 +177,20 @@ def test_every_change_of_the_registry_says_what_it_is_and_alters_its_baseline(na
         assert combine(study.baseline, [registry()[name]]) != study.baseline
     assert registry()[name].summary
     assert registry()[name].source
+
+
+def test_placebos_are_looked_for_among_the_variants_of_an_ended_cell_alone(tmp_path, monkeypatch):
+    """Else each end is compared with every cell: of 100,000 cells, the square."""
+    work = plan_work(write_study(tmp_path), store=tmp_path / "store", device="cpu")
+    placebos = Placebos(work)
+    last = next(it for it in work.plan.variants if it.name == "ignored").cells[-1]
+    result = Result(key=last.key, seed=last.seed, status="finished", facts={"settings_unread": "never"})
+    compared = []
+    monkeypatch.setattr(Cell, "__eq__", lambda one, other: compared.append(one) or one is other)
+
+    placebos.see(Progress("ended", last, result=result))
+
+    assert set(placebos.problems) == {"ignored"}
+    assert placebos.is_refused(last)
+    assert not placebos.is_refused(work.plan.variants[0].cells[0])
+    assert compared == []

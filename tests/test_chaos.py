@@ -29,3 +29,16 @@ def test_the_whole_trial_is_of_the_size_that_was_asked_for():
     assert min(planned.values()) >= 15
     assert sum(planned.values()) >= 200
     assert len(set(kinds())) == len(FILES) * len(WAYS) == 60
+
+
+def test_a_study_on_a_cluster_in_a_storm_ends_like_an_uninterrupted_one(tmp_path):
+    """The command is killed first, so that it is there when nodes are lost: `storms` of the benchmarks in short."""
+    pytest.importorskip("ray")
+    from benchmarks.chaos.storms import STUDIES, Untroubled, storm
+
+    stormed = storm(STUDIES["own"], 8, 12, tmp_path, Untroubled(tmp_path, 12))
+
+    assert stormed.order.split()[0] == "driver"
+    assert stormed.said == ""
+    assert stormed.lost is not None
+    assert stormed.resumed >= 1

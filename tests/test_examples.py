@@ -23,6 +23,7 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "digits": ("identical", "fast", []),
     "script": ("identical", "longer", ["--only", "slow,longer", "--seeds", "2"]),  # a cell imports PyTorch: seconds
     "regression": ("starts again", "second-harmonic", []),
+    "airbench": ("identical", "dirac", ["--only", "dirac,alternating-flip", "--seeds", "2"]),
     # A cell imports a framework: seconds.
     "lightning": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),
     "transformers": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),
@@ -67,10 +68,11 @@ def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     assert (tried["resume"], tried["repeat_difference"], tried["ignores_seed"]) == (resume, 0.0, False)
     assert tried["unread"] == tried["unseen"] == []
 
-    quick = ["--profile", "quick", *part]
+    alone = ["--jobs", "1"] if name in FRAMEWORKS else []  # each worker would import the framework
+    quick = ["--profile", "quick", *alone, *part]
     table = folder.run("ablate", *quick).stdout
     searched = json.loads(folder.run("search", *quick, "--trials", "4", "--json").stdout)
-    confirmed = folder.run("confirm", *quick[:2], "--seeds", "7", "--variant", best).stdout
+    confirmed = folder.run("confirm", "--profile", "quick", *alone, "--seeds", "7", "--variant", best).stdout
     folder.run("export", "--table", "effects", "--output", "effects.csv")
     folder.run("report", "--output", "report")
     cells = json.loads(folder.run("results", "--json").stdout)

@@ -228,6 +228,26 @@ def test_a_cell_that_has_ended_meanwhile_is_told_as_ended_and_not_trained(entere
     assert not (cells.folder(cell.key) / "calls").exists()
 
 
+def test_a_cell_whose_recorder_died_between_its_journal_and_its_result_has_ended(entered):
+    """As if killed there: the checkpoint goes last. Without one the result was taken away, and is to be made again."""
+    (executor, cells), (died, taken) = entered, cells_for(2)
+    results = {cell.key: fakes.result_of(cell, 0.75) for cell in (died, taken)}
+    for cell in (died, taken):
+        cells.open(cell)
+        cells.write_result(results[cell.key])
+        (cells.folder(cell.key) / "result.json").unlink()
+    (cells.folder(died.key) / "checkpoint").write_text("20")
+
+    for cell in (died, taken):
+        executor.submit(cell)
+        assert until_ended(executor, [cell])[-1].kind == "ended"
+
+    assert cells.result(died.key) == results[died.key]
+    assert not (cells.folder(died.key) / "calls").exists()
+    assert not (cells.folder(died.key) / "checkpoint").exists()
+    assert (cells.folder(taken.key) / "calls").exists()
+
+
 def test_a_cell_that_another_process_holds_is_left_to_it(entered):
     (executor, cells), (cell,) = entered, cells_for(1)
 

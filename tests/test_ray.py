@@ -8,17 +8,21 @@ import time
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 from clusters import ray_cluster
 from fakes import cells_for
+from image_files import encoded_pixels, write_files
 from own import results_of, train_study, write_study
 
 from harness.api.work import plan_work
 from harness.errors import StudyError
 from harness.execution.executor import Demand
 from harness.execution.runner import make_executor, run
+from harness.plan.cell import make_cells
 from harness.store.cells import Cells
 from harness.store.load import load_results
+from harness.trainers.images.settings import parse_settings, with_overrides
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -69,6 +73,38 @@ def test_a_cell_that_kills_its_worker_is_tried_once_more_and_takes_no_other_with
 
     assert [cells.result(cell.key).status for cell in todo] == ["finished", "failed", "finished"]
     assert cells.result(todo[1].key).reason.startswith("the worker on ")
+
+
+def test_images_reach_a_node_once_and_nothing_there_is_read_besides(tmp_path, cluster, monkeypatch):
+    """A folder of images that the node has not: two of its workers fetch the decoded ones into its cache, once."""
+    random = np.random.default_rng(0)
+    names = [f"{split}/{kind}/{it}.png" for split in ("train", "test") for kind in ("a", "b") for it in range(40)]
+    pictures = {it: encoded_pixels(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for it in names}
+    folder, there = write_files(tmp_path / "pictures", pictures), tmp_path / "there"
+    with monkeypatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(there))
+        node = cluster.add_node(num_cpus=4, object_store_memory=80_000_000)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "here"))
+    trainer = fakes.NotesSupplies()
+    settings = parse_settings({"data": {"kind": "image-folder", "path": str(folder), "image_size": 32}})
+    few = {"model.filters": [4, 8, 8], "training.max_epochs": 1, "training.batch_size": 8}
+    settings = with_overrides(settings, {**few, "training.precision": "float32"})
+    todo = make_cells(trainer, settings, range(4), trainer.fingerprints(settings))
+    trainer.prepare([settings], store=tmp_path)
+    folder.rename(tmp_path / "elsewhere")
+
+    stores = [Cells(tmp_path / name) for name in ("far", "straight")]
+    demand = Demand(cpus=2)  # which the other nodes have not
+    run(todo, stores[0], devices=["cpu"], provenance={}, executor=f"ray:{cluster.address}", demand=demand)
+    run(todo, stores[1], devices=["cpu"], provenance={}, executor="here")
+    cluster.remove_node(node)
+
+    assert sorted((there / "fetched").read_text().split()) == sorted(
+        ["facts.json", *(f"{split}_{what}.npy" for split in ("train", "test") for what in ("images", "labels"))]
+    )
+    far, straight = ([cells.result(cell.key) for cell in todo] for cells in stores)
+    assert {it.status for it in far} == {"finished"}
+    assert [it.metrics for it in far] == [it.metrics for it in straight]
 
 
 @pytest.mark.parametrize(

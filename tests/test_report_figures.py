@@ -155,6 +155,23 @@ def test_curves_in_percent_and_by_dash_as_well_as_by_colour(tables):
     assert lines["batch-norm, training"].color == lines["batch-norm, validation"].color == VARIANT_COLOURS[0]
 
 
+def test_published_curves_are_drawn_beside_ours(tables):
+    """The second validation of Model 1, as printed in task3's study: 67.42% after one epoch."""
+    (exhibit,) = named(tables, "curves-published-model-1-with-dropout")
+    accuracy = dict(exhibit.panels)["accuracy"]
+    (theirs,) = [curve for curve in accuracy.curves if curve.is_published and curve.split == "validation"]
+    drawn = {trace.name: trace.mode for trace in draw(accuracy).data if trace.name}
+
+    assert (theirs.x[1], theirs.mean[1], len(theirs.x)) == (1.0, pytest.approx(67.42), 9)
+    assert drawn["model-1, validation"] == "lines"
+    assert drawn["model-1, validation, published"] == drawn["model-1, training, published"] == "lines+markers"
+    assert "Crosses: published, a single run." in exhibit.caption
+    assert [line for line in exhibit.notes if line.startswith("Published of model-1: Model 1 with dropout, from the")]
+    # Of the path, this run has other steps than the published figure.
+    reasons = {it.title: it.reason for it in exhibits(tables).left_out}
+    assert "optimizer-adamax+filters-64-128-256+batch-norm" in reasons["Figure 3, beside ours"]
+
+
 def test_a_variant_without_curves_is_named():
     with pytest.raises(ResultsError, match="no learning curves of 'b'"):
         curves_data(curve_frame({0: [1.0]}), ["b"])
@@ -287,11 +304,13 @@ def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, t
         "curves-baseline",
         "curves-best",
         "curves-biggest",
+        "curves-published-model-1-with-dropout",
         "curves-dropout",
         "cost",
         "published",
     ]
     assert [it.title for it in exhibits(tables).left_out] == [
+        "Figure 3, beside ours",  # this path has other steps
         "pairwise interactions",
         "test examples gained and lost",  # there are no pictures of them
     ]
@@ -319,7 +338,7 @@ def test_a_variant_has_one_colour_in_all_figures_of_a_report(tables):
     found = [data for exhibit in exhibits(tables).shown for _, data in exhibit.panels if isinstance(data, Curves)]
     drawn = {(curve.variant, data.colours[curve.variant]) for data in found for curve in data.curves}
 
-    assert len(found) == 8
+    assert len(found) == 10
     assert len(drawn) == len({variant for variant, _ in drawn}) == len({colour for _, colour in drawn}) >= 4
 
 

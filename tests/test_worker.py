@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from own import FUNCTION, train_study, write_study
+from postgresql import postgresql_url
 from test_kill import MAIN, VOLATILE, environment
 
 from harness.api.worker import check_locks
@@ -21,6 +23,7 @@ from harness.cli.worker import _Duration, _Moment
 from harness.errors import StoreError
 from harness.files.locks import lock_problem
 from harness.files.presence import present, unseen_by_locks
+from harness.search.storage import open_storage
 from harness.store.cells import Cells
 from harness.store.load import load_results
 
@@ -104,6 +107,55 @@ def test_workers_that_are_killed_and_stopped_beside_an_ablate_end_like_an_uninte
     train_study(path, tmp_path / "whole")
     finished(start(tmp_path, "ablate", "--store", "whole"))
     assert rows(tmp_path / "store") == rows(tmp_path / "whole")
+
+
+SEARCH = ("--trials", "8", "--sampler", "brute-force")
+
+
+@pytest.mark.slow
+def test_workers_of_a_search_that_are_killed_and_stopped_try_each_combination_once(tmp_path):
+    """On PostgreSQL: four workers, of which two are killed, and one is stopped with five seconds of grace."""
+    write_study(
+        tmp_path,
+        function=LOOKS,
+        pause=0.1,
+        baseline={"rate": 0.5, "steps": 12, "model": {"width": 8}, "flag": False},
+        changes=[
+            {"name": "wide", "overrides": {"model.width": 16}},
+            {"name": "flagged", "overrides": {"flag": True}},
+            {"name": "fast", "overrides": {"rate": 0.9}},
+        ],
+    )
+    with postgresql_url() as url:
+        searches = partial(start, tmp_path, HARNESS_OPTUNA_STORAGE=url)
+        first, second, stopped, whole = (searches("worker", *SEARCH, "--jobs", "1", "--grace", "5s") for _ in range(4))
+        wait_for(lambda: counts(tmp_path, "validation") > 16)
+        for killed in (first, second):
+            os.kill(killed.pid, signal.SIGKILL)
+        began = time.monotonic()
+        os.killpg(stopped.pid, signal.SIGTERM)  # a scheduler tells every process of a job
+        assert "Stopped by SIGTERM" in finished(stopped)
+        assert time.monotonic() - began < 5
+        assert "Nothing is left: 8 combinations have been tried." in finished(whole)
+        for killed in (first, second):
+            killed.communicate()
+        begun = counts(tmp_path, "started") + counts(tmp_path, "resumed")
+        said = finished(searches("search", *SEARCH))
+        with open_storage(url) as (storage, _):
+            (study,) = storage.get_all_studies()
+            trials = storage.get_all_trials(study._study_id)
+
+    assert {Counter(it["event"] for it in of)["ended"] for of in journals(tmp_path).values()} == {1}
+    assert len(journals(tmp_path)) == 16
+    assert 16 <= begun <= 16 + 3, "again only what one of the three had left"
+    assert counts(tmp_path, "failed") == 0
+    assert Counter(it.state for it in trials) == {TrialState.COMPLETE: 8, TrialState.FAIL: len(trials) - 8}
+    assert len(trials) <= 8 + 3 * 2, "again only those that one of the three had begun"
+    assert "8 combinations" in said
+    with sqlite3.connect(tmp_path / "store" / "mlflow.db") as database:
+        runs = database.execute("select name, status from runs where lifecycle_stage = 'active'").fetchall()
+    assert len(runs) == 1 + 8 + 16
+    assert {status for _, status in runs} == {"FINISHED"}
 
 
 # Saves only when it is asked to stop, and takes its time.
@@ -229,7 +281,6 @@ def test_a_worker_that_lives_is_seen_by_its_lock_and_leaves_nothing(tmp_path):
     with present(tmp_path, beat_seconds=BEAT):
         (path,) = tmp_path.iterdir()
         assert unseen_by_locks(tmp_path, beat_seconds=BEAT) == ""
-        assert path.exists()
 
     assert not path.exists()
 

@@ -47,6 +47,12 @@ def say(run, phase):
             file.write(f"{phase} {run.key}")
         time.sleep(float(os.environ["CHAOS_PAUSE"]))
 
+def count_end(run):
+    """Every training that came to its end, whoever heard of it."""
+    if path := os.environ.get("CHAOS_ENDS"):
+        with open(path, "a") as file:
+            file.write(run.key + "\\n")
+
 def train(run: harness.Run) -> None:
     s = run.settings
     state = json.loads(run.saved().read_text()) if run.saved() else {"step": 0, "score": 0.0}
@@ -61,6 +67,7 @@ def train(run: harness.Run) -> None:
             say(run, "checkpoint")
             path.write_text(json.dumps(state))
     say(run, "result")
+    count_end(run)
     run.finish(**{"test/score": state["score"] / 10})
 '''
 

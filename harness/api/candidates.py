@@ -19,7 +19,17 @@ from harness.trainers.git import Logged, run_git
 from harness.trainers.user import UserTrainer
 
 WORKTREE = "."
-_LEFT_OUT = ("changes", "combinations", "paths", "designs", "published", "nuisance", "drop", "extends")
+_LEFT_OUT = (
+    "changes",
+    "combinations",
+    "paths",
+    "designs",
+    "published",
+    "published_curves",
+    "nuisance",
+    "drop",
+    "extends",
+)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def search_work(
     from harness.search.storage import open_storage
 
     placebos = Placebos(work)
-    _refuse_placebos(placebos)
+    refuse_placebos(placebos)
     todo, expected = unfinished(work)
     check_disk(work, expected)
     check_device(work, todo)
@@ -129,7 +129,7 @@ def search_work(
             retry_failed=options.retry_failed,
             devices=work.devices,
             provenance=provenance(command_line()),
-            on_progress=_refusing(placebos, watch),
+            on_progress=refusing(placebos, watch),
             on_trial=scribe.begin,
             run_ids=scribe.run_ids,
             executor=work.executor,
@@ -139,17 +139,19 @@ def search_work(
     return answer
 
 
-def _refuse_placebos(placebos: Placebos) -> None:
+def refuse_placebos(placebos: Placebos) -> None:
+    """Raises StudyError where training never reads what a change sets: half of all combinations would be repeated."""
     if placebos.problems:
         raise StudyError(*dict.fromkeys(placebos.problems.values()))
 
 
-def _refusing(placebos: Placebos, watch: Watch) -> Callable[[Progress], None]:
+def refusing(placebos: Placebos, watch: Watch) -> Callable[[Progress], None]:
+    """As `judging`, but raises StudyError at the first change that is a placebo."""
     judge = judging(placebos, watch)
 
     def see(it: Progress) -> None:
         judge(it)
-        _refuse_placebos(placebos)
+        refuse_placebos(placebos)
 
     return see
 

@@ -14,6 +14,7 @@ from harness.execution.runner import Progress, run
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
 from harness.plan.manifest import Manifest
+from harness.plan.variants import Variant
 from harness.store.cells import Cells
 from harness.study.changes import placebo_problem
 from harness.trainers.run import SETTINGS_UNREAD, SETTINGS_UNSEEN
@@ -51,8 +52,12 @@ class Placebos:
     work: Work
     problems: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
+    _users: dict[str, list[Variant]] = field(init=False, repr=False, default_factory=dict)  # by a cell's key
 
     def __post_init__(self) -> None:
+        for variant in self.work.plan.variants:
+            for cell in variant.cells:
+                self._users.setdefault(cell.key, []).append(variant)
         for variant in self.work.plan.variants if self.work.plan.study.trainer.notes_reads else ():
             ended = (result for cell in variant.cells if (result := self.work.cells.result(cell.key)))
             result = next((it for it in ended if it.is_finished), None)
@@ -63,8 +68,8 @@ class Placebos:
         """Judges each variant when its first cell has ended."""
         if progress.result is None or not progress.result.is_finished:
             return
-        for variant in self.work.plan.variants:
-            if variant.name not in self.problems and progress.cell in variant.cells:
+        for variant in self._users.get(progress.cell.key, ()):
+            if variant.name not in self.problems:
                 self._judge(variant.name, variant.changes, progress.result.facts)
 
     def without(self, cells: Sequence[Cell]) -> Iterator[Cell]:
@@ -76,8 +81,8 @@ class Placebos:
     def is_refused(self, cell: Cell) -> bool:
         if not self.problems:
             return False
-        users = [it.name for it in self.work.plan.variants if cell in it.cells]
-        return bool(users) and all(name in self.problems for name in users)
+        users = self._users.get(cell.key, ())
+        return bool(users) and all(it.name in self.problems for it in users)
 
     def _judge(self, name: str, changes: Sequence[str], facts: Any) -> None:
         unread, unseen = (str(facts.get(fact, "")).split(", ") for fact in (SETTINGS_UNREAD, SETTINGS_UNSEEN))

@@ -1,4 +1,4 @@
-"""One of many workers on a shared store: trains cells of a study until none is left, or until its time is up.
+"""One of many workers on a shared store: trains cells of a study or of a search until none is left, or its time is up.
 
 Workers know nothing of each other. Which cells are free is in the store: a cell that has no result and that no living
 process holds. So any number of them work beside each other and beside `harness ablate`, and one that is killed loses
@@ -6,17 +6,20 @@ what came after its cells' last checkpoints. MLflow is not theirs: `ablate` and 
 """
 
 import time
+from collections.abc import Callable
 from typing import Literal
 
+from harness.api.searching import OnTrial, SearchOptions, only, refuse_placebos, refusing
 from harness.api.training import Placebos, Watch, get_ready, judging
-from harness.api.work import Work, save_manifest, unfinished
-from harness.errors import StoreError
+from harness.api.work import Work, prepare, save_manifest, unfinished
+from harness.errors import ResultsError, StoreError
 from harness.execution.executor import SECONDS_OF_GRACE
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import run
 from harness.files.locks import lock_problem
 from harness.files.presence import present, unseen_by_locks
 from harness.plan.cell import Cell
+from harness.plan.variants import Variant
 from harness.store.cells import Cells
 from harness.store.journal import writing
 
@@ -82,6 +85,86 @@ def _train(work: Work, until: float | None, seconds_of_grace: float, watch: Watc
     except _TimeIsUp:
         return "late", placebos
     return "done", placebos
+
+
+def search_along(
+    work: Work,
+    url: str,
+    options: SearchOptions,
+    *,
+    until: float | None = None,
+    seconds_of_grace: float = SECONDS_OF_GRACE,
+    check: Callable[[], None] = lambda: None,
+    watch: Watch = Watch(),  # noqa: B008
+    on_trial: OnTrial = lambda number, variant: None,
+) -> Why:
+    """Tries combinations of a search beside whoever else does, until there are as many as asked for.
+
+    Args:
+        work: with the designs add-one and combinations.
+        url, options, on_trial: as `harness.api.searching.search_work` takes them.
+        until, seconds_of_grace: as `work_along` takes them.
+        check: called about every second, where nothing is under way in a database; what it raises ends the search,
+            training asked to save first and its trials given back.
+
+    Raises:
+        StoreError: locks do not hold in the store's folder.
+        StudyError: training never reads what a change sets. What `search_work` raises, but nothing of MLflow.
+    """
+    check_locks(work.cells)
+    with present(work.cells.root / PRESENT):
+        return _search(work, url, options, until, seconds_of_grace, check, watch, on_trial)
+
+
+def _search(
+    work: Work,
+    url: str,
+    options: SearchOptions,
+    until: float | None,
+    seconds_of_grace: float,
+    check: Callable[[], None],
+    watch: Watch,
+    on_trial: OnTrial,
+) -> Why:
+    from harness.search.run import search
+
+    placebos = Placebos(work)
+    refuse_placebos(placebos)
+    get_ready(work, *unfinished(work))
+    prepare(work, work.plan.cells)
+    stops_at = float("inf") if until is None else until - seconds_of_grace
+
+    def look() -> None:
+        check()
+        if time.time() >= stops_at:
+            raise _TimeIsUp
+
+    def begin(name: str, number: int, variant: Variant) -> None:
+        tags = {variant.name: {"harness.search": name, "harness.trial": str(number)}}
+        save_manifest(only(work, [variant]), tags, keeps_command=True)
+        on_trial(number, variant)
+
+    try:
+        search(
+            work.plan,
+            work.cells,
+            storage=url,
+            num_trials=options.num_trials,
+            sampler=options.sampler,
+            prune=options.prune,
+            devices=work.devices,
+            provenance=provenance(command_line()),
+            on_progress=refusing(placebos, watch),
+            on_trial=begin,
+            executor=work.executor,
+            seconds_of_grace=seconds_of_grace,
+            look=look,
+        )
+    except _TimeIsUp:
+        return "late"
+    except ResultsError:  # no combination has a value: an outcome, which is the one's to tell who asks for the answer
+        pass
+    return "done"
 
 
 def check_locks(cells: Cells) -> None:

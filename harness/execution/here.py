@@ -40,7 +40,7 @@ def run_one(
     with cells.claim(cell) as is_mine:
         if not is_mine:
             return "elsewhere"
-        if (ended := cells.result(cell.key, seed=cell.seed)) is not None:
+        if (ended := cells.settled_result(cell)) is not None:
             return ended
         sources = cells.root / "sources" / dict(cell.fingerprints).get("sources", "")
         with Record(cell, cells, provenance, on_event, is_alone=is_alone) as record:

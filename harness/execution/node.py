@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from harness.execution.provenance import COMPUTING, library_versions
 from harness.files.atomic import remove
 from harness.plan.cell import Cell
 from harness.store.cells import BOOKKEEPING
-from harness.trainers.run import CHECKPOINT, SAVING
+from harness.trainers.run import CHECKPOINT, LINES, SAVING
 from harness.trainers.sources import ROLE, Sources
 
 POLL_SECONDS = 1.0
@@ -48,7 +49,11 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """An attempt that is to be made on another machine: `Task`, and what it needs that is not there."""
+    """An attempt that is to be made on another machine: `Task`, and what it needs that is not there.
+
+    Attributes:
+        supply: a folder's name, as `Trainer.supply` has it; supplied: its files, each something to `fetch`.
+    """
 
     spec: Mapping[str, Any]
     last_step: int
@@ -57,6 +62,8 @@ class Errand:
     folder: Sequence[Parcel]
     fingerprint: str
     sources: Sequence[Parcel]
+    supply: str = ""
+    supplied: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Slot:
@@ -82,6 +89,14 @@ class Slot:
         self._is_asked_to_stop = True
         return self._has_looked
 
+    def lacks(self, spec: Mapping[str, Any], supply: str) -> bool:
+        """Whether this node has to be sent a folder before it can train such a cell."""
+        return not Cell.from_json(spec).trainer.has_supply(supply)
+
+    def fetch(self, told: Any) -> memoryview:
+        """The content of a file that was announced."""
+        raise NotImplementedError
+
     def run(self, errand: Errand) -> Iterator[Told]:
         """Trains a cell; each message is yielded, and waits to be acknowledged."""
         outbox: queue.Queue[Told] = queue.Queue()
@@ -104,6 +119,9 @@ class Slot:
         try:
             put_down(folder, errand.folder)
             cell = Cell.from_json(errand.spec)
+            if errand.supplied:
+                files = {name: partial(self.fetch, told) for name, told in errand.supplied.items()}
+                cell.trainer.receive_supply(errand.supply, files)
             attempt(
                 Task(cell, errand.last_step, errand.seconds),
                 folder,
@@ -165,7 +183,7 @@ class _Sender:
 
     def _news(self, last: Iterable[str] = ()) -> list[Parcel]:
         self._followed_at = time.monotonic()
-        return self._followed.news(last=last)
+        return self._followed.news(first=[LINES], last=last)
 
     def _saved(self, path: Path) -> Told:
         kept = self._folder / CHECKPOINT

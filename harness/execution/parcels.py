@@ -75,21 +75,24 @@ class Followed:
         self._root, self._leave = root, frozenset(leave)
         self._sent: dict[str, Stamp] = dict(self._now())
 
-    def news(self, *, last: Iterable[str] = ()) -> list[Parcel]:
+    def news(self, *, first: Iterable[str] = (), last: Iterable[str] = ()) -> list[Parcel]:
         """What has changed since the last call.
 
+        The later a file comes, the earlier it is read: so whatever a file rests on is in those that come before it,
+        although they are written meanwhile, and whenever who puts them down dies.
+
         Args:
-            last: names of files that come at the end, but are read first: what they say happened before it is then in
-                the files that come before them, whenever who hears of it dies.
+            first: names of files that come at the beginning, whether they were seen to change or not.
+            last: names of those that come at the end.
         """
         now = dict(self._now())
         changed = [name for name, stamp in now.items() if self._sent.get(name) != stamp]
-        at_end = [name for name in last if name in changed]
-        read_first = [_packed(self._root / name, name) for name in at_end]
-        others = [_packed(self._root / name, name) for name in changed if name not in at_end]
+        at_start, at_end = [it for it in first if it in now and changed], [it for it in last if it in changed]
+        others = [it for it in changed if it not in {*at_start, *at_end}]
+        packed = [_packed(self._root / name, name) for name in reversed([*at_start, *others, *at_end])]
         gone = [Parcel(name) for name in self._sent.keys() - now.keys()]
         self._sent = now
-        return [*gone, *others, *read_first]
+        return [*gone, *reversed(packed)]
 
     def _now(self) -> Iterator[tuple[str, Stamp]]:
         for name, path in _files(self._root):

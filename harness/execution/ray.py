@@ -23,6 +23,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from harness.errors import HarnessError, StudyError
 from harness.execution.attempt import Ended, Left, Saved
 from harness.execution.executor import SECONDS_OF_GRACE, Demand, Died, Progress, Tell
@@ -42,6 +44,7 @@ POLL_SECONDS = 1.0
 SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes there are
 SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_SLOT = 300.0  # until the first worker of a cluster that is busy must have started
+SECONDS_FOR_AN_ANSWER = 30.0  # of a worker that is free
 SECONDS_FOR_A_MESSAGE = 300.0  # of a checkpoint on its way; Ray itself may wait for ever
 
 
@@ -93,6 +96,8 @@ class Ray:
         self._slots: list[_Slot] = []
         self._told: list[Progress | Died] = []
         self._sources: dict[str, Any] = {}
+        self._supplies: dict[Path, dict[str, Any]] = {}  # in the cluster's object store, by folder
+        self._supplied: set[tuple[str, Path]] = set()  # nodes that have one
         self._looked_at = 0.0
         self._is_ours = False
 
@@ -133,7 +138,7 @@ class Ray:
             if not holding.enter_context(self._cells.claim(cell)):
                 self._told.append(Progress("elsewhere", cell))
                 return
-            if (ended := self._cells.result(cell.key, seed=cell.seed)) is not None:
+            if (ended := self._cells.settled_result(cell)) is not None:
                 self._told.append(Progress("ended", cell, result=ended))
                 return
             record = holding.enter_context(
@@ -148,6 +153,7 @@ class Ray:
                 _folder_of(record.folder),
                 fingerprint,
                 self._sources_of(fingerprint),
+                *self._supply_of(cell, slot),
             )
             slot.stream = slot.actor.run.remote(errand)
             slot.cell, slot.record, slot.holding, slot.stops_by = cell, record, holding, None
@@ -310,6 +316,22 @@ class Ray:
         found: Sequence[Parcel] = self._sources[fingerprint]
         return found
 
+    def _supply_of(self, cell: Cell, slot: _Slot) -> tuple[str, Mapping[str, Any]]:
+        """What a cell needs that its node lacks: announced, so that one worker of a node fetches it, into its cache."""
+        folder = cell.trainer.supply(cell.settings, dict(cell.fingerprints))
+        if folder is None or (slot.node, folder) in self._supplied:
+            return "", {}
+        lacks = True  # also where there is no answer: who has it fetches nothing
+        with contextlib.suppress(*_errors()):
+            lacks = _ray().get(slot.actor.lacks.remote(cell.to_json(), folder.name), timeout=SECONDS_FOR_AN_ANSWER)
+        if not lacks:
+            self._supplied.add((slot.node, folder))
+            return "", {}
+        if folder not in self._supplies:
+            files = [it for it in sorted(folder.iterdir()) if it.is_file()]
+            self._supplies[folder] = {it.name: _ray().put(np.fromfile(it, np.uint8)) for it in files}
+        return folder.name, self._supplies[folder]
+
 
 def _folder_of(folder: Path) -> list[Parcel]:
     """What an attempt on another machine needs of a cell's folder: all that is the trainer's, and the checkpoint."""
@@ -324,6 +346,7 @@ def _busy(slot: _Slot) -> bool:
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else it prints dead nodes among the tables; we say them
     try:
         import ray
     except ImportError:
@@ -344,6 +367,10 @@ def _actor() -> Any:
         """What Ray's actors need besides."""
 
         acknowledge, halt = beside(Slot.acknowledge), beside(Slot.halt)
+
+        def fetch(self, told: Any) -> memoryview:
+            found: memoryview = ray.get(told, timeout=SECONDS_FOR_A_MESSAGE).data
+            return found
 
         def about(self) -> dict[str, Any]:
             return {**super().about(), "node": ray.get_runtime_context().get_node_id()}

@@ -13,7 +13,7 @@ from typing import Any
 from harness.execution.executor import EXECUTORS, SECONDS_OF_GRACE, Demand, Died, Executor, Progress, check_executor
 from harness.execution.here import Here
 from harness.execution.processes import Processes
-from harness.execution.record import failed, stamped
+from harness.execution.record import STOPPED, failed, stamped
 from harness.execution.todo import POLL_SECONDS, Todo
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
@@ -136,7 +136,10 @@ class _Runner:
             return
         del self._training[cell.key]
         if isinstance(told, Died):
-            self._bury(told)
+            if self._was_to_stop(cell):
+                self._on_progress(Progress("stopped", cell))
+            else:
+                self._bury(told)
             return
         if told.kind == "elsewhere":
             self._source.put_back(cell)
@@ -145,6 +148,16 @@ class _Runner:
             return
         self._on_progress(told)
         self._source.wake()
+
+    def _was_to_stop(self, cell: Cell) -> bool:
+        """Of a cell whose worker is no more. A scheduler tells every process of a job to end: workers may be first."""
+        is_left = True  # also where the answer is an exception
+        try:
+            is_left = self._should_stop(cell)
+        finally:
+            if is_left and self._cells.events(cell.key):
+                self._cells.append(cell.key, STOPPED)
+        return is_left
 
     def _bury(self, told: Died) -> None:
         """Notes what a worker died of; its cell goes on once more, then it is recorded as failed."""

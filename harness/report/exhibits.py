@@ -221,13 +221,24 @@ def _heat(tables: Tables) -> Exhibit:
 
 def _curves(tables: Tables, *, choice: CurveChoice, colours: Mapping[str, str]) -> Exhibit:
     best = best_places(tables.results, tables.curves, clock_of(tables.curves))
-    drawn = partial(curves_data, tables.curves, choice.variants, labels=choice.labels, colours=colours, best=best)
+    published = [it for it in tables.manifest.published_curves if it["variant"] in choice.variants]
+    drawn = partial(
+        curves_data,
+        tables.curves,
+        choice.variants,
+        labels=choice.labels,
+        colours=colours,
+        best=best,
+        published=published,
+    )
     # Without any quantity, `curves_data` says why.
     panels = tuple((quantity, drawn(quantity=quantity)) for quantity in logged_quantities(tables.curves) or ("",))
     notes: list[str] = []
     with suppress(ResultsError):  # over-fitting cannot be told of every training
         for variant in choice.variants:
             notes.append(describe_overfitting(tables.overfitting, variant, choice.labels.get(variant, variant)))
+    if any(curve.is_published for _, data in panels for curve in data.curves):
+        notes += [f"Published of {it['variant']}: {it['figure']}, {it['source']}." for it in published]
     return Exhibit(
         f"curves-{choice.name}", choice.title, panels, _curves_caption(panels[0][1]), tuple(filter(None, notes))
     )
@@ -240,9 +251,10 @@ def _curves_caption(data: Curves) -> str:
     lines = {curve.dash: curve.split for curve in data.curves}
     said = "; ".join(f"{words}: {lines[dash]}" for dash, words in _DASHES.items() if dash in lines)
     lowest = f" Dashed vertical line: mean {data.x_axis} of the best checkpoint." if data.best else ""
+    printed = " Crosses: published, a single run." if any(curve.is_published for curve in data.curves) else ""
     return (
         f"Mean over seeds, band: one sd. {said[:1].upper()}{said[1:]}, measured while training. A curve goes on as long"
-        f" as half of the seeds train.{lowest}"
+        f" as half of the seeds train.{lowest}{printed}"
     )
 
 

@@ -7,6 +7,7 @@ figures carry no title: the page sets it as text. Nothing here reads a file or o
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -33,6 +34,7 @@ from harness.report.thumbnails import gallery_layout, gallery_points
 
 ROW_PIXELS = 27
 FRAME_PIXELS = 110  # axis title, ticks and legend
+LEGEND_PIXELS = 20  # a line of it
 SYMBOLS = {"improves": "diamond", "hurts": "square"}
 LINE_SYMBOLS = {"proven": "diamond", "unproven": "circle", "refuted": "square"}
 PAIR_COLOURS = VARIANT_COLOURS[:2]
@@ -113,24 +115,34 @@ def draw_forest(data: Forest) -> go.Figure:
 
 
 def draw_curves(data: Curves) -> go.Figure:
-    figure = _figure(data.x_axis, data.axis, height=360).update_yaxes(zeroline=False)
+    # In a narrow panel the legend has a line a curve, above the plot.
+    height = 360 + LEGEND_PIXELS * max(0, len(data.curves) - 4)
+    figure = _figure(data.x_axis, data.axis, height=height).update_yaxes(zeroline=False)
     for curve in data.curves:
         _draw_band(figure, curve, data.colours[curve.variant])
     for curve in data.curves:
+        seeds = "" if curve.is_published else " (%{customdata} seeds)"
         figure.add_scatter(
-            name=f"{curve.label}, {curve.split}",
+            name=curve.words,
             x=curve.x,
             y=curve.mean,
-            mode="lines" if len(curve.x) > 1 else "markers",
-            line={"color": data.colours[curve.variant], "width": 2, "dash": curve.dash},
+            **_stroke(curve, data.colours[curve.variant]),
             customdata=curve.n,
-            hovertemplate=f"{data.x_axis} %{{x:g}}: %{{y:.{max(data.digits, 3)}f}} (%{{customdata}} seeds)"
+            hovertemplate=f"{data.x_axis} %{{x:g}}: %{{y:.{max(data.digits, 3)}f}}{seeds}"
             "<extra>%{fullData.name}</extra>",
         )
     for variant, place in data.best.items():
         line = {"color": data.colours[variant], "width": 1, "dash": "dash"}
         figure.add_vline(x=place, line=line, layer="below")
     return figure
+
+
+def _stroke(curve: Curve, colour: str) -> dict[str, Any]:
+    if curve.is_published:
+        marker = {"symbol": "x-thin", "size": 7, "line": {"color": colour, "width": 1.5}}
+        return {"mode": "lines+markers", "marker": marker, "line": {"color": colour, "width": 1, "dash": curve.dash}}
+    mode = "lines" if len(curve.x) > 1 else "markers"
+    return {"mode": mode, "line": {"color": colour, "width": 2, "dash": curve.dash}}
 
 
 def draw_pairs(data: Pairs) -> go.Figure:

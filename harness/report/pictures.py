@@ -126,9 +126,8 @@ def _curves(axes: Axes, data: Curves) -> None:
     for curve in data.curves:
         colour, style = data.colours[curve.variant], LINES.get(curve.dash, "-.")
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
-        marker = "o" if len(curve.x) == 1 else ""
-        label = f"{curve.label}, {curve.split}"
-        axes.plot(curve.x, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
+        marker, width = ("x", 0.8) if curve.is_published else ("o" if len(curve.x) == 1 else "", 1.8)
+        axes.plot(curve.x, curve.mean, style, color=colour, lw=width, marker=marker, ms=4, label=curve.words)
     if all(x == int(x) for curve in data.curves for x in curve.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for variant, place in data.best.items():

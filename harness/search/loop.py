@@ -58,6 +58,7 @@ class Loop:
         seconds: after which no cell begins and those that train stop at their checkpoint; None for no limit.
         on_trial: gets each trial's number and variant when it begins.
         run_ids: the MLflow runs of a variant's cells, by seed, as far as they are known; asked when a trial has ended.
+        look: called before each trial and each cell, and about every second; may raise.
     """
 
     def __init__(
@@ -71,9 +72,11 @@ class Loop:
         seconds: float | None,
         on_trial: Callable[[int, Variant], None],
         run_ids: RunIds,
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         self._trials, self._cells, self._make_variant = trials, cells, make_variant
         self._metric, self._prune, self._on_trial, self._run_ids = metric, prune, on_trial, run_ids
+        self._look = look
         self._deadline = time.monotonic() + seconds if seconds is not None else float("inf")
         self._open: list[_Open] = []
 
@@ -85,6 +88,7 @@ class Loop:
         on_progress: Callable[[Progress], None],
         executor: str,
         demand: Demand,
+        seconds_of_grace: float,
     ) -> None:
         """Until nothing is left to do, the time is up, or an exception (KeyboardInterrupt too) passes through."""
 
@@ -102,6 +106,7 @@ class Loop:
                 should_stop=self._should_stop,
                 executor=executor,
                 demand=demand,
+                seconds_of_grace=seconds_of_grace,
             )
         finally:
             for it in self._open:
@@ -113,6 +118,7 @@ class Loop:
 
     def _todo(self) -> Iterator[Cell | None]:
         while not self.is_out_of_time:
+            self._look()
             cell = self._next_cell()
             if cell is not None:
                 yield cell
@@ -149,6 +155,7 @@ class Loop:
         self._settle(it)
 
     def _should_stop(self, cell: Cell) -> bool:
+        self._look()
         return self.is_out_of_time or not any(cell in it.variant.cells for it in self._open)
 
     def _see(self, progress: Progress) -> None:

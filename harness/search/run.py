@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.execution.executor import EXECUTORS, Demand, Progress
+from harness.execution.executor import EXECUTORS, SECONDS_OF_GRACE, Demand, Progress
 from harness.plan.plan import Plan
 from harness.plan.variants import Variant
 from harness.search.answer import Answer, make_answer
@@ -34,6 +34,8 @@ def search(
     run_ids: RunIds = lambda variant: {},
     executor: str = EXECUTORS[0],
     demand: Demand = Demand(),  # noqa: B008
+    seconds_of_grace: float = SECONDS_OF_GRACE,
+    look: Callable[[], None] = lambda: None,
 ) -> Answer:
     """Tries combinations of a plan's changes until there are `num_trials`, and says what they show.
 
@@ -48,6 +50,8 @@ def search(
         seconds: how long to train; None for no limit.
         retry_failed: try combinations again that failed, from the start.
         on_trial: gets the name of the Optuna study, the trial's number and its variant, when this process begins it.
+        look: called about every second, outside of all transactions; what it raises passes through, training asked to
+            save first and trials given back.
         run_ids: MLflow's runs (ids or addresses) of a variant's cells by seed, as far as known; asked at a trial's end.
 
     Raises:
@@ -72,8 +76,16 @@ def search(
             seconds=seconds,
             on_trial=lambda number, variant: on_trial(study.study_name, number, variant),
             run_ids=run_ids,
+            look=look,
         )
-        loop.work(devices=devices, provenance=provenance, on_progress=on_progress, executor=executor, demand=demand)
+        loop.work(
+            devices=devices,
+            provenance=provenance,
+            on_progress=on_progress,
+            executor=executor,
+            demand=demand,
+            seconds_of_grace=seconds_of_grace,
+        )
         notes = [it for it in (pruning_note(prune, plan),) if it]
         if loop.is_out_of_time:
             notes.append("The time was up before everything was tried.")

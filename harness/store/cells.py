@@ -23,7 +23,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -196,15 +196,33 @@ class Cells:
             raise _refused(path, f"its seed is {result.seed}, that of the cell is {seed}")
         return result
 
+    def settled_result(self, cell: Cell) -> Result | None:
+        """`result`, for the holder of the cell's claim: where a death came between its journal and its result, the
+        result is written now.
+
+        A checkpoint must be there, which goes after the result: a result that was taken away left none behind.
+        """
+        result = self.result(cell.key, seed=cell.seed)
+        if result is not None or not (self.folder(cell.key) / CHECKPOINT).exists():
+            return result
+        result = _journalled_result(self.events(cell.key))
+        if result is None or (result.key, result.seed) != (cell.key, cell.seed):
+            return None
+        self._write_result(result)
+        return result
+
     def write_result(self, result: Result, journal: Journal | None = None) -> None:
         """Ends a cell: journals the result, writes it, and only then drops the checkpoint.
 
         Args:
             journal: the cell's, where the caller has it open.
         """
-        folder = self.folder(result.key)
         with contextlib.nullcontext(journal) if journal else self.journal(result.key) as journal:
             journal.append({"event": "ended", **result.to_json()})
+        self._write_result(result)
+
+    def _write_result(self, result: Result) -> None:
+        folder = self.folder(result.key)
         with writing(folder):
             write_atomically(folder / "result.json", json.dumps(sealed(result), indent=1))
             drop_checkpoint(folder)
@@ -262,6 +280,15 @@ class Cells:
                 if _is_event(event):
                     events.append(event)
         return events
+
+    def first_event(self, key: str) -> dict[str, Any] | None:
+        """The first of `events`, or None where there is none; of a whole journal only its first line is read."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with open(self.folder(key) / "journal.jsonl", "rb") as journal:
+                event = json.loads(journal.readline())
+            if _is_event(event):
+                return dict(event)
+        return next(iter(self.events(key)), None)
 
     def validations(self, key: str) -> list[Validation]:
         """The validations of the cell's last attempt, one a step, in the order of steps."""
@@ -331,6 +358,16 @@ class Cells:
 def is_key(name: str) -> bool:
     """Whether this could be the key of a cell."""
     return _KEY.fullmatch(name) is not None
+
+
+def _journalled_result(events: Sequence[Mapping[str, Any]]) -> Result | None:
+    """What the last event says, where it is a cell's end."""
+    if not events or events[-1]["event"] != "ended":
+        return None
+    content = {name: it for name, it in events[-1].items() if name not in ("time", "event")}
+    with contextlib.suppress(ValueError, TypeError):
+        return Result.from_json(content)
+    return None
 
 
 def drop_checkpoint(folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.errors import OutOfMemoryError, StudyError
 from harness.names import suggestion
-from harness.trainers.run import CHECKPOINT, OUTPUTS, SETTINGS_UNREAD, SETTINGS_UNSEEN, Run, RunError
+from harness.trainers.run import CHECKPOINT, LINES, OUTPUTS, SETTINGS_UNREAD, SETTINGS_UNSEEN, Run, RunError
 from harness.trainers.settings import UserSettings
 from harness.trainers.sources import library_versions
 from harness.trainers.trainer import SettingsError
@@ -33,7 +33,7 @@ SECONDS_OF_GRACE = 30.0  # between SIGTERM and SIGKILL
 SECONDS_BETWEEN_SIGNALS = 2.0  # to a script, and to the worker that follows it
 POLL_SECONDS = 0.02
 OWN_PLACEHOLDERS = ("seed", "device", "folder")
-LINES, SETTINGS_FILE, RUN_FILE = "metrics.jsonl", ".settings.json", ".run.json"
+SETTINGS_FILE, RUN_FILE = ".settings.json", ".run.json"
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z0-9_.\-]+)(?:\?([^{}]+))?\}")
 
 

@@ -5,7 +5,7 @@ A trainer turns settings and a seed into metrics. The core plans, runs, stores a
 class like this one, in a package of its own, and a line in `registry.py`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -219,6 +219,25 @@ class Trainer:
 
         Raises:
             DataError, StudyError, StoreError: something is missing, damaged or cannot be written.
+        """
+
+    def supply(self, settings: Settings, fingerprints: Mapping[str, str]) -> Path | None:
+        """A folder of this machine with what a cell of these settings needs on any other one, after `prepare`; None
+        where nothing has to travel. Its name says what is in it: equal names, equal files."""
+        return None
+
+    def has_supply(self, name: str) -> bool:
+        """Whether a folder that another machine's `supply` gave is here, too, whole."""
+        return True
+
+    def receive_supply(self, name: str, files: Mapping[str, Callable[[], memoryview]]) -> None:
+        """Puts it where training will find it; once, whoever else on this machine receives it now.
+
+        Args:
+            files: the folder's, by name; each is fetched when it is called for.
+
+        Raises:
+            StoreError: it cannot be written, or what arrived is not whole.
         """
 
     def device_problem(self, device: str) -> str:

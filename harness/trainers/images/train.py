@@ -81,7 +81,7 @@ def train(run: Run, *, cache: Path) -> None:
         StudyError, DataError: the settings do not fit the images, or files are missing.
         StoreError: a file cannot be read or written. DivergedError, OutOfMemoryError: outcomes.
     """
-    train_on(run, load_images(run.settings.data, cache=cache))
+    train_on(run, load_images(run.settings.data, cache=cache, fingerprint=run.fingerprints["data"]))
 
 
 def train_on(run: Run, arrays: ImageArrays) -> None:

@@ -1,6 +1,6 @@
 """The image trainer as the harness sees it: metrics, settings, options, costs. Training itself is in `train.py`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ from harness.errors import StudyError
 from harness.metrics import PERCENT, Metric, Metrics
 from harness.names import suggestion
 from harness.trainers.images import cost
-from harness.trainers.images.data.cache import open_images
-from harness.trainers.images.data.sources import data_fingerprint, default_cache, load_images, parse_data
+from harness.trainers.images.data.cache import images_folder, import_images, open_images
+from harness.trainers.images.data.sources import data_fingerprint, default_cache, images_key, load_images, parse_data
 from harness.trainers.images.fingerprints import Fingerprints
 from harness.trainers.images.machine import cuda_problem, native_precision, precision_problem
 from harness.trainers.images.prepare import prepare
@@ -130,6 +130,17 @@ class ImageTrainer(Trainer):
 
     def prepare(self, settings: Iterable[AnySettings], *, store: Path) -> None:
         prepare([it for it in settings if isinstance(it, Settings)], cache=self.cache)
+
+    def supply(self, settings: AnySettings, fingerprints: Mapping[str, str]) -> Path | None:
+        assert isinstance(settings, Settings)
+        folder = images_folder(self.cache, images_key(settings.data, fingerprints["data"]))
+        return folder if folder.is_dir() else None
+
+    def has_supply(self, name: str) -> bool:
+        return open_images(self.cache, name) is not None
+
+    def receive_supply(self, name: str, files: Mapping[str, Callable[[], memoryview]]) -> None:
+        import_images(self.cache, name, files)
 
     def export(self, settings: AnySettings, *, seed: int, folder: Path) -> Exported:
         """The network with its preprocessing in front, exported (format pt2): it takes images with values in [0, 1] and

@@ -20,7 +20,7 @@ import mmap
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class ImageChunks:
 
 def open_images(cache: Path, key: str) -> ImageArrays | None:
     """The images stored under a key, or None if they are missing or any byte of them has changed."""
-    folder = cache / "images" / key
+    folder = images_folder(cache, key)
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts.pop("check") != _check(facts):
@@ -95,7 +95,7 @@ def store_images(cache: Path, images: ImageChunks, key: str | Callable[[], str])
             draft.mkdir(parents=True)
             _write(draft, images)
             name = key if isinstance(key, str) else key()
-            folder = cache / "images" / name
+            folder = images_folder(cache, name)
             folder.parent.mkdir(exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
@@ -103,6 +103,47 @@ def store_images(cache: Path, images: ImageChunks, key: str | Callable[[], str])
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return name
+
+
+def import_images(cache: Path, key: str, files: Mapping[str, Callable[[], memoryview]]) -> None:
+    """Takes over images that another machine has in its cache; where they are here already, nothing is fetched.
+
+    Args:
+        files: those of `images_folder`, by name; each is fetched when it is called for.
+
+    Raises:
+        StoreError: the cache cannot be written, or what arrived is not whole.
+    """
+    with locked(cache):
+        if open_images(cache, key) is not None:  # whoever held the lock before us has fetched them
+            return
+        draft, folder = cache / ".draft", images_folder(cache, key)
+        with _explained(cache):
+            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                draft.mkdir(parents=True)
+                for name, fetch in files.items():
+                    _write_file(draft / name, fetch())
+                _sync(draft)
+                folder.parent.mkdir(exist_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                draft.rename(folder)
+                _sync(folder.parent)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        if open_images(cache, key) is None:
+            raise StoreError(f"{folder}: what arrived here of the images is not whole. Run the same command again.")
+
+
+def images_folder(cache: Path, key: str) -> Path:
+    return cache / "images" / key
+
+
+def _write_file(path: Path, content: memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

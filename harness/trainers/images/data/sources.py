@@ -90,13 +90,23 @@ def data_fingerprint(data: Data, *, cache: Path) -> str:
     )
 
 
-def load_images(data: Data, *, cache: Path) -> ImageArrays:
+def images_key(data: Data, fingerprint: str) -> str:
+    """Under which the cache holds the images that `data` names and that have this fingerprint."""
+    return f"{fingerprint}-{data.image_size}" if isinstance(data, ImageFolder) else fingerprint
+
+
+def load_images(data: Data, *, cache: Path, fingerprint: str | None = None) -> ImageArrays:
     """The images that `data` names, as read-only memory maps of the cache; decoded into it if they are not there.
+
+    Args:
+        fingerprint: of the images, where it is known: what the cache has of it needs no look at where it came from.
 
     Raises:
         DataError: images are missing, unreadable or inconsistent, or cannot be downloaded.
         StoreError: the cache cannot be written.
     """
+    if fingerprint is not None and (found := open_images(cache, images_key(data, fingerprint))) is not None:
+        return found
     if isinstance(data, ImageFolder):
         return _load_folder(data, cache)
     key = data_fingerprint(data, cache=cache)
@@ -122,7 +132,7 @@ def _load_folder(data: ImageFolder, cache: Path) -> ImageArrays:
 
     def find() -> ImageArrays | None:
         fingerprint = _known_fingerprint(cache, listing)
-        return open_images(cache, f"{fingerprint}-{data.image_size}") if fingerprint else None
+        return open_images(cache, images_key(data, fingerprint)) if fingerprint else None
 
     return _found_or_built(cache, find, lambda: _import_folder(cache, listing, data.image_size))
 
