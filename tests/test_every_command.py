@@ -34,6 +34,7 @@ LINES: dict[tuple[str, ...], int] = {
     ("prune", *STUDY, "--delta", "1"): 2,  # changes no code
     ("judge", "main", *STUDY): 2,  # no repository
     ("lineage", *STUDY): 2,  # nothing was judged
+    ("mcp", *STUDY): 2,  # it declares no budget
     ("plan", *STUDY): 0,
     ("new", "mine"): 0,
     ("studies",): 0,

@@ -35,7 +35,8 @@ def imported(folder):
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules.add(node.module.partition(".")[0])
     others = modules - set(sys.stdlib_module_names) - {"harness"}
-    return {name: {it.lower().replace("_", "-") for it in known[name]} for name in others}
+    found = {name: known.get(name, [name]) for name in others}  # of an extra that is not installed: its own name
+    return {name: {it.lower().replace("_", "-") for it in packages} for name, packages in found.items()}
 
 
 def test_every_dependency_is_declared_and_none_is_unused():

@@ -66,7 +66,7 @@ class Judged:
 
     @property
     def metric(self) -> Metric:
-        return self.work.plan.study.trainer.metrics.reporting
+        return self.work.plan.study.trainer.metrics.selecting
 
     @property
     def price(self) -> str:
@@ -103,7 +103,10 @@ def judge(
     before_training: Callable[[Work, Sequence[Cell], Estimate], None] = lambda work, todo, expected: None,
     **request: Any,
 ) -> Judged:
-    """Judges a candidate against the champion, by the reported metric, paired by seed, with a look after each seed.
+    """Judges a candidate against the champion, by the selecting metric, paired by seed, with a look after each seed.
+
+    A stream of proposals looks at that metric again and again, and may come to fit its data; what the study reports is
+    neither decided by nor shown.
 
     The same candidate against the same champion is answered from the store. One that was not decided goes on where it
     was, with more seeds.
@@ -164,7 +167,7 @@ class _Court:
         work, candidate = self.side((*line.champion.entries, entry), (first,))
         self.identity = candidate.settings_hash
         self.is_same = champion.cells[0].key == candidate.cells[0].key
-        self.metric = work.plan.study.trainer.metrics.reporting
+        self.metric = work.plan.study.trainer.metrics.selecting
         self.smallest = mde / self.metric.factor
         self.proposal = self._known() or self._new()
         self.entry = self.proposal.entry  # under the name that it got first

@@ -1,6 +1,6 @@
 """`lineage`: which gains of a line of champions are proven, and what a loop's log claimed beside what was measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -52,12 +52,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A line with its steps in order; `start`: the mean of where it began, as for `Step.estimate`."""
+    """A line with its steps in order.
+
+    Attributes:
+        metric: that it was judged by. start: the mean of where it began, as for `Step.estimate`.
+        is_shown: whether that is the metric that the study reports.
+    """
 
     line: Line
     metric: Metric
     start: tuple[float, int, float] | None
     steps: tuple[Step, ...]
+    is_shown: bool = False
 
 
 def lineage(
@@ -74,7 +80,8 @@ def lineage(
     if found is None:
         known = ", ".join(lines.names()) or "none"
         raise ResultsError(f"{cells.root}: no line {name}; there is {known}. `harness judge` begins one.")
-    return _lineage(cells, found, declared.trainer.metrics.reporting)
+    metrics = declared.trainer.metrics
+    return replace(_lineage(cells, found, metrics.selecting), is_shown=metrics.select == metrics.report)
 
 
 def _lineage(cells: Cells, found: Line, metric: Metric) -> Lineage:
@@ -102,7 +109,7 @@ def champion_lines(cells: Cells, manifest: Manifest) -> "list[ChampionLine]":
     """The figures of the lines that were judged by a study run's baseline; of a line's own run, that one."""
     lines = Lines(cells.root)
     found = [it for name in lines.names() if (it := lines.read(name)) and manifest.id in (it.id, it.study_run)]
-    metric = trainer_from_json(manifest.trainer).metrics.reporting
+    metric = trainer_from_json(manifest.trainer).metrics.selecting
     return [line_figure(_lineage(cells, it, metric)) for it in found if it.proposals]
 
 

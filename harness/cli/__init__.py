@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "harness.cli.lineage:lineage",
         "Print a line of champions, or a loop's log: proven, unproven, refuted.",
     ),
+    "mcp": ("harness.cli.mcp:mcp", "Serve plan, judge, results, logs and prune to a program (MCP)."),
     "new": ("harness.cli.new:new", "Write a study and its training to begin from: two files that run as they are."),
     "studies": ("harness.cli.studies:studies", "List the built-in studies."),
     "changes": ("harness.cli.studies:changes", "List the changes of the built-in studies."),

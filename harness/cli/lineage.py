@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import click
 from rich.table import Table
@@ -43,7 +44,14 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         reached = f", {_estimate(metric, found.start)}" if found.start else ""
         head = f"{found.line.id}: begun{began}{reached}"
     if as_json:
-        told = {"format": FORMAT, "metric": metric.name, "goal": metric.goal, "steps": [asdict(it) for it in steps]}
+        told = {
+            "format": FORMAT,
+            "line": "" if log else found.line.id,
+            "metric": metric.name,
+            "goal": metric.goal,
+            "looks": 0 if log else len(steps),
+            "steps": [_as_plain(it) for it in steps],
+        }
         sys.stdout.write(json.dumps(told, indent=1) + "\n")
         return
     console = Screen()
@@ -52,10 +60,18 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
     counted = {verdict: sum(it.verdict == verdict for it in steps if it.champion) for verdict in ("proven", "refuted")}
     kept = sum(bool(it.champion) for it in steps)
     rest = kept - sum(counted.values())
+    if not log and not found.is_shown:
+        console.print(f"{len(steps)} proposals looked at {metric.words}; what the study reports was not shown to them.")
     console.print(
         f"Of {kept} that were kept, {counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted.",
         style="bold",
     )
+
+
+def _as_plain(step: Step) -> dict[str, Any]:
+    """With no number in place of NaN, which JSON has no word for."""
+    estimate = step.estimate and [None if it != it else it for it in step.estimate]
+    return asdict(step) | {"estimate": estimate}
 
 
 def _table(metric: Metric, steps: Sequence[Step], *, of_log: bool) -> Table:

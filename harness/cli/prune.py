@@ -56,7 +56,7 @@ def prune(as_json: bool, **request: Any) -> None:
 
     found = find(watch=watch, before_training=before_training, **request)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(found), indent=1) + "\n")
+        sys.stdout.write(json.dumps(as_plain(found), indent=1) + "\n")
         return
     console.print(f"\n{found.sentence}", style="bold", soft_wrap=True)
     console.print(f"Kept: {', '.join(found.kept) or 'nothing'}.", soft_wrap=True)
@@ -70,7 +70,8 @@ def prune(as_json: bool, **request: Any) -> None:
         console.print(f"Branch {found.branch} ({found.commit[:10]}): git log -p {found.branch}", soft_wrap=True)
 
 
-def _as_json(found: Pruned) -> dict[str, Any]:
+def as_plain(found: Pruned) -> dict[str, Any]:
+    """What --json prints; the schema of FORMAT stands in docs/json.md."""
     return {
         "format": FORMAT,
         "sentence": found.sentence,
