@@ -13,23 +13,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
+from benchmarks.judged import HELPS, HURTS, MDE, judged_streams
 from benchmarks.report import Figure
 from benchmarks.sample import Aim, Line, OnSample, Sample
 from benchmarks.workload import Request
 from harness.api.judging import FRESH, LEAST_ROOM, ROOM
+from harness.api.pruning import MOST_TESTS
 from harness.stats import holm
 from harness.stats.online import elond_level, first_decisions, least_seeds
+from harness.stats.significance import noninferiority_p
 from harness.study.designs.hadamard import hadamard, order_of
 
 BUDGETS = (200, 600, 1_500)
 EFFECTS = (0.1, 0.5, 1.0, 2.0)
-HELPS, HURTS = 0.10, 0.15
-MDE = 0.5  # of `judge`, in sd of one run
 STREAMS = 40  # a round
 MORE = 10  # times as many for the error of `judge`
 LATEST = 30  # numbers whose median absolute deviation is taken
 EXTRA = 0.3  # of greedy's runs, for screening
+PRUNE_SEEDS = 20
 ALPHA = 0.05
 Numbers = NDArray[np.float64]
 
@@ -176,24 +179,58 @@ def screened(streams: Streams, budget: int) -> None:
         streams.runs[index] += runs
 
 
-def screening(effects: Numbers, budget: int, generator: np.random.Generator) -> tuple[NDArray[np.bool_], int]:
-    """Which changes a screening supports as improvements, by least squares with the variants for the unit; its runs."""
-    from scipy.special import stdtr
+def pruned(streams: Streams, budget: int) -> None:
+    """Greedy; then what it kept is put in order by a screening with three tenths of its runs, and dropped by
+    `harness prune` with the world's effect as the smallest loss that matters."""
+    greedy(streams, budget)
+    for index, found in enumerate(streams.kept):
+        effects = np.array(found)
+        gains, _, runs = screened_gains(effects, int(EXTRA * budget), streams.generator)
+        left, more = pruning(effects, gains, streams.effect, streams.generator)
+        streams.kept[index] = effects[left].tolist()
+        streams.value[index] = effects[left].sum()
+        streams.runs[index] += runs + more
 
+
+def pruning(
+    effects: Numbers, gains: Numbers, delta: float, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], int]:
+    """What `prune` leaves, and its runs: sets that get smaller by the least helpful, each against all of them on the
+    same fresh seeds, until one may have lost delta."""
+    left, at_a_time, order = np.arange(len(effects)), max(1, -(-len(effects) // MOST_TESTS)), np.argsort(gains)
+    every, runs = effects.sum() + generator.normal(size=PRUNE_SEEDS), PRUNE_SEEDS * (len(effects) > 0)
+    for first in range(0, len(effects), at_a_time):
+        smaller = np.sort(order[first + at_a_time :])
+        runs += PRUNE_SEEDS
+        numbers = effects[smaller].sum() + generator.normal(size=PRUNE_SEEDS)
+        if not noninferiority_p(numbers - every, delta) <= ALPHA:
+            break
+        left = smaller
+    return left, runs
+
+
+def screening(effects: Numbers, budget: int, generator: np.random.Generator) -> tuple[NDArray[np.bool_], int]:
+    """Which changes a screening supports as improvements; its runs. Without room nothing is known, and all remain."""
+    gains, p, runs = screened_gains(effects, budget, generator)
+    return (holm(p) < ALPHA) & (gains > 0) if runs else np.ones(len(effects), dtype=bool), runs
+
+
+def screened_gains(effects: Numbers, budget: int, generator: np.random.Generator) -> tuple[Numbers, Numbers, int]:
+    """Each change's gain and p value by least squares with the variants for the unit, and the runs; zeros, ones and no
+    runs where there is no room."""
     size = order_of(len(effects) + 1) if len(effects) else 0
     folds = [1, -1] if 2 * size <= budget else [-1]
     matrix = np.array(hadamard(size))[:, 1 : len(effects) + 1] if size else np.zeros((0, 0))
     levels = np.concatenate([fold * matrix for fold in folds])
     count, degrees = len(levels), len(levels) - 1 - len(effects)
     seeds = budget // max(count, 1)
-    if not count or not seeds or degrees < 1:  # no room: nothing is known of any of them, and all remain
-        return np.ones(len(effects), dtype=bool), 0
+    if not count or not seeds or degrees < 1:
+        return np.zeros(len(effects)), np.ones(len(effects)), 0
     response = (levels + 1) / 2 @ effects + generator.normal(0, 1 / np.sqrt(seeds), count)
     contrasts = 2 * levels.T @ response / count
     fitted = response.mean() + levels @ contrasts / 2
     error = 2 * np.sqrt(((response - fitted) ** 2).sum() / degrees / count)
-    p = 2 * stdtr(degrees, -np.abs(contrasts) / error)
-    return (holm(p) < ALPHA) & (contrasts > 0), seeds * count
+    return contrasts, 2 * stdtr(degrees, -np.abs(contrasts) / error), seeds * count
 
 
 RULES: dict[str, Callable[[Streams, int], None]] = {
@@ -205,8 +242,10 @@ RULES: dict[str, Callable[[Streams, int], None]] = {
     "judge stream .05": lambda streams, budget: judge(streams, budget, alpha=0.05, is_stream=True),
     "judge stream .2": lambda streams, budget: judge(streams, budget, alpha=0.2, is_stream=True),
     "greedy, then screening": screened,
+    "greedy, then prune": pruned,
 }
 PIPELINE = "greedy, then screening"
+PRUNED = "greedy, then prune"
 
 
 def measure_streams(request: Request, on_sample: OnSample) -> Figure:
@@ -221,13 +260,14 @@ def measure_streams(request: Request, on_sample: OnSample) -> Figure:
                 rule(streams, budget)
                 value, where = float(streams.value.mean()), f"effect {effect}, {budget:,} runs: {name}"
                 of_greedy = value if name == "greedy" else of_greedy
-                aims = _aims(of_greedy) if name == PIPELINE and effect >= 1 else (None, None, None)
+                aims = _aims(of_greedy) if name in (PIPELINE, PRUNED) and effect >= 1 else (None, None, None)
                 lines.append(Line(f"{where}: value", "sd", (value,), aims[0]))
                 lines.append(Line(f"{where}: false", "share", (streams.false,), aims[1]))
-                if name == PIPELINE:
+                if name in (PIPELINE, PRUNED):
                     lines.append(Line(f"{where}: runs", "of greedy's", (float(streams.runs.mean()) / budget,), aims[2]))
                 on_sample(where, Sample(value))
     lines += error_control(MORE * count, on_sample)
+    lines += judged_streams(request.proposals, request.workload.scratch / "judged", on_sample)
     title = f"rules of keeping on {count} streams each: value of the champion, and what it kept that does not help"
     return Figure("streams", title, lines, [], {})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 LONGEST_SECONDS = 240
 # Reads a request a line; the fork is the command. Imported before: what takes long, and starts no thread.
 SERVER = """
-import importlib, json, os, signal, sys
+import atexit, importlib, json, os, signal, sys, time
 for name in ("harness.api.ablation", "harness.cli.ablate", "harness.cli.results", "harness.report.tables",
              "mlflow.store.tracking.sqlalchemy_store", "torchvision"):
     importlib.import_module(name)
@@ -42,7 +42,13 @@ for line in sys.stdin:
             code = 1
         finally:
             sys.stderr.flush()
+            atexit._run_exitfuncs()  # as at the end of any interpreter
             os._exit(code)
+    if request["killed_after"] is not None:
+        ends = time.monotonic() + request["killed_after"]
+        while time.monotonic() < ends and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.002)
+        os.kill(child, signal.SIGKILL)  # alone: whatever it has started must end by itself
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -55,9 +61,15 @@ class Commands:
         self._server: subprocess.Popen[str] | None = None
 
     def run(
-        self, *words: object, cwd: str | Path, env: Mapping[str, str] | None = None, is_closed: bool = False
+        self,
+        *words: object,
+        cwd: str | Path,
+        env: Mapping[str, str] | None = None,
+        is_closed: bool = False,
+        killed_after: float | None = None,
     ) -> "subprocess.CompletedProcess[bytes]":
-        """`harness WORDS`. `env` is added to the environment; `is_closed`: standard output is (`>&-`)."""
+        """`harness WORDS`. `env` is added to the environment; `is_closed`: standard output is (`>&-`); `killed_after`:
+        seconds until SIGKILL, if it still runs."""
         if self._server is None:
             self._server = subprocess.Popen(
                 [sys.executable, "-c", SERVER], env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -74,6 +86,7 @@ class Commands:
                 "stderr": stderr.name,
                 "is_closed": is_closed,
                 "seconds": LONGEST_SECONDS,
+                "killed_after": killed_after,
             }
             self._server.stdin.write(json.dumps(request) + "\n")
             self._server.stdin.flush()

@@ -120,15 +120,18 @@ class TinyRepository:
         return checksums(self.folder)
 
 
-def checksums(folder: Path, *, objects: bool = True) -> dict[str, str]:
+def checksums(folder: Path, *, objects: bool = True, folders: bool = False) -> dict[str, str]:
     """Every file of a folder, those of git's own among them: content, mode and time of change.
 
     Args:
         objects: with git's folder of objects, to which new commits add some.
+        folders: with each folder's time of change, which tells of a file that came and went.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if folders and path.is_dir():
+            found[f"{name}/"] = str(path.stat().st_mtime_ns)
         if path.is_file() and "mlruns" not in path.parts and (objects or not name.startswith(".git/objects/")):
             state = path.stat()
             content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ import math
 
 import fakes
 import pytest
+import torch
 from fakes import FINAL, LOGGED, cells_for
 
 from harness.errors import OutOfMemoryError
@@ -96,6 +97,15 @@ def test_nothing_written_into_a_checkpoints_path_is_said(tmp_path):
             pass
 
     assert "nothing was written to the path" in attempt(tmp_path, training).reason
+
+
+def test_torch_saves_to_the_path_of_a_checkpoint(tmp_path):
+    def training(run):
+        with run.saving() as path:
+            torch.save({"epoch": 1}, path)
+        run.finish(**FINAL)
+
+    assert attempt(tmp_path, training).status == "finished"
 
 
 @pytest.mark.parametrize(("name", "said"), [("val/accuracy", "val/accuracy"), ("test/accuracy", "test/accuracy")])

@@ -9,8 +9,11 @@ import pytest
 from click.testing import CliRunner
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
-from harness.claims import STATUSES, Evidence, Finding, NotRunError, check_claims
-from harness.claims.arithmetic import (
+from harness.claims import STATUSES, Finding, NotRunError, check_claims
+from harness.claims.effects import Better, Biggest, ChangeEffect
+from harness.claims.numbers import Bound, Gain, Number
+from harness.claims.report import report_claims
+from harness.claims.report.arithmetic import (
     CaptionAgainstTable,
     CoarserMaps,
     Computed,
@@ -21,9 +24,8 @@ from harness.claims.arithmetic import (
     largest_loss,
     resnet18_ends,
 )
-from harness.claims.effects import Better, Biggest, ChangeEffect, Faster, NoOverfitting
-from harness.claims.numbers import Exceeds, Gain, Number
-from harness.claims.report import report_claims
+from harness.claims.report.runs import ReportEvidence
+from harness.claims.report.training import Faster, NoOverfitting
 from harness.cli.claims import claims as command
 from harness.store.cells import Cells
 from harness.study.load import load_study, studies
@@ -34,7 +36,7 @@ DESIGNS = ("add-one", "combinations", "path:report")
 
 
 def found_in(cells: Cells) -> dict[str, Finding]:
-    return {claim.name: found for claim, found in check_claims(report_claims(), Evidence(cells))}
+    return {claim.name: found for claim, found in check_claims(report_claims(), ReportEvidence(cells))}
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_the_rest_waits_for_results_and_says_which_command_makes_them(at_once):
     ],
 )
 def test_a_check_by_computation_can_end_either_way(check, status, tmp_path):
-    assert check(Evidence(Cells(tmp_path))).status == status
+    assert check(ReportEvidence(Cells(tmp_path))).status == status
 
 
 def test_the_largest_loss_is_fanos_bound():
@@ -161,7 +163,7 @@ def test_the_described_resnet18_is_the_built_one():
     for field, row in zip(resnet18_ends(), (rows["conv1"], rows["layer4.1.conv2"]), strict=True):
         assert (field.size, field.stride) == (row.receptive_field, row.total_stride)
         assert (field.output_size,) * 2 == row.output_shape[1:]
-    assert CoarserMaps()(Evidence(Cells.__new__(Cells))).status == "confirmed"
+    assert CoarserMaps()(ReportEvidence(Cells.__new__(Cells))).status == "confirmed"
 
 
 def test_the_studys_resize_is_what_the_weights_demand():
@@ -199,7 +201,7 @@ def test_a_printed_number_is_confirmed_only_where_another_run_could_land(tmp_pat
     one = {"designs": ("add-one",), "only": ("kernel-3",)}
     near, far = standard_run(tmp_path / "near", **one), standard_run(tmp_path / "far", Numbers(baseline=0.70), **one)
     number = Number("task3", "baseline", "test/accuracy", 0.7422)
-    first, second = number(Evidence(near)), number(Evidence(far))
+    first, second = number(ReportEvidence(near)), number(ReportEvidence(far))
     assert (first.status, second.status) == ("confirmed", "not reproduced")
     assert second.low < 0.70 < second.high
     assert "one more run of ours would land in [0.6" in second.how
@@ -214,7 +216,7 @@ def test_the_opposite_of_each_verbal_claim_is_not_reproduced(tmp_path):
         "filters-64-128-256": 0.03,
         "dropout-0.6": -0.4,
     }
-    evidence = Evidence(standard_run(tmp_path, Numbers(effects=reversed_effects)))
+    evidence = ReportEvidence(standard_run(tmp_path, Numbers(effects=reversed_effects)))
     checks = [
         ChangeEffect("task3", "optimizer-adamax", "improves"),
         ChangeEffect("task3", "kernel-3", "no improvement", noticeable=0.01),
@@ -222,7 +224,7 @@ def test_the_opposite_of_each_verbal_claim_is_not_reproduced(tmp_path):
         Biggest("task3", "batch-norm", ("filters-64-128-256", "l2-1e-5")),
         Biggest("task3", "batch-norm", ("filters-64-128-256", "l2-1e-5"), design="path:report"),
         Better("task3", "model-2", "model-1"),
-        Exceeds("task3", "model-2", "test/accuracy", 0.8),
+        Bound("task3", "model-2", "test/accuracy", 0.8),
         Gain("task3", "path:report", "batch-norm", 0.1),
     ]
     assert [check(evidence).status for check in checks] == ["not reproduced"] * len(checks)
@@ -234,7 +236,7 @@ def test_the_opposite_of_each_verbal_claim_is_not_reproduced(tmp_path):
 def test_a_margin_over_a_neighbouring_step_counts_what_they_share_once(tmp_path):
     """batch-norm's step starts where the step of the filters ends, so that this variant has weight -2 in the margin."""
     effects = {"filters-64-128-256": 0.05, "batch-norm": 0.02}
-    evidence = Evidence(standard_run(tmp_path, Numbers(effects=effects, interactions={}, noise=0.0005)))
+    evidence = ReportEvidence(standard_run(tmp_path, Numbers(effects=effects, interactions={}, noise=0.0005)))
     margin = Biggest("task3", "batch-norm", ("filters-64-128-256",), design="path:report")(evidence)
     assert margin.ours == pytest.approx(-0.03, abs=0.001)
 
@@ -282,12 +284,12 @@ def test_exploratory_runs_and_other_protocols_do_not_speak_about_the_report(tmp_
     claim = ChangeEffect("task3", "batch-norm", "improves")
     cells = synthetic_store(tmp_path, synthetic_plan(profile="quick", seeds=10, only=("batch-norm",)))
     with pytest.raises(NotRunError, match=r"Not by the report's protocol: task3-quick-"):
-        claim(Evidence(cells))
+        claim(ReportEvidence(cells))
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
-    assert claim(Evidence(cells)).status == "confirmed"
+    assert claim(ReportEvidence(cells)).status == "confirmed"
     edited(cells, "training", {"max_epochs": 1})
     with pytest.raises(NotRunError, match="Not by the report's protocol"):
-        claim(Evidence(cells))
+        claim(ReportEvidence(cells))
 
 
 def edited(cells, branch, settings):
@@ -307,7 +309,7 @@ def test_the_baseline_of_task3_stands_in_for_task2(tmp_path):
 def test_other_images_are_named_beside_the_numbers(tmp_path):
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     edited(cells, "data", {"kind": "image-folder", "path": "somewhere", "image_size": 32})
-    found = ChangeEffect("task3", "batch-norm", "improves")(Evidence(cells))
+    found = ChangeEffect("task3", "batch-norm", "improves")(ReportEvidence(cells))
     assert found.status == "confirmed"
     assert found.how.endswith("Measured on image-folder images, not on the report's CIFAR-10.")
 
@@ -326,21 +328,21 @@ def test_the_latest_run_speaks_but_one_on_the_reports_images_before_all_others(t
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     folder = {"kind": "image-folder", "path": "somewhere", "image_size": 32}
     known = other_manifest(cells, "later")
-    assert Evidence(cells).run_of("task3").manifest.id == "later"
+    assert ReportEvidence(cells).run_of("task3").manifest.id == "later"
     other_manifest(cells, "later", baseline=known["baseline"] | {"data": folder})
-    assert Evidence(cells).run_of("task3").manifest.id == known["id"]
+    assert ReportEvidence(cells).run_of("task3").manifest.id == known["id"]
 
 
 def test_a_confirmation_is_not_taken_for_a_run_of_the_study(tmp_path):
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     known = other_manifest(cells, "later", confirms="task3-standard", variants=[], comparisons=[])
-    assert Evidence(cells).run_of("task3").manifest.id == known["id"]
+    assert ReportEvidence(cells).run_of("task3").manifest.id == known["id"]
 
 
 def test_a_machine_with_another_precision_follows_the_protocol_all_the_same(tmp_path):
     cells = standard_run(tmp_path, designs=("add-one",), only=("batch-norm",))
     edited(cells, "training", {"precision": "bfloat16", "threads": 2})
-    assert ChangeEffect("task3", "batch-norm", "improves")(Evidence(cells)).status == "confirmed"
+    assert ChangeEffect("task3", "batch-norm", "improves")(ReportEvidence(cells)).status == "confirmed"
 
 
 def rewritten(cells, change):
@@ -364,9 +366,9 @@ def test_faster_is_judged_after_the_first_epoch_whatever_comes_later(tmp_path):
         event["metrics"]["val/loss"] = (0.9 if (variant == "optimizer-adamax") == first else 1.4) + noise
 
     cells = rewritten(standard_run(tmp_path, designs=("add-one",), only=("optimizer-adamax", "batch-norm")), change)
-    assert Faster("task3", "optimizer-adamax")(Evidence(cells)).status == "confirmed"
-    assert Faster("task3", "optimizer-adamax")(Evidence(cells)).ours == pytest.approx(-0.5, abs=0.01)
-    assert Faster("task3", "batch-norm")(Evidence(cells)).status == "not reproduced"
+    assert Faster("task3", "optimizer-adamax")(ReportEvidence(cells)).status == "confirmed"
+    assert Faster("task3", "optimizer-adamax")(ReportEvidence(cells)).ours == pytest.approx(-0.5, abs=0.01)
+    assert Faster("task3", "batch-norm")(ReportEvidence(cells)).status == "not reproduced"
 
 
 def test_over_fitting_is_a_validation_loss_that_rises_while_the_training_loss_falls(tmp_path, measured):
@@ -380,7 +382,7 @@ def test_over_fitting_is_a_validation_loss_that_rises_while_the_training_loss_fa
         event["metrics"]["val/loss"] = 1.0 / event["step"]
 
     cells = rewritten(standard_run(tmp_path, designs=("combinations",), only=("model-2",)), flat)
-    assert NoOverfitting("task3", "model-2")(Evidence(cells)).status == "confirmed"
+    assert NoOverfitting("task3", "model-2")(ReportEvidence(cells)).status == "confirmed"
 
 
 def run(*arguments):

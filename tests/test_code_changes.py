@@ -1,15 +1,11 @@
 """Changes that are code: commits, branches and patches, merged into the baseline's code; and the user's repository,
 which nothing touches."""
 
-import os
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from commands import harness
 from own import train_study
 from repository import OTHER_START, RATE, START, WIDTH, TinyRepository
 
@@ -343,50 +339,6 @@ def test_a_patch_merges_with_edits_of_its_context_and_applies_on_top_of_what_it_
 
     assert pair == keys(repository.study(commit=both))["baseline"]
     assert found["rate+width+more"] == keys(repository.study(commit=more))["baseline"]
-
-
-COMMANDS = [["validate"], ["show"], ["changes", "--study"], ["plan", "--study"], ["try"], ["ablate", "--study"]]
-
-
-@pytest.mark.slow
-def test_no_command_touches_the_repository(tmp_path):
-    repository = TinyRepository(tmp_path)
-    changes = [
-        {"name": "rate", "commit": repository.commit("rate", RATE)},
-        {"name": "start", "branch": "start"},
-        {"name": "width", "patch": "fix.diff"},
-    ]
-    repository.commit("start", START, branch="start")
-    width = repository.commit("width", WIDTH)
-    (tmp_path / "fix.diff").write_text(repository.git("diff", "main", width))
-    path = repository.study(changes=changes, fixed=["evaluation.py"], profiles={"standard": {"seeds": 2}})
-    (tmp_path / "README.md").write_text("staged\n")
-    repository.git("add", "README.md")
-    repository.git("stash", "push", "-q", "README.md")
-    (tmp_path / "README.md").write_text("not staged\n")
-    os.utime(tmp_path / "evaluation.py", (1, 1))  # whoever refreshes the index would note it
-    before = repository.checksums()
-
-    for command in COMMANDS:
-        store = ["--store", str(tmp_path / "mlruns")] if command[0] in ("plan", "try", "ablate") else []
-        done = harness(*command, path, *store, cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"})
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert repository.checksums() == before, command
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_leaves_the_repository_as_it_is(tmp_path):
-    repository = TinyRepository(tmp_path)
-    changes = [{"name": f"rate-{it}", "commit": _rate(repository, it)} for it in range(2, 12)]
-    path = repository.study(changes=changes)
-    before = repository.checksums()
-    for delay in (0.3, 0.5, 0.7, 0.9, 1.2, 2.0, 4.0):
-        command = [sys.executable, "-m", "harness", "ablate", "--study", str(path), "--store", str(tmp_path / "mlruns")]
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        process.kill()
-        process.wait()
-        assert repository.checksums() == before, delay
 
 
 def _rate(repository: TinyRepository, factor: int) -> str:

@@ -23,6 +23,7 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "digits": ("identical", "fast", []),
     "script": ("identical", "longer", ["--only", "slow,longer", "--seeds", "2"]),  # a cell imports PyTorch: seconds
     "regression": ("starts again", "second-harmonic", []),
+    "airbench": ("identical", "dirac", ["--only", "dirac,alternating-flip", "--seeds", "2"]),
     # A cell imports a framework: seconds.
     "lightning": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),
     "transformers": ("identical", "fast", ["--only", "fast,no-dropout", "--seeds", "2"]),

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from click.testing import CliRunner
 from own import write_study
 from repository import RATE, START, WIDTH, TinyRepository
 
-from harness.api.judging import judge
-from harness.api.lineages import lineage
+from harness.api.judging import champion_estimate, judge
+from harness.api.lineages import champion_lines, line_figure, lineage
 from harness.api.work import prepare
 from harness.cli import cli
 from harness.errors import ResultsError, StudyError
 from harness.execution.here import run_one
+from harness.metrics import Metric
 from harness.stats.online import (
     elond_level,
     judge_improvements,
@@ -40,6 +42,7 @@ def train(run):
     run.log(1, **{"val/score": score})
     run.finish(**{"test/score": score})
 """
+METRIC = Metric("test/score", "maximize")
 METRICS = {"val/score": {"goal": "maximize"}, "test/score": {"goal": "maximize"}}
 
 
@@ -66,7 +69,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
     few = judged(gain=4.5, luck=4, seeds=4)
     more = judged(gain=4.5, luck=4, seeds=40)
     lucky = judged(luck=6, gain=3.1, rule="explore", promote=True)
-    found = lineage(asked["study"], store=asked["store"])
+    found, cells = lineage(asked["study"], store=asked["store"]), Cells(asked["store"])
 
     assert (better.proposal.verdict, better.proposal.reason, better.champion.number) == ("keep", "better", 1)
     assert better.proposal.gain == pytest.approx(3, abs=2)
@@ -99,6 +102,12 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
     assert verdicts[more.proposal.name] == "proven"
     if lucky.proposal.promoted:
         assert verdicts[lucky.proposal.name] == "unproven"
+    figure = line_figure(found)
+    assert figure.start == pytest.approx(champion_estimate(cells, found.line, found.line.champions[0], METRIC)[0])
+    assert figure.levels[0] == pytest.approx(better.estimate[0])
+    assert [it.verdict for it in figure.branches[:4]] == ["proven", "refuted", "unproven", "refuted"]
+    assert figure.branches[1].reached.mean == pytest.approx(better.estimate[0] + worse.proposal.gain)
+    assert figure.branches[1].reached.low < figure.branches[1].reached.mean < figure.branches[1].level
     with pytest.raises(StudyError, match="never reads"):
         raise StudyError(judged(unread=2).proposal.reason)
 
@@ -175,6 +184,7 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     (tmp_path / "start.diff").unlink()
     second = judge(candidate=rate[:9], promote=True, **explore)
     third = judge(candidate="wide", promote=True, **explore)
+    again = judge(candidate="wide", promote=True, **explore)
     with pytest.raises(StudyError, match=r"'score-more': commit .* edits evaluation.py, which is fixed"):
         judge(candidate=cheat, **explore)
     assert repository.checksums() == before
@@ -185,6 +195,7 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     fourth = judge(candidate=".", promote=True, **explore)
     assert repository.checksums() == edited
 
+    assert (again.is_repeated, again.proposal) == (True, third.proposal)  # though it adds nothing any more
     assert first.line.base == repository.base
     assert [it.champion.number for it in (first, second, third, fourth)] == [1, 2, 3, 4]
     assert [it.get("commit") for it in fourth.champion.entries] == [
@@ -244,7 +255,11 @@ def test_a_line_is_no_run_of_its_study_and_goes_with_it(asked):
     cells = Cells(asked["store"])
     with pytest.raises(ResultsError, match="no results of study 'own'"):
         find_manifest(cells, "own")
-    assert find_manifest(cells, found.line.id).belongs_to == found.line.study_run
+    manifest = find_manifest(cells, found.line.id)
+    assert manifest.belongs_to == found.line.study_run
+    assert [it.name for it in champion_lines(cells, manifest)] == [found.line.id]
+    assert [it.name for it in champion_lines(cells, replace(manifest, id=found.line.study_run))] == [found.line.id]
+    assert champion_lines(cells, replace(manifest, id="another")) == []
     assert not [it for it in garbage(cells) if it.key]
     delete(deletion("own", store=asked["store"]))
     assert cells.all_keys() == []
@@ -264,6 +279,13 @@ def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch
             judge(**asked, change={"gain": 5.0})
     found = judge(**asked, change={"gain": 5.0})
     assert (found.proposal.number, found.proposal.verdict, found.is_repeated) == (1, "keep", False)
+    with monkeypatch.context() as broken:  # after the promotion, with none of the champion's own cells trained
+        broken.setattr(judging, "train_work", dies)
+        with pytest.raises(KeyboardInterrupt):
+            judge(**asked, change={"gain": 5.0}, promote=True)
+    found = judge(**asked, change={"gain": 5.0}, promote=True)
+    assert (found.is_repeated, found.champion.number, found.estimate[1]) == (True, 1, 4)
+    assert len(found.line.champions) == 2
 
 
 def test_the_command_prints_what_the_documented_schema_says(asked):

@@ -3,6 +3,7 @@ import torch
 from click.testing import CliRunner
 from own import train_study, write_study
 from pydantic import ValidationError
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
@@ -228,12 +229,25 @@ def test_weights_of_another_network_are_refused_with_the_names_that_differ(tmp_p
     assert "and 115 more" in message  # of 120 names without fc 119 are missing and 1 has another shape; 1 is unexpected
 
 
+def test_the_weights_of_a_cell_are_those_of_another_but_for_its_last_layer(tmp_path):
+    path = tmp_path / "best.safetensors"
+    trained = build_model(ResNet18(weights="none", trained_layers=("all",)), 5, image_size=(64, 64), seed=1)
+    path.write_bytes(save({name: value.contiguous() for name, value in trained.state_dict().items()}))
+    network = build_model(ResNet18(weights=f"file:{path}"), 3, image_size=(64, 64), seed=0)
+
+    state = network.state_dict()
+    body = {name: value for name, value in trained.state_dict().items() if not name.startswith("fc.")}
+    assert all(torch.equal(state[name], value) for name, value in body.items())
+    assert state["fc.weight"].shape == (3, 512)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "best.safetensors"])
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "cannot be read: No such file"), (b"not weights", "not a file of weights"), (b"", "not a file of weights")],
 )
-def test_a_file_that_holds_no_weights_is_an_error_of_the_user(tmp_path, content, message):
-    path = tmp_path / "weights.pt"
+def test_a_file_that_holds_no_weights_is_an_error_of_the_user(tmp_path, name, content, message):
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -1,16 +1,19 @@
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from synthetic import Numbers, synthetic_plan, synthetic_tables
 
 import harness.report.effect_data as effect_data
+import harness.report.line_data as line_data
 from harness.errors import ResultsError
 from harness.report.curve_choice import best_variant
 from harness.report.curve_data import Curves, curves_data
 from harness.report.effect_data import MOST_HEAT_TEXTS, Heat, forest_data, heat_data, pairs_data, waterfall_data
+from harness.report.estimate import Estimate
 from harness.report.exhibits import exhibits
 from harness.report.figure_data import costs_data, published_data
 from harness.report.figures import (
@@ -23,10 +26,21 @@ from harness.report.figures import (
     observed_against_published,
     waterfall,
 )
+from harness.report.html import content
+from harness.report.line_data import Branch, champion_line
 from harness.report.look import DARK, DOWN, LIGHT, NEUTRAL, UP, VARIANT_COLOURS, variant_colours
 from harness.report.pictures import png
 
 CHANGES = ("batch-norm", "optimizer-adamax", "kernel-7", "dropout-0.2", "model-1", "filters-128-256-512")
+
+
+# Two proposals were kept, one proven and one on one run; one was refuted, one failed.
+LINE = champion_line("tiny-main", "test score [%]", 2, 50.0, [
+    Branch("wider", "proven", "better", 50.0, Estimate(53.0, 52.0, 54.0), 1),
+    Branch("faster", "refuted", "worse", 52.5, Estimate(51.0, 50.0, 52.0)),
+    Branch("broken", "refuted", "it fails", 52.5, Estimate(math.nan, math.nan, math.nan)),
+    Branch("lucky", "unproven", "one run", 52.5, Estimate(56.0, math.nan, math.nan), 2),
+], [50.0, 52.5, 53.0])  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,8 @@ def paired(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(tables, paired):
     """Every figure that there is."""
-    found = [*exhibits(tables).shown, *named(paired, "interactions")]
+    judged = replace(paired, load_lines=lambda: [LINE])
+    found = [*exhibits(tables).shown, *named(paired, "interactions"), *named(judged, "champions-tiny-main")]
     return {name: data for exhibit in found for name, data in exhibit.ids()}
 
 
@@ -140,6 +155,23 @@ def test_curves_in_percent_and_by_dash_as_well_as_by_colour(tables):
     assert lines["batch-norm, training"].color == lines["batch-norm, validation"].color == VARIANT_COLOURS[0]
 
 
+def test_published_curves_are_drawn_beside_ours(tables):
+    """The second validation of Model 1, as printed in task3's study: 67.42% after one epoch."""
+    (exhibit,) = named(tables, "curves-published-model-1-with-dropout")
+    accuracy = dict(exhibit.panels)["accuracy"]
+    (theirs,) = [curve for curve in accuracy.curves if curve.is_published and curve.split == "validation"]
+    drawn = {trace.name: trace.mode for trace in draw(accuracy).data if trace.name}
+
+    assert (theirs.x[1], theirs.mean[1], len(theirs.x)) == (1.0, pytest.approx(67.42), 9)
+    assert drawn["model-1, validation"] == "lines"
+    assert drawn["model-1, validation, published"] == drawn["model-1, training, published"] == "lines+markers"
+    assert "Crosses: published, a single run." in exhibit.caption
+    assert [line for line in exhibit.notes if line.startswith("Published of model-1: Model 1 with dropout, from the")]
+    # Of the path, this run has other steps than the published figure.
+    reasons = {it.title: it.reason for it in exhibits(tables).left_out}
+    assert "optimizer-adamax+filters-64-128-256+batch-norm" in reasons["Figure 3, beside ours"]
+
+
 def test_a_variant_without_curves_is_named():
     with pytest.raises(ResultsError, match="no learning curves of 'b'"):
         curves_data(curve_frame({0: [1.0]}), ["b"])
@@ -169,6 +201,37 @@ def test_the_waterfall_goes_from_the_baseline_to_the_end_of_the_path(tables):
     figure = waterfall(tables.results)
     assert figure.layout.xaxis.title.text == "test accuracy [%]"
     assert list(figure.data[1].base) == [step.before for step in data.steps]
+
+
+def test_a_line_goes_on_where_a_champion_is_and_branches_to_where_a_proposal_was_measured():
+    figure = draw(LINE)
+    by_name = {trace.name: trace for trace in figure.data}
+    trunk = list(zip(by_name["champion, on fresh seeds"].x, by_name["champion, on fresh seeds"].y, strict=True))
+    assert trunk == [(50, 0), (50, 1), (52.5, 1), (52.5, 2), (52.5, 3), (52.5, 4), (53, 4)]
+    assert {name: list(by_name[name].x) for name in ("proven", "refuted", "unproven", "failed")} == {
+        "proven": [53],
+        "refuted": [51],
+        "unproven": [56],  # what it showed on its one run; the line goes on at 53
+        "failed": [52.5],
+    }
+    assert [by_name[name].marker.color for name in ("proven", "refuted", "unproven")] == [UP, DOWN, NEUTRAL]
+    assert {(it.x0, it.x1, it.y0) for it in figure.layout.shapes} == {(50, 53, 1), (52.5, 51, 2), (52.5, 56, 4)}
+    assert figure.layout.yaxis.ticktext[1:3] == ("wider  (champion 1)", "faster")
+
+
+def test_every_figure_has_a_place_on_the_page(tables, paired):
+    judged = replace(paired, load_lines=lambda: [LINE])
+    for it in (tables, judged):
+        found = exhibits(it)
+        text = content(it, found).html
+        assert [name for exhibit in found.shown for name, _ in exhibit.ids() if f'id="figure-{name}"' not in text] == []
+
+
+def test_a_long_line_keeps_its_champions_and_the_latest_proposals(monkeypatch):
+    monkeypatch.setattr(line_data, "MOST_ROWS", 3)
+    found = champion_line("long", "", 2, 50.0, LINE.branches, [50.0, 52.5, 53.0])
+    assert [it.label for it in found.branches] == ["wider", "broken", "lucky"]
+    assert (found.levels, found.omitted) == ((52.5, 52.5, 53.0), 1)
 
 
 def test_the_heat_map_is_symmetric_and_holds_the_planted_interaction(paired):
@@ -241,11 +304,13 @@ def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, t
         "curves-baseline",
         "curves-best",
         "curves-biggest",
+        "curves-published-model-1-with-dropout",
         "curves-dropout",
         "cost",
         "published",
     ]
     assert [it.title for it in exhibits(tables).left_out] == [
+        "Figure 3, beside ours",  # this path has other steps
         "pairwise interactions",
         "test examples gained and lost",  # there are no pictures of them
     ]
@@ -273,7 +338,7 @@ def test_a_variant_has_one_colour_in_all_figures_of_a_report(tables):
     found = [data for exhibit in exhibits(tables).shown for _, data in exhibit.panels if isinstance(data, Curves)]
     drawn = {(curve.variant, data.colours[curve.variant]) for data in found for curve in data.curves}
 
-    assert len(found) == 8
+    assert len(found) == 10
     assert len(drawn) == len({variant for variant, _ in drawn}) == len({colour for _, colour in drawn}) >= 4
 
 

@@ -1,6 +1,7 @@
 """MLflow as a projection of the folder of cells: complete, repeatable, true after any death."""
 
 import multiprocessing
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -27,12 +28,24 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.tracking import Delivery, Tracking, sync
 from harness.tracking.server import Server
+from harness.tracking.whole_runs import COLUMNS
 
 pytestmark = pytest.mark.slow
 
 BASELINE, NORMED = cells_of(), cells_of({"model.batch_norm": True})
 MANIFEST = a_manifest({"baseline": BASELINE, "batch-norm": NORMED})
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+@pytest.fixture
+def way(request, monkeypatch) -> str:
+    """How new runs get into the database; a server behind HTTP leaves only the second one."""
+    if request.param == "by the client":
+        monkeypatch.setattr(Server, "takes_whole_runs", False)
+    return str(request.param)
+
+
+both_ways = pytest.mark.parametrize("way", ["whole runs", "by the client"], indirect=True)
 
 
 @pytest.fixture
@@ -76,15 +89,19 @@ class Dying(Server):
 
     def _die(self, method: str, *arguments: Any) -> Any:
         self.calls += 1
-        if self.calls == self.dies_at and self.dies_before:
+        number = self.calls  # a call may hold others
+        if number == self.dies_at and self.dies_before:
             raise KeyboardInterrupt
         answer = getattr(super(), method)(*arguments)
-        if self.calls == self.dies_at:
+        if number == self.dies_at:
             raise KeyboardInterrupt
         return answer
 
     def create_run(self, *arguments):
         return self._die("create_run", *arguments)
+
+    def create_whole(self, *arguments):
+        return self._die("create_whole", *arguments)
 
     def send(self, *arguments):
         return self._die("send", *arguments)
@@ -99,7 +116,8 @@ class Dying(Server):
         return self._die("set_status", *arguments)
 
 
-def test_a_study_is_a_tree_of_study_variants_and_cells(store):
+@both_ways
+def test_a_study_is_a_tree_of_study_variants_and_cells(store, way):
     train(store[1], BASELINE[0])
     train(store[1], NORMED[1])
     project(store)
@@ -128,7 +146,8 @@ def test_tags_find_a_cell_without_the_tree(store):
     assert [run.data.tags["harness.cell_key"] for run in found] == [NORMED[1].key]
 
 
-def test_a_run_holds_settings_data_weights_and_where_it_came_from(store):
+@both_ways
+def test_a_run_holds_settings_data_weights_and_where_it_came_from(store, way):
     uri, cells = store
     train(cells, BASELINE[0])
     project(store)
@@ -152,7 +171,8 @@ def test_artifacts_lie_below_the_store_wherever_we_run_and_weights_once_on_the_d
     assert not list(elsewhere.iterdir())
 
 
-def test_a_second_projection_sends_nothing(store):
+@both_ways
+def test_a_second_projection_sends_nothing(store, way):
     train(store[1], BASELINE[0])
     start(store[1], BASELINE[1])
     assert project(store) == 5
@@ -181,8 +201,9 @@ def test_a_cell_that_goes_on_adds_its_new_points_in_order(store):
     assert run.info.status == "FINISHED"
 
 
+@both_ways
 @pytest.mark.parametrize("dies_before", [False, True])
-def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_path, dies_before):
+def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_path, way, dies_before):
     uri, cells = store
     train(cells, BASELINE[0])
     start(cells, BASELINE[1])
@@ -198,12 +219,14 @@ def test_a_death_at_any_call_leaves_nothing_twice_and_nothing_out(store, tmp_pat
             deaths += 1
             continue
         break
-    assert 5 < deaths < 99
+    assert (3 if way == "whole runs" else 5) < deaths < 99
     undisturbed = a_store(tmp_path / "undisturbed")
     shutil.copytree(cells.root / "cells", undisturbed[1].root / "cells")
     shutil.copy(cells.root / "store-id", undisturbed[1].root / "store-id")
     project(undisturbed)
     assert everything(store) == everything(undisturbed)
+    shown = {run.info.run_id for of_kind in mlflow_runs(uri, cells.root).values() for run in of_kind}
+    assert {it.name for it in (cells.root / "artifacts" / "task3").iterdir()} <= shown
 
 
 def test_a_validation_that_was_sent_by_a_dying_process_and_is_repeated_later_is_there_once(store):
@@ -223,8 +246,9 @@ def test_a_validation_that_was_sent_by_a_dying_process_and_is_repeated_later_is_
     assert [step for step, _ in history(uri, run.info.run_id, "val/loss")] == [100]
 
 
+@both_ways
 @pytest.mark.parametrize("damage", ["lost", "damaged", "of an older day"])
-def test_a_ledger_that_is_lost_or_wrong_costs_nothing(store, damage):
+def test_a_ledger_that_is_lost_or_wrong_costs_nothing(store, way, damage):
     _, cells = store
     ledger = cells.root / "tracking" / "ledger.db"
     start(cells, BASELINE[1])
@@ -284,7 +308,8 @@ def test_twins_that_a_repeated_request_made_are_noticed(store):
     assert [it.info.run_id for it in runs(store)] == [run.info.run_id]
 
 
-def test_a_run_that_someone_deleted_comes_back_whole_when_its_cell_goes_on(store):
+@both_ways
+def test_a_run_that_someone_deleted_comes_back_whole_when_its_cell_goes_on(store, way):
     uri, cells = store
     start(cells, BASELINE[0])
     validate(cells, BASELINE[0], 100)
@@ -360,7 +385,8 @@ def test_a_cell_that_is_trained_again_with_other_numbers_gets_another_run(store)
     assert "harness.reason" not in run.data.tags
 
 
-def test_a_cell_of_another_study_is_shown_as_a_copy_that_names_its_origin(store):
+@both_ways
+def test_a_cell_of_another_study_is_shown_as_a_copy_that_names_its_origin(store, way):
     other = a_manifest({"baseline": BASELINE}, study="task4")
     train(store[1], BASELINE[0])
     project(store)
@@ -579,3 +605,50 @@ def test_a_store_that_cannot_be_written_is_named(store):
     (cells.root / "tracking").write_text("a file where a folder should be")
     with pytest.raises(StoreError, match=f"^{cells.root}/tracking: cannot be"):
         project(store)
+
+
+def rows(store: tuple[str, Cells]) -> dict[str, list[Any]]:
+    """Every row of the tables of runs, with the names of runs, inputs and data sets for their random ids."""
+    (folder, path) = (store[1].root.as_uri(), store[1].root / "mlflow.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        found = {name: [dict(it) for it in database.execute(f"SELECT * FROM {name}")] for name in COLUMNS}
+    names = {it["run_uuid"]: it["name"] for it in found["runs"]} | {folder: "STORE"}
+    names |= {it["dataset_uuid"]: it["digest"] for it in found["datasets"]}
+    names |= {it["input_uuid"]: f"input of {names[it['destination_id']]}" for it in found["inputs"]}
+
+    def named(value: Any) -> Any:
+        text = value if isinstance(value, str) else ""
+        return names.get(text, re.sub("|".join(map(re.escape, names)), lambda it: names[it[0]], text)) or value
+
+    ordered = {name: sorted(([*map(named, it.values())] for it in some), key=str) for name, some in found.items()}
+    assert ordered.keys() == COLUMNS.keys()
+    assert all(ordered.values())
+    return ordered
+
+
+def test_whole_runs_are_the_rows_that_the_client_writes(store, tmp_path, monkeypatch):
+    train(store[1], BASELINE[0])
+    train(store[1], BASELINE[1], status="diverged", reason="loss is not finite")
+    start(store[1], NORMED[0])
+    validate(store[1], NORMED[0], 100, val_loss=float("nan"))
+    effects = {"variant": "baseline", "n": 2, "effect": 0.25}
+    tracking = Tracking(store[0], store[1].root)
+    assert tracking.store_id  # made by whoever asks first
+    tracking.log_summary(MANIFEST, [effects], {"page.html": store[1].root / "store-id"})
+    other = a_store(tmp_path / "other")
+    for name in ("cells", "tracking"):
+        shutil.copytree(store[1].root / name, other[1].root / name)
+    shutil.copy(store[1].root / "store-id", other[1].root / "store-id")
+    project(store)
+    monkeypatch.setattr(Server, "takes_whole_runs", False)
+    project(other)
+
+    assert rows(store) == rows(other)
+
+
+def test_tables_that_mlflow_has_altered_are_left_to_its_client(store, monkeypatch):
+    monkeypatch.setitem(COLUMNS, "runs", f"{COLUMNS['runs']} score")
+    assert not Server(store[0], store[1].root).takes_whole_runs
+    train(store[1], BASELINE[0])
+    assert project(store) == 4

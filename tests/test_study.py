@@ -201,6 +201,19 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
             "published: unknown metric 'test_accuracy'. Did you mean 'test/accuracy'? There are: train/loss,",
         ),
         ("published: [{variant: baseline, metric: val/loss, value: .inf, source: x}]", "finite number"),
+        (
+            "published_curves: [{figure: F, variant: baseline, source: x, epochs: [1, 2], values: {val/loss: [1]}}]",
+            "val/loss has 1 values, but there are 2 epochs",
+        ),
+        (
+            "published_curves: [{figure: F, variant: baseline, source: x, epochs: [2, 1], values: {val/loss: [1, 2]}}]",
+            "epochs: expected rising numbers",
+        ),
+        (
+            "changes: [batch-norm]\npublished_curves: "
+            "[{figure: F, variant: batchnorm, source: x, epochs: [1, 2], values: {val/loss: [1, 2]}}]",
+            "published_curves[0]: unknown variant 'batchnorm'. Did you mean 'batch-norm'?",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_place_and_the_next_step(write, text, message):

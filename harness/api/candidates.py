@@ -15,11 +15,21 @@ from harness.study.history import change_name
 from harness.study.load import make_study, read_composed
 from harness.study.study import Study
 from harness.texts import shortened
-from harness.trainers.git import run_git
+from harness.trainers.git import Logged, run_git
 from harness.trainers.user import UserTrainer
 
 WORKTREE = "."
-_LEFT_OUT = ("changes", "combinations", "paths", "designs", "published", "nuisance", "drop", "extends")
+_LEFT_OUT = (
+    "changes",
+    "combinations",
+    "paths",
+    "designs",
+    "published",
+    "published_curves",
+    "nuisance",
+    "drop",
+    "extends",
+)
 
 
 @dataclass(frozen=True)
@@ -137,11 +147,23 @@ def _code(candidate: str, trainer: UserTrainer, line: Line, lines: Lines) -> tup
     commit = repository.commit(candidate)
     if not repository.is_branch(candidate):
         return {"commit": [commit]}, repository.logged(commit).subject
-    held = {it for entry in line.champion.entries for it in entry.get("commit", ())}
-    added = [it for it in repository.history(line.base, commit) if len(it.parents) < 2 and it.commit not in held]
+    history = [it for it in repository.history(line.base, commit) if len(it.parents) < 2]
+    added = _added(history, line)
     if not added:
         raise StudyError(f"branch {candidate} adds nothing to the champion.")
     return {"commit": [it.commit for it in added]}, candidate if len(added) > 1 else added[0].subject
+
+
+def _added(history: Sequence[Logged], line: Line) -> list[Logged]:
+    """What a branch adds to the champion; where it adds nothing, because it was promoted, what it had added then."""
+    for champion in reversed(line.champions):
+        held = {it for entry in champion.entries for it in entry.get("commit", ())}
+        added = [it for it in history if it.commit not in held]
+        commits = [it.commit for it in added]
+        promoted = (it for it in line.proposals if it.promoted and it.champion == champion.number)
+        if added and (champion == line.champion or any(it.entry.get("commit") == commits for it in promoted)):
+            return added
+    return []
 
 
 def _is_patch(candidate: str) -> bool:

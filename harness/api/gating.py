@@ -4,7 +4,6 @@ import contextlib
 import io
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.api.training import Watch, train_work
 from harness.api.work import Work, plan_work, save_manifest, unfinished
 from harness.errors import StudyError
+from harness.files.scratch import scratch
 
 if TYPE_CHECKING:
     from harness.stats import Effect
@@ -185,10 +185,10 @@ def _exported(root: Path, commit: str) -> Iterator[Path]:
     archive = _git(root, "archive", "--format=tar", commit)
     if archive is None:
         raise StudyError(f"{root}: `git archive {commit[:12]}` gives nothing; is the checkout complete?")
-    with tempfile.TemporaryDirectory(prefix="harness-gate-") as name:
+    with scratch() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(name, filter="data")
-        yield Path(name).resolve()
+            files.extractall(folder, filter="data")
+        yield folder.resolve()
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

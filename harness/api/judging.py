@@ -247,7 +247,7 @@ class _Court:
             num_cells = self._train(watch, before_training)
             self.proposal = self._concluded()
             self.lines.append(self.line.id, "judged", **asdict(self.proposal))
-        if promote and self.proposal.verdict == "keep" and not self.proposal.promoted:
+        if promote and self.proposal.verdict == "keep":
             self._promote(watch)
         return replace(self._judged(self.proposal), is_repeated=is_repeated, num_cells=num_cells)
 
@@ -348,7 +348,21 @@ class _Court:
         )
 
     def _promote(self, watch: Watch) -> None:
-        """The next champion, with seeds that nothing before was judged by, and its number on some of them."""
+        """The next champion, with seeds that nothing before was judged by, and its number on some of them; where it was
+        promoted already, what is missing of that number."""
+        if not self.proposal.promoted:
+            self._write_promotion()
+        line = self.lines.read(self.line.id)
+        assert line is not None
+        champion = line.champions[self._stored(line).promoted]
+        work, (_, made) = self._sides(range(champion.first_seed, champion.first_seed + FRESH))
+        variant = replace(made, name=f"champion-{champion.number}")
+        part = replace(work, plan=replace(work.plan, variants=(variant,), comparisons=(), notes=()))
+        todo, expected = unfinished(part)
+        if todo:
+            train_work(part, todo, lambda: self._save(part), expected, watch=watch)
+
+    def _write_promotion(self) -> None:
         first = fresh_seeds(self.work.cells, 1)[0]
         champion = Champion(self.line.champion.number + 1, first, (*self.line.champion.entries, self.entry))
         self.lines.append(
@@ -359,11 +373,9 @@ class _Court:
             first_seed=first,
             entries=list(champion.entries),
         )
-        work, (_, made) = self._sides(range(first, first + FRESH))
-        variant = replace(made, name=f"champion-{champion.number}")
-        part = replace(work, plan=replace(work.plan, variants=(variant,), comparisons=(), notes=()))
-        todo, expected = unfinished(part)
-        train_work(part, todo, lambda: self._save(part), expected, watch=watch)
+
+    def _stored(self, line: Line) -> Proposed:
+        return next((it for it in line.proposals if it.number == self.proposal.number), self.proposal)
 
     def _judged(self, proposal: Proposed) -> Judged:
         line = self.lines.read(self.line.id) or self.line
@@ -374,12 +386,21 @@ class _Court:
 
 
 def champion_estimate(cells: Cells, line: Line, champion: Champion, metric: Metric) -> tuple[float, int, float] | None:
-    """A champion's mean on its own fresh seeds, how many have ended, and the standard error (NaN for one)."""
+    """A champion's mean on its own fresh seeds, how many have ended, and the standard error (NaN for one).
+
+    Where a line began nothing was chosen: there it is that of the seeds that verdicts rest on. What else was trained
+    with a champion, as many cells at a time as there are jobs, is by chance, and is not looked at.
+    """
     import numpy as np
 
     manifest = cells.manifests().get(line.id)
     variant = manifest.variant(f"champion-{champion.number}") if manifest else None
-    results = [cells.result(key) for key in variant.cells.values()] if variant else []
+    first = champion.first_seed
+    judged = (it for it in line.proposals if it.champion == champion.number)
+    seen = ((it.first_seed or first) + it.num_seeds for it in judged)
+    ends = first + FRESH if champion.number else max(seen, default=first)
+    mine = variant.cells.items() if variant else ()
+    results = [cells.result(key) for seed, key in mine if first <= seed < ends]
     numbers = [it.metrics[metric.name] for it in results if it and metric.name in it.metrics]
     if not numbers:
         return None

@@ -1,16 +1,22 @@
 """`lineage`: which gains of a line of champions are proven, and what a loop's log claimed beside what was measured."""
 
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.api.judging import champion_estimate
 from harness.errors import ResultsError, StudyError
 from harness.metrics import Metric
+from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.lines import Line, Lines
 from harness.study.load import load_study
 from harness.study.loop_log import claimed_gains, read_log
+from harness.trainers.registry import trainer_from_json
+
+if TYPE_CHECKING:
+    from harness.report.line_data import ChampionLine
 
 Verdict = Literal["proven", "refuted", "unproven", "open", "not measured"]
 ALPHA = 0.05
@@ -68,7 +74,10 @@ def lineage(
     if found is None:
         known = ", ".join(lines.names()) or "none"
         raise ResultsError(f"{cells.root}: no line {name}; there is {known}. `harness judge` begins one.")
-    metric = declared.trainer.metrics.reporting
+    return _lineage(cells, found, declared.trainer.metrics.reporting)
+
+
+def _lineage(cells: Cells, found: Line, metric: Metric) -> Lineage:
     estimates = {it.number: champion_estimate(cells, found, it, metric) for it in found.champions}
     steps = tuple(
         Step(
@@ -87,6 +96,38 @@ def lineage(
         for it in sorted(found.proposals, key=lambda it: it.number)
     )
     return Lineage(found, metric, estimates[0], steps)
+
+
+def champion_lines(cells: Cells, manifest: Manifest) -> "list[ChampionLine]":
+    """The figures of the lines that were judged by a study run's baseline; of a line's own run, that one."""
+    lines = Lines(cells.root)
+    found = [it for name in lines.names() if (it := lines.read(name)) and manifest.id in (it.id, it.study_run)]
+    metric = trainer_from_json(manifest.trainer).metrics.reporting
+    return [line_figure(_lineage(cells, it, metric)) for it in found if it.proposals]
+
+
+def line_figure(found: Lineage) -> "ChampionLine":
+    """A line's steps as a figure shows them: a champion is worth its mean on fresh seeds, or, before these have ended,
+    what was measured when it was kept."""
+    from harness.report.estimate import Estimate
+    from harness.report.line_data import VERDICTS, Branch, champion_line
+
+    metric, levels = found.metric, [found.start[0] if found.start else 0.0]
+    branches = []
+    for step in found.steps:
+        verdict = VERDICTS.get(step.verdict)
+        if verdict is None:  # open, or not measured
+            continue
+        level = levels[step.against]
+        bounds = sorted(level + metric.sign * it for it in (step.low, step.high) if it is not None)
+        low, high = bounds or (nan, nan)
+        mean = nan if step.gain is None else level + metric.sign * step.gain
+        reached = Estimate(*(metric.scale(it) for it in (mean, low, high)))
+        branches.append(Branch(step.change, verdict, step.reason, metric.scale(level), reached, step.champion))
+        if step.champion:
+            levels.append(step.estimate[0] if step.estimate else mean)
+    shown = [metric.scale(it) for it in levels]
+    return champion_line(found.line.id, metric.axis, metric.digits, shown[0], branches, shown)
 
 
 def _verdict(verdict: str, reason: str, rule: str) -> Verdict:

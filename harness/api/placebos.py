@@ -6,10 +6,8 @@ machine or beside other cells may drift. What is measured of them, not how often
 `stats.noise`.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api.racing import planned_looks
@@ -17,6 +15,7 @@ from harness.api.work import Work, prepare
 from harness.errors import ResultsError
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import run
+from harness.files.scratch import scratch
 from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.plan.manifest import Manifest, RunComparison, RunVariant
@@ -63,8 +62,8 @@ def train_again(work: Work, cells: Sequence[Cell], *, executor: str = "here") ->
     """Trains cells that have ended once more, in a folder of their own that is thrown away; the results stay."""
     metric = work.plan.study.trainer.metrics.reporting
     first = {cell: result for cell in cells if (result := work.cells.result(cell.key)) and result.is_finished}
-    with tempfile.TemporaryDirectory(prefix="harness-aa-") as folder:
-        there = replace(work, cells=Cells(Path(folder)))
+    with scratch() as folder:
+        there = replace(work, cells=Cells(folder))
         prepare(there, list(first))
         run(first, there.cells, devices=work.devices, provenance=provenance(command_line()), executor=executor)
         second = {cell: there.cells.result(cell.key) for cell in first}

@@ -9,7 +9,7 @@ from harness.errors import HarnessError, ResultsError, StoreError
 from harness.names import suggestion
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.store.check import Finding, check_cells, check_manifests, check_snapshots
+from harness.store.check import Finding, check_cells, check_lines, check_manifests, check_snapshots
 from harness.store.lines import Lines
 from harness.store.merge import Merged, merge
 from harness.store.pack import Packed, write_pack
@@ -94,6 +94,20 @@ def deletion(study: str, *, store: str | Path = "mlruns") -> Deletion:
     return Deletion(cells, manifests, keys, sum(cell_usage(cells, key).total for key in keys), frozenset(searches))
 
 
+def lines_of(cells: Cells, manifests: Sequence[Manifest]) -> list[str]:
+    """Names of the lines of champions that belong to study runs; of a damaged one, by its name alone."""
+    lines, ids = Lines(cells.root), {it.id for it in manifests}
+
+    def run_of(name: str) -> str:
+        try:
+            found = lines.read(name)
+        except StoreError:
+            return ""
+        return found.study_run if found else ""
+
+    return [name for name in lines.names() if {name, run_of(name)} & ids]
+
+
 def delete(what: Deletion) -> None:
     """Deletes study runs from MLflow, Optuna and the store, with the cells that no other study run names.
 
@@ -114,9 +128,10 @@ def delete(what: Deletion) -> None:
     for manifest in what.manifests:
         tracking.forget(manifest)
     delete_searches(resolve_storage(None, cells.root), what.searches)
+    for line in lines_of(cells, what.manifests):
+        Lines(cells.root).remove(line)
     for manifest in what.manifests:
         cells.remove_manifest(manifest.id)
-        Lines(cells.root).remove(manifest.id)
     free(cells, [Garbage(UNUSED, cells.folder(key), 0, key) for key in what.keys])
 
 
@@ -144,6 +159,7 @@ def check_store(
     on_part("study runs")
     yield from check_manifests(cells)
     yield from check_snapshots(cells)
+    yield from check_lines(cells)
     on_part("MLflow")
     with _as_findings() as found:
         found += check_tracking(resolve_uri(None, cells.root), cells, cells.manifests().values())

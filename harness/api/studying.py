@@ -1,5 +1,6 @@
 """`study`: a range of commits, or the log of a loop, as a study. Which of them helped?"""
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import Any
 from harness.api.work import plan_work
 from harness.errors import OutputError, StudyError
 from harness.execution.provenance import command_line
-from harness.files.atomic import temporary_beside
+from harness.files.atomic import write_new
+from harness.files.scratch import scratch
 from harness.plan.budget import Option, options
 from harness.store.tried import read_tried
 from harness.study.compose import NAMED, Composed
@@ -77,11 +79,9 @@ def study_range(
 
     Raises:
         StudyError: no such range, log or study, or no commit of it can be a change; a budget that nothing fits into.
-        OutputError: the file is there, or cannot be written.
+        OutputError: the file is there with something else in it, or cannot be written.
     """
     output = Path(output)
-    if output.exists() or output.is_symlink():
-        raise OutputError(f"{output}: is there already, and nothing was written; --output names another file.")
     key, is_time = grouping(by), _is_time(budget) if budget else False
     loaded, composed = load_study(study), read_composed(study)
     if not isinstance(loaded.trainer, UserTrainer) or loaded.trainer.pinned:
@@ -107,12 +107,23 @@ def study_range(
         cells = _cells_in(budget, composed, store) if is_time else int(budget)
         found = replace(found, budget=_options(found, tree, cells, budget))
         tree |= _budgeted(found.budget[0], composed.tree)
+    _write(output, _text(found, tree))
+    return found
+
+
+def _write(output: Path, text: str) -> None:
+    """What is there already and says the same is what this request wrote, before it was killed perhaps."""
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(_text(found, tree))
+        write_new(output, text)
+    except FileExistsError:
+        with contextlib.suppress(OSError, ValueError):
+            if output.read_text(encoding="utf-8") == text:
+                return
+        raise OutputError(
+            f"{output}: is there already, and nothing was written; --output names another file."
+        ) from None
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror}).") from None
-    return found
 
 
 _Range = tuple[str, str, Sequence[Logged], Sequence[str]]  # base, tip, commits in order, what else is to be said
@@ -167,15 +178,11 @@ def _claims(history: History, rows: Sequence[Row], sign: float) -> dict[str, flo
 
 def _options(found: Studied, tree: Mapping[str, Any], num_cells: int, budget: str) -> tuple[Option, ...]:
     """What designs do with so many cells. Raises StudyError where none has room for a seed."""
-    draft = temporary_beside(found.path)
-    draft = draft.with_name(f"{draft.name}.yaml")
-    try:
-        draft.write_text(_text(found, tree), encoding="utf-8")
+    extended = (found.path.parent / tree["extends"]).resolve()
+    with scratch() as folder:
+        draft = folder / "draft.yaml"
+        draft.write_text(_text(found, {**tree, "extends": str(extended)}), encoding="utf-8")
         made = load_study(draft)
-    except OSError as error:
-        raise OutputError(f"{found.path}: cannot be written ({error.strerror}).") from None
-    finally:
-        draft.unlink(missing_ok=True)
     fitting = options(made, num_cells, [it for it in BUDGETED if found.history.kept or ALL not in it])
     if not any(it.seeds for it in fitting):
         fitting = options(made, num_cells, [SMALLER]) + fitting

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -19,6 +18,7 @@ from harness.api.work import Work, check_device, plan_work, prepare
 from harness.errors import StudyError
 from harness.execution.here import run_one
 from harness.execution.provenance import command_line, provenance
+from harness.files.scratch import scratch
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.result import Result
@@ -52,7 +52,7 @@ def try_study(
     """
     loaded = study if isinstance(study, Study) else load_study(study)
     chosen = profile or next((it for it in SHORT if it in loaded.profiles), next(iter(loaded.profiles)))
-    with tempfile.TemporaryDirectory(prefix="harness-try-") as folder:
+    with scratch() as folder:
         request |= {"seeds": (0, 1), "profile": chosen, "designs": ("add-one",), "jobs": 1}
         work = plan_work(loaded, store=folder, **request)
         first, second = work.plan.variants[0].cells

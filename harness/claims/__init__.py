@@ -1,24 +1,21 @@
-"""The claims of a report, each recomputed: confirmed, corrected, not reproduced or not run.
+"""Claims, each recomputed: confirmed, corrected, not reproduced or not run. Those of the report of 2022, and those that
+a study declares.
 
 What a claim is, what a check of it finds, and where a check gets measured numbers from. The checks themselves:
 
-    arithmetic  exact: Task 1, and printed numbers held against each other; at once, without any results
-    numbers     printed numbers against measured ones
-    effects     verbal claims about changes, by the effects that were measured
-    report      the list: every claim of the report with its check
+    numbers      printed numbers against measured ones
+    effects      verbal claims about changes, by the effects that were measured
+    declared     the claims of a study
+    report/      every claim of the report, the checks that only it needs, and the runs that can speak about it
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 from harness.plan.manifest import Manifest, RunComparison
 from harness.store.cells import Cells
-from harness.study.load import load_study
-from harness.trainers.images.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +25,6 @@ if TYPE_CHECKING:
 Status = Literal["confirmed", "corrected", "not reproduced", "not run"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 Value: TypeAlias = float | int | str | tuple[int, ...] | None
-# What a study has to compare for all claims about it, where that is more than its own designs.
-DESIGNS = {"task3": " --design add-one,combinations,path:report"}
-STAND_INS = {"task2": "task3"}  # its baseline is the same network by the same protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,22 +84,26 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One study run by the report's protocol.
+    """One study run that claims are held against.
 
     Attributes:
-        caveat: what sets it apart from the report's own conditions, empty if nothing does.
+        makes: a sentence with the command that makes what is missing.
+        caveat: what sets it apart from the conditions of the claims, empty if nothing does.
+        read: reads its cells.
     """
 
     cells: Cells
     manifest: Manifest
-    caveat: str
+    makes: str
+    caveat: str = ""
+    read: "Callable[[Cells, Manifest], pd.DataFrame] | None" = None
 
     @cached_property
     def table(self) -> "pd.DataFrame":
         """A row per cell, as `harness.store.load.load_results` gives it."""
         from harness.store.load import results_table
 
-        return results_table(self.cells, self.manifest)
+        return (self.read or results_table)(self.cells, self.manifest)
 
     def curves(self, *variants: str) -> "pd.DataFrame":
         """A row per validation of these variants, as `harness.store.load.load_curves` gives it."""
@@ -116,9 +114,8 @@ class StudyRun:
     def require(self, *variants: str) -> None:
         """Raises NotRunError where a variant was not planned in this study run."""
         known = {it.name for it in self.manifest.variants}
-        absent = [name for name in variants if name not in known]
-        if absent:
-            raise NotRunError(_makes(self.manifest.study, self.manifest.baseline["data"]))
+        if any(name not in known for name in variants):
+            raise NotRunError(self.makes)
 
     def comparisons(self, design: str, labels: Iterable[str]) -> dict[str, RunComparison]:
         """The comparisons of one design by label, those asked for among them.
@@ -128,55 +125,16 @@ class StudyRun:
         """
         found = {it.label: it for it in self.manifest.comparisons if it.design == design}
         if any(label not in found for label in labels):
-            raise NotRunError(_makes(self.manifest.study, self.manifest.baseline["data"]))
+            raise NotRunError(self.makes)
         return found
 
 
-class Evidence:
-    """The study runs of one folder of cells that can speak about the report; looked up once each."""
-
-    def __init__(self, cells: Cells) -> None:
-        self._cells = cells
-        self._runs: dict[str, StudyRun | NotRunError] = {}
+class Evidence(Protocol):
+    """Where checks get the study runs that can speak about their claims."""
 
     def run_of(self, study: str) -> StudyRun:
-        """The latest run of a built-in study by its own protocol: not exploratory, nothing changed but the images.
-
-        A run on the report's own images goes before later ones on others. A confirmation is no run of the study.
-
-        Raises:
-            NotRunError: there is none.
-        """
-        if study not in self._runs:
-            self._runs[study] = self._find(study)
-        found = self._runs[study]
-        if isinstance(found, NotRunError):
-            raise found
-        return found
-
-    def _find(self, study: str) -> StudyRun | NotRunError:
-        protocol = _protocol(image_settings(study))
-        others = []
-        for name in (study, STAND_INS.get(study)):
-            runs = [it for it in self._manifests.values() if it.study == name and not it.confirms and not it.belongs_to]
-            fitting = [it for it in runs if not it.exploratory and _protocol_of(it) == protocol]
-            fitting.sort(key=lambda it: not _caveat(it))  # stable: the latest of the better ones comes last
-            if fitting:
-                return StudyRun(self._cells, fitting[-1], _caveat(fitting[-1]))
-            others += [it.id for it in runs]
-        not_by_it = f" Not by the report's protocol: {', '.join(others)}." if others else ""
-        return NotRunError(_makes(study) + not_by_it)
-
-    @cached_property
-    def _manifests(self) -> Mapping[str, Manifest]:
-        return self._cells.manifests()
-
-
-def image_settings(study: str) -> Settings:
-    """Of the baseline of a built-in study; the report is about images."""
-    baseline = load_study(study).baseline
-    assert isinstance(baseline, Settings)
-    return baseline
+        """Raises NotRunError where there is none."""
+        ...
 
 
 def check_claims(claims: Iterable[Claim], evidence: Evidence) -> list[tuple[Claim, Finding]]:
@@ -189,31 +147,3 @@ def _found(check: Check, evidence: Evidence) -> Finding:
         return check(evidence)
     except NotRunError as error:
         return Finding(status="not run", how=str(error))
-
-
-def _makes(study: str, data: Mapping[str, Any] | None = None) -> str:
-    """One command for all claims of a study, so that it is said once; cells that have ended are not trained again."""
-    kind, path = (data["kind"], data.get("path")) if data else ("cifar10", None)
-    images = "" if kind == "cifar10" else f" --data {kind}:{path}" if path else f" --data {kind}"
-    return f"`harness ablate --study {study}{DESIGNS.get(study, '')}{images}` makes what this takes."
-
-
-def _protocol_of(manifest: Manifest) -> Mapping[str, Any]:
-    try:
-        return _protocol(Settings.model_validate(manifest.baseline))
-    except ValidationError:  # of a version with other settings
-        return {}
-
-
-def _protocol(baseline: Settings) -> Mapping[str, Any]:
-    """What has to be as in the report: all settings but which images, and how the machine computes."""
-    tree = baseline.identity()
-    del tree["data"]
-    for name in ("precision", "threads"):
-        del tree["training"][name]
-    return tree
-
-
-def _caveat(manifest: Manifest) -> str:
-    data = manifest.baseline["data"]["kind"]
-    return "" if data == "cifar10" else f"Measured on {data} images, not on the report's CIFAR-10."

@@ -7,7 +7,6 @@ imported when a check runs.
 
 from collections import Counter
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.claims import Evidence, Finding, NotRunError, StudyRun
@@ -16,8 +15,6 @@ from harness.plan.manifest import RunComparison
 from harness.study.designs.comparisons import BASELINE
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from harness.stats import Effect
 
 
@@ -26,6 +23,7 @@ class ChangeEffect:
     """What a change does to a metric, against the baseline, tested in the family of all add-one changes of the run.
 
     Attributes:
+        metric: by default the one that the study reports, here and below.
         printed: the claim. `no improvement`: one of `noticeable` or more is ruled out by the 95% interval; `no
             difference`: one of either sign is, by two one-sided tests.
         noticeable: in the metric's unit; smaller differences do not count.
@@ -33,8 +31,8 @@ class ChangeEffect:
 
     study: str
     change: str
-    printed: Literal["improves", "no improvement", "no difference"]
-    metric: str = "test/accuracy"
+    printed: Literal["improves", "hurts", "no improvement", "no difference"]
+    metric: str | None = None
     noticeable: float = 0.0
 
     def __call__(self, evidence: Evidence) -> Finding:
@@ -52,6 +50,7 @@ class ChangeEffect:
         largest_gain = row.high if row.higher_is_better else -row.low
         holds = {
             "improves": row.verdict == "improves",
+            "hurts": row.verdict == "hurts",
             "no improvement": largest_gain <= self.noticeable,
             "no difference": row.verdict == "equivalent",
         }[self.printed]
@@ -62,11 +61,12 @@ class ChangeEffect:
 
 @dataclass(frozen=True, slots=True)
 class Better:
-    """One variant beats another in the test accuracy; one comparison that stands alone."""
+    """One variant beats another; one comparison that stands alone."""
 
     study: str
     variant: str
     reference: str
+    metric: str | None = None
 
     @property
     def printed(self) -> str:
@@ -77,35 +77,19 @@ class Better:
         run.require(self.variant, self.reference)
         from harness.stats import paired_effect
 
-        return _of_one_test(run, paired_effect(run.table, self.variant, reference=self.reference), "")
-
-
-@dataclass(frozen=True, slots=True)
-class Faster:
-    """A variant has the lower validation loss after its first epoch: it converges faster, whatever it converges to."""
-
-    study: str
-    variant: str
-    printed: str = "converges faster"
-
-    def __call__(self, evidence: Evidence) -> Finding:
-        run = evidence.run_of(self.study)
-        run.require(self.variant, BASELINE)
-        from harness.stats import paired_effect
-
-        effect = paired_effect(_after_first_epoch(run, self.variant, BASELINE), self.variant, metric="val/loss")
-        return _of_one_test(run, effect, "validation loss after the first epoch minus the baseline's")
+        effect = paired_effect(run.table, self.variant, reference=self.reference, metric=self.metric)
+        return of_one_test(run, effect, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Biggest:
-    """One change helps the test accuracy more than each of its rivals does.
+    """One change helps more than each of its rivals does.
 
     Within each seed, the change's effect minus the rival's; sign-flip test. All of these have to succeed, so that none
     needs a correction (an intersection-union test; Berger 1982).
 
     Attributes:
-        rivals: labels of the design: the other changes that the report tried.
+        rivals: labels of the design: the other changes that were tried.
         design: `add-one`, each change against the baseline; or `path:NAME`, each step against the step before.
     """
 
@@ -113,62 +97,25 @@ class Biggest:
     change: str
     rivals: tuple[str, ...]
     design: str = "add-one"
+    metric: str | None = None
     printed: str = "the biggest"
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
         steps = run.comparisons(self.design, (self.change, *self.rivals))
-        margins = [_margin(run, steps[self.change], steps[rival]) for rival in self.rivals]
+        metric = self.metric or run.manifest.metrics.report
+        margins = [_margin(run, steps[self.change], steps[rival], metric) for rival in self.rivals]
+        if not margins:
+            raise NotRunError("there is no other change to compare it with")
         if not all(it.n for it in margins):
             raise NotRunError("no seed has finished for each of the changes")
-        closest = min(margins, key=lambda it: it.mean)
-        weakest = max(margins, key=lambda it: it.p if it.mean > 0 else 1.0)
+        closest = min(margins, key=lambda it: it.improvement)
+        weakest = max(margins, key=lambda it: it.p if it.improvement > 0 else 1.0)
         how = f"effect minus that of {closest.reference}, the strongest of {len(margins)} rivals"
-        return _of_one_test(run, closest, how, deciding=weakest)
+        return of_one_test(run, closest, how, deciding=weakest)
 
 
-@dataclass(frozen=True, slots=True)
-class NoOverfitting:
-    """A variant had not over-fitted when its training stopped.
-
-    Over-fitting means here: from the validation with the lowest loss to the last one, the validation loss rose while
-    the training loss went on falling. Ours is that rise, in nats.
-    """
-
-    study: str
-    variant: str
-    printed: str = "not over-fitted yet"
-
-    def __call__(self, evidence: Evidence) -> Finding:
-        run = evidence.run_of(self.study)
-        run.require(self.variant)
-        from harness.stats import refusal
-        from harness.stats.intervals import t_interval
-        from harness.stats.significance import sign_flip_p
-
-        cells = run.table[(run.table["variant"] == self.variant) & (run.table["status"] == "finished")]
-        if cells.empty:
-            raise NotRunError("no seed has finished")
-        curves = run.curves(self.variant).sort_values("step")
-        by_seed = curves[curves["seed"].isin(cells["seed"])].groupby("seed")
-        last, best = by_seed.last(), curves.loc[by_seed["val/loss"].idxmin()].set_index("seed")
-        rises = (last["val/loss"] - best["val/loss"]).to_numpy(dtype="float64")
-        low, high = map(float, t_interval(rises))
-        ours = SimpleNamespace(mean=float(rises.mean()), low=low, high=high, n=len(rises))
-        if refusal(len(rises)):
-            return finding("not run", run, ours, refusal(len(rises)))
-        falls = float((last["train/loss"] - best["train/loss"]).mean())
-        has_overfitted = low > 0 and float(sign_flip_p(rises)) <= 0.05 and falls < 0
-        gap = float((cells["train/accuracy"] - cells["val/accuracy"]).mean())
-        how = (
-            f"rise of the validation loss from its lowest to the last, the training loss changing by {falls:+.4f}; "
-            f"the lowest comes after {cells['best_epoch'].mean():.1f} of {cells['num_epochs'].mean():.1f} epochs, and "
-            f"there the training accuracy is {gap:.4f} above the validation accuracy"
-        )
-        return finding("not reproduced" if has_overfitted else "confirmed", run, ours, how)
-
-
-def _of_one_test(run: StudyRun, effect: "Effect", how: str, *, deciding: "Effect | None" = None) -> Finding:
+def of_one_test(run: StudyRun, effect: "Effect", how: str, *, deciding: "Effect | None" = None) -> Finding:
     """By the sign-flip test of one effect; `deciding` is another one whose test decides."""
     from harness.stats import refusal
 
@@ -182,7 +129,7 @@ def _of_one_test(run: StudyRun, effect: "Effect", how: str, *, deciding: "Effect
     return finding("confirmed" if holds else "not reproduced", run, effect, how)
 
 
-def _margin(run: StudyRun, step: RunComparison, rival: RunComparison) -> "Effect":
+def _margin(run: StudyRun, step: RunComparison, rival: RunComparison, metric: str) -> "Effect":
     """One step's effect minus a rival's, within each seed; what both share cancels."""
     from harness.stats.effect import Contrast
     from harness.stats.paired import measure
@@ -192,14 +139,4 @@ def _margin(run: StudyRun, step: RunComparison, rival: RunComparison) -> "Effect
     weights.update({rival.variant: -1.0})
     weights.update({rival.reference: 1.0})
     contrast = Contrast(step.label, rival.label, {name: it for name, it in weights.items() if it})
-    return measure(metric_values(run.table, "test/accuracy"), contrast)
-
-
-def _after_first_epoch(run: StudyRun, *variants: str) -> "pd.DataFrame":
-    """The rows of these variants with the validation loss that was measured nearest to the end of the first epoch."""
-    curves = run.curves(*variants)
-    nearest = curves.loc[(curves["epoch"] - 1).abs().groupby([curves["variant"], curves["seed"]]).idxmin()]
-    losses = nearest.set_index(["variant", "seed"])["val/loss"].to_dict()
-    table = run.table[run.table["variant"].isin(variants)].copy()
-    table["val/loss"] = [losses.get(cell, float("nan")) for cell in zip(table["variant"], table["seed"], strict=True)]
-    return table
+    return measure(metric_values(run.table, metric), contrast)

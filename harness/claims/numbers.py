@@ -6,7 +6,7 @@ prediction interval, which is wider than the interval of the mean. pandas and sc
 
 from dataclasses import dataclass
 from math import isnan, sqrt
-from typing import Any
+from typing import Any, Literal
 
 from harness.claims import Evidence, Finding, Status, StudyRun
 
@@ -33,17 +33,18 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeds:
-    """A variant reaches more than `bound`: confirmed if the interval of our mean lies above it."""
+class Bound:
+    """A variant reaches more (or less) than `bound`: confirmed if the interval of our mean lies on that side."""
 
     study: str
     variant: str
     metric: str
     bound: float
+    side: Literal["above", "below"] = "above"
 
     @property
     def printed(self) -> str:
-        return f"> {self.bound:g}"
+        return f"{'>' if self.side == 'above' else '<'} {self.bound:g}"
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
@@ -52,7 +53,7 @@ class Exceeds:
 
         ours = compare_published(run.table, self.variant, self.bound, metric=self.metric)
         where = "above" if ours.low > self.bound else "below" if ours.high < self.bound else "on both sides of"
-        return decided(ours.low > self.bound, run, ours, f"the interval lies {where} {self.bound:g}")
+        return decided(where == self.side, run, ours, f"the interval lies {where} {self.bound:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Gain:
     design: str
     label: str
     printed: float
-    metric: str = "test/accuracy"
+    metric: str | None = None
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)

@@ -56,7 +56,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("harness.cli.gate:gate", "For CI: did this code get worse than that of another commit?"),
     "export": ("harness.cli.export:export", "Write the tables as csv, parquet, markdown, latex, html or json."),
     "report": ("harness.cli.report:report", "Write one HTML page with tables and figures, and the files beside it."),
-    "claims": ("harness.cli.claims:claims", "Recompute the report's claims: confirmed, corrected, not reproduced."),
+    "claims": (
+        "harness.cli.claims:claims",
+        "Recompute claims of a study or of the report: confirmed, not reproduced.",
+    ),
     "summary": ("harness.cli.summary:summary", "Print a model's layers: shapes, parameters, multiply-accumulates."),
     "visualize": ("harness.cli.visualize:visualize", "Draw first-layer filters or a layer's activations as a PNG."),
     "conv": ("harness.cli.conv:conv", "Arithmetic of convolutions: results, sizes, padding, receptive fields."),

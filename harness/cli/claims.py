@@ -1,4 +1,4 @@
-"""`harness claims`: every claim of the report, recomputed."""
+"""`harness claims`: every claim of the report, or of a study, recomputed."""
 
 import json
 from collections import Counter
@@ -8,36 +8,59 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from harness.claims import STATUSES, Claim, Evidence, Finding, Value, check_claims
-from harness.claims.report import report_claims
+from harness.claims import STATUSES, Claim, Finding, Value, check_claims
 from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import Screen
 from harness.store.cells import Cells
+from harness.texts import counted
 
 STYLES = {"confirmed": "green", "corrected": "yellow", "not reproduced": "red", "not run": "dim"}
 
 
 @click.command()
+@click.option("--study", help="A study whose file has `claims:`; by default, the report of 2022.")
+@click.option("--profile", help="Only runs of this profile of that study.")
 @store_option
 @json_option
-def claims(store: Path, as_json: bool) -> None:
-    """Recompute the report's claims: confirmed, corrected, not reproduced or not run, with the numbers of both sides.
+def claims(study: str | None, profile: str | None, store: Path, as_json: bool) -> None:
+    """Recompute claims: confirmed, corrected, not reproduced or not run, with the numbers of both sides.
 
-    The arithmetic of Task 1, and printed numbers that contradict each other, are checked at once. What was measured is
-    taken from the store: the latest run of each study by the report's protocol, with 95% intervals over seeds.
+    Of a study: each sentence or number that its file lists under `claims:`, by the latest run of it, with 95% intervals
+    over seeds. Of the report of 2022: the arithmetic of Task 1, and printed numbers that contradict each other, are
+    checked at once; what was measured is taken from the latest run of each of its studies by its protocol.
     """
-    checked = check_claims(report_claims(), Evidence(Cells(store.absolute())))
+    checked = _of_study(study, store, profile) if study else _of_report(store)
     if as_json:
         click.echo(json.dumps([_as_json(claim, found) for claim, found in checked], indent=1))
         return
     console = Screen()
-    columns = [Column(it, is_number=False) for it in ("source", "claim", "report", "ours", "")]
-    rows = [(it.source, it.text, _shown(it.check.printed), _measured(found), found.status) for it, found in checked]
-    print_grid(console, columns, rows)
+    shown: dict[str, list[str]] = {
+        "source": [it.source for it, _ in checked],
+        "claim": [it.text for it, _ in checked],
+        "report": [] if study else [_shown(it.check.printed) for it, _ in checked],
+        "ours": [_measured(found) for _, found in checked],
+        "": [found.status for _, found in checked],
+    }
+    shown = {heading: texts for heading, texts in shown.items() if any(texts)}
+    print_grid(console, [Column(it, is_number=False) for it in shown], list(zip(*shown.values(), strict=True)))
     _explain(console, checked)
     counts = Counter(found.status for _, found in checked)
-    console.print(f"{len(checked)} claims: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES) + ".")
+    told = [f"{counts[it]} {it}" for it in STATUSES if counts[it] or not study]
+    console.print(f"{counted(len(checked), 'claim')}: {', '.join(told)}.")
+
+
+def _of_study(study: str, store: Path, profile: str | None) -> list[tuple[Claim, Finding]]:
+    from harness.api.claiming import study_claims
+
+    return study_claims(study, store=store, profile=profile)
+
+
+def _of_report(store: Path) -> list[tuple[Claim, Finding]]:
+    from harness.claims.report import report_claims
+    from harness.claims.report.runs import ReportEvidence
+
+    return check_claims(report_claims(), ReportEvidence(Cells(store.absolute())))
 
 
 def _as_json(claim: Claim, found: Finding) -> dict[str, object]:
@@ -53,7 +76,8 @@ def _explain(console: Console, checked: list[tuple[Claim, Finding]]) -> None:
             console.print(f"\n{status}", style=f"bold {STYLES[status]}")
         for claim, found in differing:
             console.print(
-                f"  {claim.source}, {claim.text}: {found.how}.".replace("..", "."), soft_wrap=not console.is_terminal
+                f"  {', '.join(filter(None, [claim.source, claim.text]))}: {found.how}.".replace("..", "."),
+                soft_wrap=not console.is_terminal,
             )
     lacking = Counter(found.how for _, found in checked if found.status == "not run")
     if lacking:

@@ -27,6 +27,8 @@ def merge(ctx: click.Context, source: Path, store: Path) -> None:
     for name, lines in {"new study runs": found.runs, "extended study runs": found.extended}.items():
         if lines:
             say(f"{name}: {', '.join(lines)}")
+    for name, ours in found.renamed.items():
+        say(f"line {name} went another way there than here: it is {ours} now, beside the one of here.")
     click.echo(f"{len(found.added)} cells added, {len(found.same)} were here.")
     for keys, what in (
         (found.replaced, "had failed here; tables show what they finished with there"),

@@ -30,6 +30,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     All of it becomes artifacts of the study's MLflow run, too. Nothing is trained: the page says what the results do
     not have, and which design to run for it.
     """
+    from harness.api.lineages import champion_lines
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
@@ -50,6 +51,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
         load_examples=lambda name: examples_of(cells, manifest, name),
         load_pictures=lambda places: pictures(manifest, places),
         load_tuning=lambda: tuning_of(cells, manifest),
+        load_lines=lambda: champion_lines(cells, manifest),
     )
     written = write_report(tables, output)
     names = {f"report/{file.relative_to(output).as_posix()}": file for file in written}

@@ -5,7 +5,9 @@ all of them, and while the command still opens its tracking database. The comman
 copy its threads and databases. Where there can be no such server, each worker starts as a new interpreter.
 """
 
+import atexit
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -26,6 +28,7 @@ from harness.execution.executor import SECONDS_OF_GRACE, Died, Progress, Tell
 from harness.execution.here import progress_of, run_one
 from harness.execution.record import STOPPED
 from harness.execution.todo import POLL_SECONDS
+from harness.files.scratch import scratch
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.trainers.run import Event
@@ -39,7 +42,7 @@ HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
     DEVICE_LOST: "; its CUDA context was lost, as the cell's journal says",
 }
-LONGEST_TEMPORARY_FOLDER = 70  # characters; the server's socket is in it, with 32 more, and may have 103 (macOS) or 107
+LONGEST_TEMPORARY_FOLDER = 60  # characters; the server's socket is in it, with 43 more, and may have 103 (macOS) or 107
 
 
 def warm_up(*modules: str) -> None:
@@ -52,8 +55,17 @@ def warm_up(*modules: str) -> None:
         from multiprocessing import forkserver
 
         context.set_forkserver_preload(list(modules))
+        _socket_in_scratch()
         with _deaf_to_interrupts():
             forkserver.ensure_running()
+
+
+@functools.cache
+def _socket_in_scratch() -> None:
+    """The server's socket in a folder that is cleared away where this process is killed: multiprocessing's stays."""
+    holding = contextlib.ExitStack()
+    atexit.register(holding.close)
+    multiprocessing.current_process()._config["tempdir"] = str(holding.enter_context(scratch()))  # type: ignore[attr-defined]
 
 
 def _context() -> BaseContext:

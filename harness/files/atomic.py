@@ -34,6 +34,28 @@ def write_atomically(
         sync_folder(path.parent)
 
 
+def write_new(path: Path, content: str) -> None:
+    """A file that is not there yet, in one step: a death leaves the whole of it, or nothing in its folder.
+
+    Raises:
+        FileExistsError: it is there. OSError: it cannot be written.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        unnamed = os.open(".", os.O_TMPFILE | os.O_WRONLY, 0o666, dir_fd=folder)  # it gets its name when it is whole
+    except (AttributeError, OSError):  # not on this system, or not on this disk
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    else:
+        with open(unnamed, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(unnamed)
+            os.link(f"/proc/self/fd/{unnamed}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder that nobody else writes to: process ids repeat between machines that share a disk."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")

@@ -16,7 +16,7 @@ FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
-    "looks", "frozen", "tags", "note", "belongs_to",
+    "looks", "frozen", "tags", "note", "belongs_to", "published_curves",
 )  # fmt: skip
 
 
@@ -94,6 +94,7 @@ class Manifest:
         baseline: the settings of this run's baseline, as a tree; `declared`: those of the study's file, before the
             profile and the command line.
         published: `variant`, `metric`, `value` and `source` of numbers to stand beside ours.
+        published_curves: `figure`, `variant`, `label`, `source`, `epochs` and `values` of curves to draw beside ours.
         asked: how a command names the study; empty where 0.1 wrote it: by its name.
         confirms: of a confirmation, the id of the study run whose winner it confirms; `winner` `alpha`, at which it
             is tested (0 where 0.1 began it: .05); once it has ended, `headline` and `outcome`.
@@ -135,6 +136,7 @@ class Manifest:
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
     belongs_to: str = ""
+    published_curves: tuple[Mapping[str, Any], ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Manifest":
         """Shared, not copied: pandas copies a table's `attrs`, to the last leaf, at each access to a column."""
@@ -156,6 +158,7 @@ class Manifest:
             "looks": [it.to_json() for it in self.looks],
             "notes": list(self.notes),
             "published": [dict(it) for it in self.published],
+            "published_curves": [dict(it) for it in self.published_curves],
         }
         optional = {name for name in _OPTIONAL if not plain[name]}
         return {"format": FORMAT, **{name: it for name, it in (plain | made).items() if name not in optional}}
@@ -183,6 +186,7 @@ class Manifest:
             "notes": tuple(data.get("notes", ())),
             "looks": tuple(map(Look.from_json, data.get("looks", ()))),
             "published": tuple(data.get("published", ())),
+            "published_curves": tuple(data.get("published_curves", ())),
         }
         return cls(**data | made)
 

@@ -115,6 +115,7 @@ class Plan:
             ),
             notes=tuple(self.notes),
             published=tuple(it.model_dump() for it in self.study.published if not is_another),
+            published_curves=tuple(it.model_dump(mode="json") for it in self.study.published_curves if not is_another),
             declared=self.study.baseline.tree(),
             tags=dict(self.study.tags),
             note=self.study.note,

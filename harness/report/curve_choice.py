@@ -1,8 +1,10 @@
 """Whose learning curves a report shows: the baseline, the best variant, before and after the biggest improvement, and
 with and without dropout (figures 1 to 4 of the report that the built-in studies repeat)."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness.errors import ResultsError
 from harness.report.tables import Tables
@@ -16,6 +18,7 @@ class CurveChoice:
     """The variants of one figure.
 
     Attributes:
+        name: of the figure's files.
         labels: variant -> what the legend calls it, where that is not its name.
     """
 
@@ -73,15 +76,32 @@ def _dropout(tables: Tables) -> CurveChoice:
     return CurveChoice(DROPOUT, f"With and without {change}", (reference, variant), labels.get(place, {}))
 
 
+def _published(tables: Tables, figure: str) -> CurveChoice:
+    labels = {str(it["variant"]): str(it["label"]) for it in tables.manifest.published_curves if it["figure"] == figure}
+    trained = tuple(name for name in labels if name in {*tables.curves["variant"]})
+    if not trained:
+        raise ResultsError(f"nothing that it shows has been trained: {', '.join(labels)}.")
+    labels = {name: label for name, label in labels.items() if label}
+    return CurveChoice(f"published-{slug(figure)}", f"{figure}, beside ours", trained, labels)
+
+
+def slug(words: str) -> str:
+    """For names of files and elements: small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
 def choices(tables: Tables) -> Mapping[str, Callable[[Tables], CurveChoice]]:
     """What each figure is, for the list of those that are left out -> how its variants are found.
 
-    With and without dropout only in studies with a change of that name.
+    With and without dropout only in studies with a change of that name; figures with published curves only in studies
+    that have some.
     """
     found: dict[str, Callable[[Tables], CurveChoice]] = {
         "learning curves of the baseline": _baseline,
         "learning curves of the best variant": _best,
         "before and after the biggest improvement": _biggest,
     }
+    for figure in dict.fromkeys(str(it["figure"]) for it in tables.manifest.published_curves):
+        found[f"{figure}, beside ours"] = partial(_published, figure=figure)
     named = any(change.startswith(DROPOUT) for it in tables.manifest.variants for change in it.changes)
     return found | ({f"with and without {DROPOUT}": _dropout} if named else {})

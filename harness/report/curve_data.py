@@ -6,12 +6,13 @@ Which variants a report shows is in `curve_choice.py`; how a figure is drawn is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
-from harness.report.best_steps import clock_of, first_best
+from harness.report.best_steps import EPOCHS, clock_of, first_best
 from harness.report.look import variant_colours
 from harness.store.load import metrics_of
 
@@ -24,6 +25,8 @@ DASHES = ("dot", "dash", "dashdot", "longdash")  # of the splits that do not sel
 @dataclass(frozen=True)
 class Curve:
     """One variant on one split: mean and mean -/+ sd over the seeds that trained so far; `n` of them at each x.
+
+    A published curve is a single run of somebody else's, without a band.
 
     Attributes:
         label: what the legend calls the variant.
@@ -41,6 +44,12 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     n: tuple[int, ...]
+    is_published: bool = False
+
+    @property
+    def words(self) -> str:
+        """What the legend says."""
+        return f"{self.label}, {self.split}{', published' if self.is_published else ''}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ def curves_data(
     labels: Mapping[str, str] | None = None,
     colours: Mapping[str, str] | None = None,
     best: Mapping[str, float] | None = None,
+    published: Sequence[Mapping[str, Any]] = (),
 ) -> Curves:
     """A quantity, such as `loss`, on each split that it was logged on, with a band of one sd over seeds.
 
@@ -79,6 +89,8 @@ def curves_data(
         labels: variant -> what the legend calls it; by default its name.
         colours: variant -> colour; a report gives one mapping to all of its figures.
         best: variant -> place of its best checkpoint; by default where this quantity is best on the split that selects.
+        published: curves as a manifest has them; those of these variants are drawn, too, where training is counted in
+            epochs.
 
     Raises:
         ResultsError: a variant has no curves, there are none of this quantity, or each is a single point.
@@ -102,11 +114,17 @@ def curves_data(
     if best is None and held_out is not None:
         places = first_best(shown, held_out).groupby("variant")[clock.unit].mean()
         best = {str(variant): float(place) for variant, place in places.items()}
+    printed = tuple(
+        _published_curve(curve, metric, (labels or {}).get(curve["variant"], curve["variant"]), dash)
+        for curve in published
+        for metric, dash in zip(drawn, dashes, strict=True)
+        if clock == EPOCHS and curve["variant"] in names and metric.name in curve["values"]
+    )
     return Curves(
         axis=drawn[0].base_axis,
         x_axis=clock.unit,
         digits=drawn[0].digits,
-        curves=found,
+        curves=found + printed,
         best={name: best[name] for name in names if best and name in best},
         colours=colours or variant_colours(variants),
     )
@@ -153,3 +171,9 @@ def _curve(mine: pd.DataFrame, metric: Metric, unit: str, label: str, dash: str)
         high=tuple(frame["mean"] + sd),
         n=tuple(map(int, frame["n"])),
     )
+
+
+def _published_curve(curve: Mapping[str, Any], metric: Metric, label: str, dash: str) -> Curve:
+    values = tuple(metric.scale(value) for value in curve["values"][metric.name])
+    ones, places = (1,) * len(values), tuple(map(float, curve["epochs"]))
+    return Curve(curve["variant"], label, metric.split_words, dash, places, values, values, values, ones, True)

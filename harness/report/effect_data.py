@@ -12,21 +12,12 @@ from typing import Any
 
 from harness.errors import ResultsError
 from harness.metrics import Metric
+from harness.report.estimate import MOST_ROWS, Estimate
 from harness.report.tables import Family, Tables, rows_of
 from harness.stats.values import metric_values
 
-MOST_ROWS = 40  # of a forest plot; more cannot be read
 MOST_CHANGES = 20  # of the interaction heat map
 MOST_HEAT_TEXTS = 10  # changes of a heat map that has room for every number
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its t interval; NaN where there is none."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from harness.report.figure_data import (
     published_data,
     published_quantities,
 )
+from harness.report.line_data import VERDICTS, ChampionLine
 from harness.report.look import variant_colours
 from harness.report.overfitting import describe_overfitting
 from harness.report.summary import deviations
@@ -82,6 +83,7 @@ def exhibits(tables: Tables) -> Exhibits:
         *_of_designs(tables),
         ("add-one against leave-one-out", _pairs),
         *([("tuned beside untuned", _tuned), ("expected best against budget", _budgets)] if tables.tuning else []),
+        *((f"line of champions {line.name}", partial(_champions, line=line)) for line in tables.lines),
         ("pairwise interactions", _heat),
         *((title, partial(_curves, choice=choice, colours=colours)) for title, choice in chosen.items()),
         ("effect against cost", _costs),
@@ -179,6 +181,21 @@ def _budgets(tables: Tables) -> Exhibit:
     )
 
 
+def _champions(tables: Tables, *, line: ChampionLine) -> Exhibit:
+    counted = {it: sum(branch.verdict == it for branch in line.branches if branch.champion) for it in VERDICTS}
+    omitted = f" {line.omitted} earlier proposals that were not kept are left out." if line.omitted else ""
+    return Exhibit(
+        f"champions-{_slug(line.name)}",
+        f"The line of champions {line.name}",
+        (("", line),),
+        "From the top: each proposal that `harness judge` measured, beside the champion of then (grey line), with the "
+        "95% t interval of its gain. Where one became the champion the line goes on at that champion's mean on fresh "
+        "seeds: the gain by which it was kept is a lucky one. Diamond: proven; square: refuted; circle: unproven, also "
+        "where it was kept on one run; cross: it failed." + omitted,
+        (f"Of {sum(counted.values())} champions, " + ", ".join(f"{counted[it]} {it}" for it in VERDICTS) + ".",),
+    )
+
+
 _HEAT_COLOURS = {
     True: "Blue: more than the sum; orange: less.",
     False: "Blue: less than the sum, which is better; orange: more.",
@@ -204,13 +221,24 @@ def _heat(tables: Tables) -> Exhibit:
 
 def _curves(tables: Tables, *, choice: CurveChoice, colours: Mapping[str, str]) -> Exhibit:
     best = best_places(tables.results, tables.curves, clock_of(tables.curves))
-    drawn = partial(curves_data, tables.curves, choice.variants, labels=choice.labels, colours=colours, best=best)
+    published = [it for it in tables.manifest.published_curves if it["variant"] in choice.variants]
+    drawn = partial(
+        curves_data,
+        tables.curves,
+        choice.variants,
+        labels=choice.labels,
+        colours=colours,
+        best=best,
+        published=published,
+    )
     # Without any quantity, `curves_data` says why.
     panels = tuple((quantity, drawn(quantity=quantity)) for quantity in logged_quantities(tables.curves) or ("",))
     notes: list[str] = []
     with suppress(ResultsError):  # over-fitting cannot be told of every training
         for variant in choice.variants:
             notes.append(describe_overfitting(tables.overfitting, variant, choice.labels.get(variant, variant)))
+    if any(curve.is_published for _, data in panels for curve in data.curves):
+        notes += [f"Published of {it['variant']}: {it['figure']}, {it['source']}." for it in published]
     return Exhibit(
         f"curves-{choice.name}", choice.title, panels, _curves_caption(panels[0][1]), tuple(filter(None, notes))
     )
@@ -223,9 +251,10 @@ def _curves_caption(data: Curves) -> str:
     lines = {curve.dash: curve.split for curve in data.curves}
     said = "; ".join(f"{words}: {lines[dash]}" for dash, words in _DASHES.items() if dash in lines)
     lowest = f" Dashed vertical line: mean {data.x_axis} of the best checkpoint." if data.best else ""
+    printed = " Crosses: published, a single run." if any(curve.is_published for curve in data.curves) else ""
     return (
         f"Mean over seeds, band: one sd. {said[:1].upper()}{said[1:]}, measured while training. A curve goes on as long"
-        f" as half of the seeds train.{lowest}"
+        f" as half of the seeds train.{lowest}{printed}"
     )
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from harness.errors import ResultsError
 from harness.metrics import SECONDS
 from harness.report.curve_data import Curves
-from harness.report.effect_data import Estimate, Forest, Heat, Pairs, Waterfall, effect_axis, estimate_of
+from harness.report.effect_data import Forest, Heat, Pairs, Waterfall, effect_axis, estimate_of
+from harness.report.estimate import Estimate
 from harness.report.example_data import Gallery
+from harness.report.line_data import ChampionLine
 from harness.report.tables import Tables, rows_of
 from harness.stats.values import PARAMETERS
 
@@ -126,4 +128,4 @@ def _is_best_value(cost: float, improvement: float, others: Sequence[tuple[float
     return improvement > 0 and not any(other <= SAME_COST * cost and gain > improvement for other, gain in others)
 
 
-FigureData = Forest | Curves | Pairs | Waterfall | Heat | Costs | PublishedNumbers | Gallery
+FigureData = Forest | Curves | Pairs | Waterfall | ChampionLine | Heat | Costs | PublishedNumbers | Gallery

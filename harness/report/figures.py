@@ -7,6 +7,7 @@ figures carry no title: the page sets it as text. Nothing here reads a file or o
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -25,6 +26,7 @@ from harness.report.effect_data import (
 )
 from harness.report.example_data import CLEAREST, Gallery
 from harness.report.figure_data import Costs, FigureData, PublishedNumbers, costs_data, published_data
+from harness.report.line_data import ChampionLine
 from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings, error_bars, estimates, none_or, template
 from harness.report.tables import Tables
@@ -32,7 +34,9 @@ from harness.report.thumbnails import gallery_layout, gallery_points
 
 ROW_PIXELS = 27
 FRAME_PIXELS = 110  # axis title, ticks and legend
+LEGEND_PIXELS = 20  # a line of it
 SYMBOLS = {"improves": "diamond", "hurts": "square"}
+LINE_SYMBOLS = {"proven": "diamond", "unproven": "circle", "refuted": "square"}
 PAIR_COLOURS = VARIANT_COLOURS[:2]
 
 
@@ -111,24 +115,34 @@ def draw_forest(data: Forest) -> go.Figure:
 
 
 def draw_curves(data: Curves) -> go.Figure:
-    figure = _figure(data.x_axis, data.axis, height=360).update_yaxes(zeroline=False)
+    # In a narrow panel the legend has a line a curve, above the plot.
+    height = 360 + LEGEND_PIXELS * max(0, len(data.curves) - 4)
+    figure = _figure(data.x_axis, data.axis, height=height).update_yaxes(zeroline=False)
     for curve in data.curves:
         _draw_band(figure, curve, data.colours[curve.variant])
     for curve in data.curves:
+        seeds = "" if curve.is_published else " (%{customdata} seeds)"
         figure.add_scatter(
-            name=f"{curve.label}, {curve.split}",
+            name=curve.words,
             x=curve.x,
             y=curve.mean,
-            mode="lines" if len(curve.x) > 1 else "markers",
-            line={"color": data.colours[curve.variant], "width": 2, "dash": curve.dash},
+            **_stroke(curve, data.colours[curve.variant]),
             customdata=curve.n,
-            hovertemplate=f"{data.x_axis} %{{x:g}}: %{{y:.{max(data.digits, 3)}f}} (%{{customdata}} seeds)"
+            hovertemplate=f"{data.x_axis} %{{x:g}}: %{{y:.{max(data.digits, 3)}f}}{seeds}"
             "<extra>%{fullData.name}</extra>",
         )
     for variant, place in data.best.items():
         line = {"color": data.colours[variant], "width": 1, "dash": "dash"}
         figure.add_vline(x=place, line=line, layer="below")
     return figure
+
+
+def _stroke(curve: Curve, colour: str) -> dict[str, Any]:
+    if curve.is_published:
+        marker = {"symbol": "x-thin", "size": 7, "line": {"color": colour, "width": 1.5}}
+        return {"mode": "lines+markers", "marker": marker, "line": {"color": colour, "width": 1, "dash": curve.dash}}
+    mode = "lines" if len(curve.x) > 1 else "markers"
+    return {"mode": mode, "line": {"color": colour, "width": 2, "dash": curve.dash}}
 
 
 def draw_pairs(data: Pairs) -> go.Figure:
@@ -174,6 +188,52 @@ def draw_waterfall(data: Waterfall) -> go.Figure:
     )  # fmt: skip
     labels = [data.start, *(f"{step.label}  <b>{step.effect.mean:+.{data.digits}f}</b>" for step in data.steps)]
     return _with_rows(figure, labels)
+
+
+def draw_champions(data: ChampionLine) -> go.Figure:
+    """The trunk goes down through the champions; a branch goes from it to each proposal's measured gain."""
+    figure = _figure(data.axis, height=FRAME_PIXELS + ROW_PIXELS * (len(data.branches) + 1))
+    trunk = [(data.start, 0)]
+    for at, (branch, level) in enumerate(zip(data.branches, data.levels, strict=True), start=1):
+        trunk += [(trunk[-1][0], at), (level, at)] if branch.champion else [(level, at)]
+    figure.add_scatter(
+        name="champion, on fresh seeds",
+        x=[x for x, _ in trunk],
+        y=[y for _, y in trunk],
+        mode="lines",
+        line={"color": NEUTRAL, "width": 3},
+        hoverinfo="skip",
+    )
+    for verdict, symbol in LINE_SYMBOLS.items():
+        rows = [(at, it) for at, it in enumerate(data.branches, start=1) if it.verdict == verdict]
+        measured = [(at, it) for at, it in rows if not math.isnan(it.reached.mean)]
+        if not rows:
+            continue
+        colour = colour_of_verdict(verdict)
+        for at, it in measured:
+            line = {"color": colour, "width": 1, "dash": "dot"}
+            figure.add_shape(type="line", x0=it.level, x1=it.reached.mean, y0=at, y1=at, line=line, layer="below")
+        drawn = estimates([it.reached for _, it in measured], colour, symbol)
+        failed = [(at, it) for at, it in rows if math.isnan(it.reached.mean)]
+        figure.add_scatter(
+            name=verdict,
+            y=[at for at, _ in measured],
+            **drawn,
+            customdata=[(it.label, it.reason, it.reached.mean - it.level) for _, it in measured],
+            hovertemplate=f"%{{customdata[0]}}: %{{customdata[2]:+.{data.digits}f}}<br>{verdict}: %{{customdata[1]}}"
+            "<extra></extra>",
+        )
+        if failed:
+            figure.add_scatter(
+                name="failed",
+                x=[it.level for _, it in failed],
+                y=[at for at, _ in failed],
+                mode="markers",
+                marker={"size": 9, "color": colour, "symbol": "x"},
+                customdata=[(it.label, it.reason) for _, it in failed],
+                hovertemplate="%{customdata[0]}<br>%{customdata[1]}<extra></extra>",
+            )
+    return _with_rows(figure.update_xaxes(zeroline=False), data.labels)
 
 
 def draw_heat(data: Heat) -> go.Figure:
@@ -331,6 +391,8 @@ def draw(data: FigureData) -> go.Figure:
             return draw_pairs(data)
         case Waterfall():
             return draw_waterfall(data)
+        case ChampionLine():
+            return draw_champions(data)
         case Heat():
             return draw_heat(data)
         case Costs():

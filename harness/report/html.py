@@ -143,6 +143,7 @@ def _sections(tables: Tables, shown: Exhibits, heights: Mapping[str, int]) -> li
     overfitting = _told(tables, "overfitting")
     curves_title = "Learning curves" + " and over-fitting" * bool(overfitting)
     parts = [
+        ("champions", "Judged one after another", drawn("champions-")),
         ("effects", "Effects", of_kinds()),
         ("leave-one-out", "Inside the full combination", [*of_kinds("leave-one-out"), *drawn("add-one-against")]),
         ("tuning", "Tuned", drawn("tuned-")),

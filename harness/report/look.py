@@ -32,7 +32,7 @@ DARK = Theme(paper="#14171c", ink="#e4e7eb", faint="#a3adb8", grid="#333a44")
 
 def colour_of_verdict(verdict: str) -> str:
     """Blue and orange for what the corrected test supports, grey for everything else."""
-    return {"improves": UP, "hurts": DOWN}.get(verdict, NEUTRAL)
+    return {"improves": UP, "hurts": DOWN, "proven": UP, "refuted": DOWN}.get(verdict, NEUTRAL)
 
 
 def diverging(is_maximized: bool) -> tuple[tuple[float, str], ...]:

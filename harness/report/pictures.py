@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.curve_data import SOLID, Curves
-from harness.report.effect_data import MOST_HEAT_TEXTS, Estimate, Forest, Heat, Pairs, Waterfall
+from harness.report.effect_data import MOST_HEAT_TEXTS, Forest, Heat, Pairs, Waterfall
+from harness.report.estimate import Estimate
 from harness.report.example_data import CLEAREST, Gallery
 from harness.report.figure_data import Costs, FigureData, PublishedNumbers
+from harness.report.line_data import ChampionLine
 from harness.report.look import LIGHT, NEUTRAL, VARIANT_COLOURS, colour_of_verdict, diverging
 from harness.report.plot_parts import doublings
 
@@ -26,6 +28,7 @@ ROW_INCHES = 0.27
 FRAME_INCHES = 1.1
 DPI = 150
 MARKERS = {"improves": "D", "hurts": "s"}
+LINE_MARKERS = {"proven": "D", "unproven": "o", "refuted": "s"}
 LINES = {SOLID: "-", "dot": ":", "dash": "--", "dashdot": "-."}  # plotly's words for dashes, and matplotlib's
 
 
@@ -42,6 +45,9 @@ def png(data: FigureData) -> bytes:
             labels = [data.start, *(f"{step.label}  {step.effect.mean:+.{data.digits}f}" for step in data.steps)]
             figure, axes = _rows_figure(labels, data.axis, zero=False)
             _waterfall(axes, data)
+        case ChampionLine():
+            figure, axes = _rows_figure(data.labels, data.axis, zero=False)
+            _champions(axes, data)
         case PublishedNumbers():
             figure, axes = _rows_figure([row.label for row in data.rows], data.axis, zero=False)
             _published(axes, data)
@@ -84,6 +90,25 @@ def _waterfall(axes: Axes, data: Waterfall) -> None:
         axes.plot([step.before, step.before], [at - 1, at], ":", color=NEUTRAL, lw=1)
 
 
+def _champions(axes: Axes, data: ChampionLine) -> None:
+    before = data.start
+    for at, (branch, level) in enumerate(zip(data.branches, data.levels, strict=True), start=1):
+        axes.plot([before, before, level], [at - 1, at, at], "-", color=NEUTRAL, lw=2.5, zorder=1)
+        colour = colour_of_verdict(branch.verdict)
+        if math.isnan(branch.reached.mean):
+            axes.plot([branch.level], [at], "X", color=colour, ms=7)
+        else:
+            axes.plot([branch.level, branch.reached.mean], [at, at], ":", color=colour, lw=1)
+            _interval(axes, at, branch.reached, colour, LINE_MARKERS[branch.verdict])
+        before = level
+    verdicts = [it for it in LINE_MARKERS if any(branch.verdict == it for branch in data.branches)]
+    _legend(
+        axes,
+        ("champion, on fresh seeds", NEUTRAL, "_"),
+        *((it, colour_of_verdict(it), LINE_MARKERS[it]) for it in verdicts),
+    )
+
+
 def _published(axes: Axes, data: PublishedNumbers) -> None:
     for at, row in enumerate(data.rows):
         axes.plot(row.one_more, [at, at], color=NEUTRAL, lw=6, alpha=0.45, solid_capstyle="butt")
@@ -101,9 +126,8 @@ def _curves(axes: Axes, data: Curves) -> None:
     for curve in data.curves:
         colour, style = data.colours[curve.variant], LINES.get(curve.dash, "-.")
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, lw=0)
-        marker = "o" if len(curve.x) == 1 else ""
-        label = f"{curve.label}, {curve.split}"
-        axes.plot(curve.x, curve.mean, style, color=colour, lw=1.8, marker=marker, label=label)
+        marker, width = ("x", 0.8) if curve.is_published else ("o" if len(curve.x) == 1 else "", 1.8)
+        axes.plot(curve.x, curve.mean, style, color=colour, lw=width, marker=marker, ms=4, label=curve.words)
     if all(x == int(x) for curve in data.curves for x in curve.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for variant, place in data.best.items():

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.report.effect_data import Estimate
+from harness.report.estimate import Estimate
 from harness.report.look import FONT, Theme
 
 

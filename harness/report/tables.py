@@ -17,6 +17,7 @@ from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
 from harness.plan.manifest import Manifest
 from harness.plan.registration import smallest_that_matters
+from harness.report.line_data import ChampionLine
 from harness.report.overfitting import overfitting_table
 from harness.stats.combinations import (
     factorial_interaction_contrasts,
@@ -87,6 +88,7 @@ class Tables:
         load_examples: gives `harness.store.load.examples_of` for the name of a metric; nothing by default.
         load_pictures: gives pictures of test examples with their labels, by their places; nothing by default.
         load_tuning: gives `harness.store.load.tuning_of`; nothing by default.
+        load_lines: gives its lines of champions; nothing by default.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
         tried: what `harness try` found of its training, a sentence each.
 
@@ -102,6 +104,12 @@ class Tables:
     load_examples: Callable[[str], Right] = lambda metric: {}
     load_pictures: Callable[[Sequence[int]], list[tuple[Any, str]]] = lambda places: []
     load_tuning: Callable[[], tuple[pd.DataFrame, pd.DataFrame] | None] = lambda: None
+    load_lines: Callable[[], Sequence[ChampionLine]] = lambda: ()
+
+    @cached_property
+    def lines(self) -> Sequence[ChampionLine]:
+        """Lines of champions that `harness judge` made of this study run."""
+        return self.load_lines()
 
     @cached_property
     def tuning(self) -> tuple[pd.DataFrame, pd.DataFrame] | None:

@@ -281,6 +281,15 @@ class Cells:
                     events.append(event)
         return events
 
+    def first_event(self, key: str) -> dict[str, Any] | None:
+        """The first of `events`, or None where there is none; of a whole journal only its first line is read."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            with open(self.folder(key) / "journal.jsonl", "rb") as journal:
+                event = json.loads(journal.readline())
+            if _is_event(event):
+                return dict(event)
+        return next(iter(self.events(key)), None)
+
     def validations(self, key: str) -> list[Validation]:
         """The validations of the cell's last attempt, one a step, in the order of steps."""
         return validations_of(self.events(key))

@@ -11,6 +11,7 @@ from harness.errors import StoreError
 from harness.plan.cell import key_of
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
+from harness.store.lines import Lines
 from harness.store.merge import differing_results
 from harness.store.result import Result
 
@@ -89,6 +90,39 @@ def check_snapshots(cells: Cells) -> Iterator[Finding]:
                 f"is gone: the code that cell {key} and perhaps others ran.",
                 "Their results stay as they are; the study's command writes it again, if the code is still the same.",
                 is_wrong=False,
+            )
+
+
+def check_lines(cells: Cells) -> Iterator[Finding]:
+    """Every line of champions: it can be read, its patches are there, and a study run names its cells."""
+    lines = Lines(cells.root)
+    for name in lines.names():
+        path = str(lines.path(name))
+        try:
+            line = lines.read(name)
+        except StoreError as error:
+            yield _said(error)
+            continue
+        num_lines = lines.path(name).read_bytes().count(b"\n")
+        if num_lines > len(lines.events(name)):
+            yield Finding(
+                path,
+                f"has {num_lines - len(lines.events(name))} line(s) that are no events.",
+                "They are passed over; nothing that can be read is lost.",
+                is_wrong=False,
+            )
+        for patch in sorted(lines.patches(name)):
+            if not lines.patch_path(patch).is_file():
+                yield Finding(
+                    str(lines.patch_path(patch)),
+                    f"is gone: a proposal of line {name}.",
+                    "Put it back from a backup, or judge the same patch again.",
+                )
+        if line and line.proposals and not (cells.root / "studies" / f"{name}.json").is_file():
+            yield Finding(
+                path,
+                "has no study run, so that nothing says which cells are its own.",
+                "`harness judge` of its last candidate writes it again.",
             )
 
 

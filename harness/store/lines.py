@@ -2,7 +2,7 @@
 
     mlruns/lines/<id>.jsonl           an event a line, added and synced: begun, proposed, judged, promoted
     mlruns/lines/<id>.lock            held by the one who judges
-    mlruns/lines/patches/<hash>.diff  patches that were judged, kept with the line
+    mlruns/lines/patches/<hash>.diff  patches that were judged, kept with the line, which names them without the folder
 
 The cells that a verdict rests on are in the store like any others; what a verdict is, is `api.judging`'s matter.
 """
@@ -11,12 +11,12 @@ import contextlib
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DamagedError
+from harness.errors import DamagedError, StoreError
 from harness.files.atomic import write_atomically
 from harness.store.journal import Journal, writing
 
@@ -92,20 +92,29 @@ class Lines:
         self.folder = root / "lines"
 
     @contextlib.contextmanager
-    def judging(self, name: str) -> Iterator[None]:
-        """Waits until nobody else judges in this line."""
+    def judging(self, name: str, *, waits: bool = True) -> Iterator[None]:
+        """Waits until nobody else judges in this line.
+
+        Raises:
+            StoreError: somebody does, and this one does not wait.
+        """
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / f"{name}.lock").open("a")
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.path(name)}: is judged in now; run the same command when that is over."
+                ) from None
             yield
 
     def append(self, line: str, event: str, /, **content: Any) -> None:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with Journal(self.folder / f"{line}.jsonl") as journal:
-            journal.append({"event": event, **content})
+        with Journal(self.path(line)) as journal:
+            journal.append({"event": event, **_with_patches(content, lambda patch: Path(patch).name)})
 
     def remove(self, line: str) -> None:
         """Forgets a line, if it is there."""
@@ -121,6 +130,21 @@ class Lines:
             write_atomically(path, text)
         return path
 
+    def path(self, line: str) -> Path:
+        return self.folder / f"{line}.jsonl"
+
+    def patch_path(self, name: str) -> Path:
+        return self.folder / "patches" / Path(name).name
+
+    def patches(self, line: str) -> set[str]:
+        """Names of the files in `patches` that a line's proposals are.
+
+        Raises:
+            DamagedError: as `read`.
+        """
+        found = self.read(line)
+        return {Path(it.entry["patch"]).name for it in found.proposals if "patch" in it.entry} if found else set()
+
     def names(self) -> list[str]:
         return sorted(path.stem for path in self.folder.glob("*.jsonl"))
 
@@ -130,19 +154,51 @@ class Lines:
         Raises:
             DamagedError: the file holds something else.
         """
-        path = self.folder / f"{name}.jsonl"
-        try:
-            lines = path.read_text().splitlines()
-        except FileNotFoundError:
-            return None
+        path = self.path(name)
         line: Line | None = None
         try:
-            for text in filter(str.strip, lines):
-                with contextlib.suppress(ValueError):  # half a line that a dying process left
-                    line = _after(line, name, json.loads(text))
-        except (TypeError, KeyError, AttributeError) as error:
+            for event in self.events(name):
+                line = _after(line, name, _with_patches(event, lambda patch: str(self.patch_path(patch))))
+        except (TypeError, KeyError, AttributeError, AssertionError) as error:
             raise DamagedError(f"{path}: is no line of champions ({error}). Move it away to begin a new one.") from None
         return line
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """A line's events, patches by their names alone; half a line that a dying process left is passed over.
+
+        Raises:
+            DamagedError: there is no file to read, but something else.
+        """
+        try:
+            lines = self.path(name).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise DamagedError(
+                f"{self.path(name)}: cannot be read ({error}). Move it away to begin a new one."
+            ) from None
+        found = []
+        for text in filter(str.strip, lines):
+            with contextlib.suppress(ValueError, RecursionError):  # of JSON
+                event = json.loads(text)
+                found.append(_with_patches(event, lambda patch: Path(patch).name))
+        return found
+
+
+def _with_patches(content: dict[str, Any], place: Callable[[str], str]) -> dict[str, Any]:
+    """An event with the patches of its entries named otherwise."""
+
+    def renamed(entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | ({"patch": place(entry["patch"])} if "patch" in entry else {})
+
+    if not isinstance(content, dict):
+        raise ValueError("an event is an object")
+    found = dict(content)
+    if "entry" in found:
+        found["entry"] = renamed(found["entry"])
+    if "entries" in found:
+        found["entries"] = [renamed(it) for it in found["entries"]]
+    return found
 
 
 def _after(line: Line | None, name: str, event: dict[str, Any]) -> Line:

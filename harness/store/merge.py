@@ -21,6 +21,8 @@ from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, sync_folder, temporary_beside
 from harness.plan.manifest import Manifest
 from harness.store.cells import CHECKPOINTS, DIFFERING, RECORD, Cells
+from harness.store.lines import Lines
+from harness.store.merge_lines import merge_line
 from harness.store.result import Result, checksum
 from harness.store.unpack import unpack
 
@@ -38,6 +40,7 @@ class Merged:
         differing: of which there are two results now. busy: that a process trains now. unfinished: not ended there.
         refused: what cannot be believed there, a sentence each.
         runs, extended: study runs that were not here, and that hold more than before.
+        renamed: lines of champions that went another way than the one of the same name here, by it: their name now.
     """
 
     added: list[str] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Merged:
     refused: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     extended: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 def merge(cells: Cells, source: Path) -> Merged:
@@ -88,7 +92,8 @@ def _merge(cells: Cells, there: Cells, *, take: Callable[[Path, Path], object]) 
         for room in ("sources", "tracking/summaries"):
             _bring_missing(there.root / room, cells.root / room)
         for manifest in there.manifests().values():
-            _merge_manifest(cells, there, manifest, merged)
+            if name := _merge_line(cells, there, manifest.id, merged):
+                _merge_manifest(cells, there, replace(manifest, id=name), merged, of=manifest.id)
     except OSError as error:
         raise StoreError(
             f"{error.filename or cells.root}: cannot be read or written ({error.strerror}). What was merged until now "
@@ -222,7 +227,24 @@ def _bring_missing(source: Path, target: Path) -> None:
                 shutil.rmtree(coming, ignore_errors=True)
 
 
-def _merge_manifest(cells: Cells, there: Cells, coming: Manifest, merged: Merged) -> None:
+def _merge_line(cells: Cells, there: Cells, name: str, merged: Merged) -> str:
+    """The name that a study run has here: its own, but for a line of champions that went another way than the one
+    here; empty where it was refused."""
+    here, others = Lines(cells.root), Lines(there.root)
+    if not others.path(name).is_file():
+        return name
+    try:
+        found = merge_line(here, others, name)
+    except StoreError as error:
+        merged.refused.append(str(error))
+        return ""
+    if found != name:
+        merged.renamed[name] = found
+    return found
+
+
+def _merge_manifest(cells: Cells, there: Cells, coming: Manifest, merged: Merged, *, of: str) -> None:
+    """of: its id there."""
     with cells.updating_manifest(coming.id):
         try:
             here = cells.manifest(coming.id)
@@ -231,7 +253,7 @@ def _merge_manifest(cells: Cells, there: Cells, coming: Manifest, merged: Merged
             return
         if here is None:
             cells.write_manifest(coming)
-            written = (there.root / "studies" / f"{coming.id}.json").stat().st_mtime_ns
+            written = (there.root / "studies" / f"{of}.json").stat().st_mtime_ns
             os.utime(cells.root / "studies" / f"{coming.id}.json", ns=(written, written))  # the order of study runs
             merged.runs.append(coming.id)
         elif (both := _both(here, coming)) != here:

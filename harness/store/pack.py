@@ -8,6 +8,7 @@ read it. Its first member is an index of the others:
     cells/<key>/spec.json, journal.jsonl, result.json, examples.bits; with weights whatever the trainer kept
     sources/<hash>/...              the user's code as it ran
     tracking/summaries/<id>/revisions.json
+    lines/<id>.jsonl, lines/patches/<hash>.diff  a line of champions, and the patches that were judged in it
 
 The same store gives the same bytes. Reading a pack is `unpack.py`'s matter, for that must trust nothing.
 """
@@ -29,12 +30,14 @@ from harness.files.atomic import temporary_beside
 from harness.files.bits import EXAMPLES_FILE
 from harness.plan.manifest import Manifest
 from harness.store.cells import RECORD, Cells, is_key
+from harness.store.lines import Lines
 from harness.version import harness_version
 
-FORMAT = 1
+FORMAT = 2  # of packs with a line of champions; without one it is 1, which older versions read
 INDEX = "pack.json"
 _CHUNK = 1 << 20
-_ROOMS = ("studies", "cells", "sources", "tracking")
+_ROOMS = ("studies", "cells", "sources", "tracking", "lines")
+_PATCH = re.compile(r"[0-9a-f]{16}\.diff")
 _PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 
 
@@ -72,7 +75,7 @@ def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_
     if refused:
         raise StoreError(f"{cells.root}: cannot pack {refused[0]!r}: no pack takes such a name. Rename or remove it.")
     index = {
-        "format": FORMAT,
+        "format": FORMAT if any(name.startswith("lines/") for name in files) else 1,
         "harness": harness_version(),
         "runs": [it.id for it in manifests],
         "files": {name: _described(file) for name, file in files.items()},
@@ -103,6 +106,10 @@ def may_be_packed(name: str) -> bool:
         return len(rest) == 1 and rest[0].endswith(".json") and not rest[0].startswith(".")
     if room == "cells":
         return len(rest) == 2 and is_key(rest[0])
+    if room == "lines":
+        return (len(rest) == 1 and rest[0].endswith(".jsonl") and not rest[0].startswith(".")) or (
+            len(rest) == 2 and rest[0] == "patches" and _PATCH.fullmatch(rest[1]) is not None
+        )
     if room == "tracking":
         return len(rest) == 3 and (rest[0], rest[2]) == ("summaries", "revisions.json")
     return len(rest) >= 2
@@ -116,6 +123,7 @@ def _files(
     for manifest in manifests:
         yield f"studies/{manifest.id}.json", root / "studies" / f"{manifest.id}.json"
         sources.add(manifest.fingerprints.get("sources", ""))
+        yield from _line(root, manifest.id)
         revisions = f"tracking/summaries/{manifest.id}/revisions.json"
         if (root / revisions).is_file():
             yield revisions, root / revisions
@@ -127,6 +135,13 @@ def _files(
     for name in sorted(sources - {""}):
         folder = root / "sources" / name
         for file in sorted(it for it in folder.rglob("*") if it.is_file() and not it.is_symlink()):
+            yield file.relative_to(root).as_posix(), file
+
+
+def _line(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    lines = Lines(root)
+    if lines.path(name).is_file():
+        for file in (lines.path(name), *(lines.patch_path(it) for it in sorted(lines.patches(name)))):
             yield file.relative_to(root).as_posix(), file
 
 

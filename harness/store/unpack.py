@@ -73,7 +73,7 @@ def _index(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> tuple[tuple[
     index = json.loads(content.read())
     if not isinstance(index, dict) or not isinstance(index.get("files"), dict):
         raise StoreError(f"is no pack: its {INDEX} is something else.")
-    if index.get("format") != FORMAT:
+    if index.get("format") not in range(1, FORMAT + 1):
         raise StoreError(
             f"has format {index.get('format')}, this harness reads up to {FORMAT}. Install the version that wrote it "
             f"({index.get('harness', '?')}); nothing is damaged."

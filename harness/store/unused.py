@@ -1,5 +1,6 @@
 """What of a store can be freed without altering any table, and how."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,10 +13,11 @@ from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove
 from harness.files.bits import EXAMPLES_FILE
 from harness.store.cells import CHECKPOINTS, Cells, drop_checkpoint
+from harness.store.lines import Lines
 from harness.store.usage import cell_usage, tree_bytes
 
 SETTLING_SECONDS = 3_600  # what a process wrote less than this ago may be about to be renamed, or named by a manifest
-_TEMPORARY = re.compile(r"\.(coming|merging)-.*|\..+\.\d+|\.saving.*")
+_TEMPORARY = re.compile(r"\.(coming|merging)-.*|\..+\.(\d+|[0-9a-f]{12})|\.saving.*")
 _ASIDE = re.compile(r".+\.damaged-\d+")
 
 
@@ -39,6 +41,7 @@ UNUSED = "cells that no study run names"
 ENDED = "checkpoints of cells that have ended"
 LEFT = "files that a process left when it died"
 ASIDE = "damaged files that were set aside"
+PATCHES = "patches that no line of champions holds"
 SOURCES = "snapshots of code that no cell ran"
 WEIGHTS = "old files that training kept, such as weights"
 
@@ -64,11 +67,23 @@ def garbage(cells: Cells, *, weights_older_than_seconds: float | None = None) ->
             continue
         used_sources.add(_sources_of(cells, key))
         yield from _of_cell(cells, key, folder, weights_older_than_seconds)
-    for place in (cells.root, cells.root / "cells", cells.root / "studies", cells.root / "sources"):
+    rooms = ("cells", "studies", "sources", "lines", "lines/patches")
+    for place in (cells.root, *(cells.root / room for room in rooms)):
         yield from (it for it in _left_in(place) if it.kind != ASIDE or place.name != "studies")
+    yield from _patches(cells)
     for folder in sorted((cells.root / "sources").glob("[!.]*")):
         if folder.name not in used_sources and _is_settled(folder):
             yield Garbage(SOURCES, folder, tree_bytes(folder))
+
+
+def _patches(cells: Cells) -> Iterator[Garbage]:
+    """Of requests that were refused and lines that were deleted; none while a line cannot be read, or is judged in."""
+    lines = Lines(cells.root)
+    with contextlib.suppress(DamagedError):
+        named = set[str]().union(*map(lines.patches, lines.names()))
+        for path in sorted((lines.folder / "patches").glob("[!.]*.diff")):
+            if path.name not in named and _is_settled(path):
+                yield Garbage(PATCHES, path, tree_bytes(path))
 
 
 def free(cells: Cells, several: Iterable[Garbage], on_freed: Callable[[Garbage], None] = lambda it: None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from harness.errors import StudyError
 from harness.names import suggestion
 from harness.study.changes import Change, check_change, check_code, conflicts, edited, missing_needs
+from harness.study.claimed import OF_CHANGES
 from harness.study.designs.comparisons import BASELINE, combination_names, in_order
 from harness.study.designs.registry import design_problems
 from harness.study.study import Profile, Study
@@ -195,11 +196,44 @@ def _reference_problems(study: Study, declared: Collection[str]) -> Iterator[str
     for name, profile in study.profiles.items():
         for member in set(profile.skip) - set(declared):
             yield f"profiles: {name}: skip: unknown change {member!r}.{suggestion(member, declared)}"
-    variants = [BASELINE, *declared]
+    yield from _published_problems(study, [BASELINE, *declared])
+    yield from (f"claims: {problem}" for problem in _claims_problems(study, changes, [BASELINE, *declared]))
+
+
+def _published_problems(study: Study, variants: Collection[str]) -> Iterator[str]:
+    changes = [change.name for change in study.changes]
     for published in study.published:
         if published.variant not in variants:
             yield f"published: unknown variant {published.variant!r}.{suggestion(published.variant, variants)}"
-        metrics = study.trainer.metrics.names
-        if published.metric not in metrics:
-            hint = suggestion(published.metric, metrics)
-            yield f"published: unknown metric {published.metric!r}.{hint} There are: {', '.join(metrics)}."
+        if problem := _metric_problem(study, published.metric):
+            yield f"published: {problem}"
+    for at, curve in enumerate(study.published_curves):
+        parts = [] if curve.variant in variants else curve.variant.split("+")
+        for name in parts:
+            if name not in changes:
+                yield f"published_curves[{at}]: unknown variant {name!r}.{suggestion(name, variants)}"
+        for name in curve.values:
+            if problem := _metric_problem(study, name):
+                yield f"published_curves[{at}]: {problem}"
+
+
+def _claims_problems(study: Study, changes: Collection[str], variants: Collection[str]) -> Iterator[str]:
+    counts = Counter(it.name for it in study.claims)
+    yield from (f"the name {name!r} stands more than once." for name, count in counts.items() if count > 1)
+    for claimed in study.claims:
+        allowed = changes if claimed.says in OF_CHANGES else variants
+        if claimed.of not in allowed:
+            what = "change" if claimed.says in OF_CHANGES else "variant"
+            yield f"{claimed.name}: unknown {what} {claimed.of!r}.{suggestion(claimed.of, allowed)}"
+        if claimed.than and claimed.than not in variants:
+            yield f"{claimed.name}: unknown variant {claimed.than!r}.{suggestion(claimed.than, variants)}"
+        if claimed.than == claimed.of:
+            yield f"{claimed.name}: {claimed.of!r} is compared with itself."
+        if claimed.metric and (problem := _metric_problem(study, claimed.metric)):
+            yield f"{claimed.name}: {problem}"
+
+
+def _metric_problem(study: Study, metric: str) -> str:
+    metrics = study.trainer.metrics.names
+    known = f"There are: {', '.join(metrics)}."
+    return "" if metric in metrics else f"unknown metric {metric!r}.{suggestion(metric, metrics)} {known}"

@@ -21,7 +21,7 @@ from harness.study.yaml_file import read_yaml
 from harness.trees import flatten, overlaid
 
 NAMED = ("changes", "combinations")  # lists of entries with a name
-OWN = ("name", "title", "source", "published", "claims", "tags", "note", "extends", "drop")
+OWN = ("name", "title", "source", "published", "published_curves", "claims", "tags", "note", "extends", "drop")
 VALUE = "{}"  # in the name of a change that holds a list of values
 Find = Callable[[str, Path], Path]
 

@@ -49,6 +49,8 @@ def _parts(study: Study) -> dict[str, Any]:
         "designs": list(study.designs),
         "profiles": {name: {"seeds": it.seeds} | _said(it) for name, it in study.profiles.items()},
         "published": [_said(it) for it in study.published],
+        "claims": [_said(it) for it in study.claims],
+        "published_curves": [_said(it) for it in study.published_curves],
         "nuisance": {path: _said(it) for path, it in study.nuisance.items()},
         "tags": dict(study.tags),
         "note": study.note,

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SkipValidation, field_validator, model_validator
 
 from harness.errors import StudyError
 from harness.names import suggestion
 from harness.study.changes import Change, Name
+from harness.study.claimed import Claimed
 from harness.study.nuisance import Nuisance
 from harness.trainers.trainer import Settings, Trainer
 
@@ -88,6 +89,35 @@ class Published(_Part):
     source: str
 
 
+class PublishedCurve(_Part):
+    """A learning curve that somebody printed, to be drawn beside ours.
+
+    Attributes:
+        figure: what it was printed as; the curves of one figure are drawn together.
+        variant: `baseline`, a change, a combination, or several changes joined by `+`, in the order of the study.
+        label: what that figure calls it; by default the variant's name.
+        source: where the values come from.
+        epochs: where it was measured, rising.
+        values: metric to its values at those epochs, as they are logged (percent as a fraction).
+    """
+
+    figure: Annotated[str, Field(min_length=1)]
+    variant: str
+    label: str = ""
+    source: str
+    epochs: Annotated[tuple[float, ...], AsTuple, Field(min_length=2)]
+    values: Annotated[dict[str, Annotated[tuple[float, ...], AsTuple]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _a_value_at_each_epoch(self) -> "PublishedCurve":
+        if list(self.epochs) != sorted(set(self.epochs)):
+            raise ValueError("epochs: expected rising numbers, such as [0.5, 1.0, 1.5]")
+        for metric, values in self.values.items():
+            if len(values) != len(self.epochs):
+                raise ValueError(f"values: {metric} has {len(values)} values, but there are {len(self.epochs)} epochs")
+        return self
+
+
 class Study(_Part):
     """What `load_study` gives; see the module's text.
 
@@ -100,6 +130,7 @@ class Study(_Part):
         paths: name to changes that are added one by one, in this order.
         designs: what to compare with what; the first is what the study run is declared for.
         nuisance: settings, by dotted path, that `harness tune` gives each variant at its own best.
+        claims: what somebody said about it, for `harness claims`.
         tags, note: what its study runs carry besides, in MLflow and in the report; they decide nothing.
         built_on: the study that this one extends and what it does to it, in a sentence; made by `load.py`.
     """
@@ -117,6 +148,8 @@ class Study(_Part):
     designs: Annotated[tuple[str, ...], AsTuple, Field(min_length=1)] = ("add-one",)
     profiles: Annotated[dict[Name, Profile], Field(min_length=1)] = {"standard": Profile()}
     published: Annotated[tuple[Published, ...], AsTuple] = ()
+    claims: Annotated[tuple[Claimed, ...], AsTuple, Field(max_length=MOST_PARTS)] = ()
+    published_curves: Annotated[tuple[PublishedCurve, ...], AsTuple] = ()
     nuisance: dict[str, Nuisance] = {}
     tags: dict[str, str] = {}
     note: Annotated[str, Field(max_length=LONGEST_NOTE)] = ""

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from harness.errors import StoreError
@@ -63,6 +63,9 @@ class Entry:
     artifacts: dict[str, str] = field(default_factory=dict)
 
 
+_FIELDS = tuple(it.name for it in fields(Entry))
+
+
 class Ledger:
     """The entries of one target (a tracking URI). Open while it is used, by `open_ledger`; each write is durable."""
 
@@ -83,13 +86,24 @@ class Ledger:
         return list(self._select("cell_key = ?", cell_key))
 
     def put(self, entry: Entry) -> Entry:
-        values = (self._target, entry.key, entry.study_id, entry.cell_key, entry.run_id, json.dumps(asdict(entry)))
+        values = (self._target, entry.key, entry.study_id, entry.cell_key, entry.run_id, _text(entry))
         self._connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET run_id = excluded.run_id, "
             "entry = excluded.entry",
             values,
         )
         return entry
+
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """All of them or none."""
+        self._connection.execute("BEGIN")
+        try:
+            for entry in entries:
+                self.put(entry)
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
 
     def unsettle(self, entry: Entry) -> Entry:
         """To be called before anything is sent: a death from here on makes the next process ask the server."""
@@ -133,6 +147,10 @@ def noted_tag(path: Path, tag: str) -> str:
             return str(json.loads(found).get("tags", {}).get(tag, ""))
     except (sqlite3.Error, ValueError):
         return ""
+
+
+def _text(entry: Entry) -> str:
+    return json.dumps({name: getattr(entry, name) for name in _FIELDS})
 
 
 def _next_step(error: sqlite3.Error) -> str:

@@ -23,6 +23,7 @@ from harness.tracking.ledger import noted_tag
 from harness.urls import masked
 
 STORE_TAG = "harness.store"
+WAIT_SECONDS = 20.0  # for a writer of a SQLite database
 _SQLITE = "sqlite:///"
 # Tables of MLflow, and their columns that hold addresses of artifacts.
 _ADDRESSES = (
@@ -140,7 +141,8 @@ def connected(uri: str) -> Iterator[Any]:
     """A transaction in MLflow's database, for what its client cannot say."""
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    patience = {"timeout": WAIT_SECONDS} if uri.startswith(_SQLITE) else {}  # as MLflow's, where others write
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=patience)
     with engine.begin() as connection:
         yield connection
 

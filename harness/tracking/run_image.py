@@ -4,6 +4,7 @@ The same journals give the same images, timestamps included. That is what makes 
 got so far, the rest is the difference between the image and that.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -178,8 +179,8 @@ def _dataset(declared: Any, fingerprint: str | None) -> Dataset | None:
 
 def first_event_ms(cells: Cells, keys: Iterable[str]) -> int | None:
     """When the first of these cells started, or None where none has."""
-    journals = (cells.events(key) for key in keys)
-    return min((milliseconds(events[0]["time"]) for events in journals if events), default=None)
+    events = map(cells.first_event, keys)
+    return min((milliseconds(event["time"]) for event in events if event), default=None)
 
 
 def group_status(states: Iterable[str], *, is_live: bool) -> RunStatus:
@@ -207,6 +208,7 @@ def params(tree: Mapping[str, Any]) -> dict[str, str]:
     return {path: shortened(text, LONGEST_PARAM) for path, text in texts.items()}
 
 
+@functools.cache  # the same few names in every run
 def allowed(name: str) -> str:
     """A name of a param or metric with the characters that MLflow refuses replaced."""
     return "".join(c if c.isalnum() or c in "_-.:/ " else "_" for c in name)[:250]

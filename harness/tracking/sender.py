@@ -1,6 +1,7 @@
-"""Brings one run up to its image: creates it where it is missing, sends what it has not got, and notes that."""
+"""Brings runs up to their images: creates what is missing, sends what they have not got, and notes that."""
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,9 @@ class Sender:
         with locked(self._lock):
             known = self._ledger.get(study_key)
             if known and not self._is_active(known.run_id):
+                for entry in self.entries.values():
+                    if not entry.settled:
+                        self._remove_files_without_run(entry)
                 self._ledger.drop(self.entries)
                 self.entries = {}
 
@@ -37,6 +41,57 @@ class Sender:
             with locked(self._lock):
                 self.entries[image.key] = self._brought(image, self._ledger.get(image.key))
         return self.entries[image.key]
+
+    @property
+    def takes_whole_runs(self) -> bool:
+        return self._server.takes_whole_runs
+
+    def bring_new(self, keys: Sequence[str], images: Callable[[Mapping[str, str]], Iterable[RunImage]]) -> None:
+        """Makes runs that exist nowhere, all of them in one transaction. Those that turn out to exist are left to
+        `bring`.
+
+        Args:
+            keys: of runs that `entries` lacks.
+            images: gets the ids of the runs that are to be made now, by key, and gives their images; while it does,
+                `entries` has those before.
+        """
+        with locked(self._lock):
+            there = {key: entry for key in keys if (entry := self._ledger.get(key))}
+            self.entries |= there
+            asked = [key for key in keys if key not in there]
+            known = self._server.keys_there(self._experiment, asked)
+            ids = {key: uuid.uuid4().hex for key in asked if key not in known}
+            drafts: list[tuple[Entry, RunImage]] = []
+            if not ids:
+                return
+            try:
+                for image in images(ids):
+                    drafts.append((self._draft(image, ids[image.key]), image))
+                    self.entries[image.key] = _noted(image, drafts[-1][0])
+                self._ledger.put_all(entry for entry, _ in drafts)  # not settled: a death leaves files, and no run
+                self._server.create_whole(self._experiment, drafts)
+            except BaseException:
+                for key in ids:
+                    self.entries.pop(key, None)
+                raise
+            self._ledger.put_all(self.entries[image.key] for _, image in drafts)
+
+    def _draft(self, image: RunImage, run_id: str) -> Entry:
+        return Entry(
+            key=image.key,
+            study_id=image.study_id,
+            cell_key=image.cell_key,
+            run_id=run_id,
+            experiment=self._experiment,
+            artifact_uri=self._server.artifact_uri(self._experiment, run_id),
+            tags={**image.tags, **self._own_tags(image)},
+        )
+
+    def _own_tags(self, image: RunImage) -> dict[str, str]:
+        """Those that an image does not know: its identity, and the run that showed the same cell first."""
+        shown = self._ledger.of_cell(image.cell_key) if image.cell_key else []
+        origins = [it.run_id for it in shown if it.key != image.key]
+        return {KEY_TAG: image.key} | ({"harness.copied_from": origins[0]} if origins else {})
 
     def _brought(self, image: RunImage, entry: Entry | None) -> Entry:
         entry = entry or self._look_up(image)
@@ -57,10 +112,7 @@ class Sender:
         return self._entry(image, found[0]) if found else None
 
     def _create(self, image: RunImage) -> Entry:
-        tags = {**image.tags, KEY_TAG: image.key}
-        shown = self._ledger.of_cell(image.cell_key) if image.cell_key else []
-        if origins := [it.run_id for it in shown if it.key != image.key]:
-            tags["harness.copied_from"] = origins[0]
+        tags = {**image.tags, **self._own_tags(image)}
         run = self._server.create_run(self._experiment, image.name, image.start_ms, tags)
         return self._add(image, replace(self._entry(image, run), digest=image.digest(0)))
 
@@ -72,6 +124,7 @@ class Sender:
         """
         run = self._server.run(entry.run_id)
         if run is None or not run.is_active:
+            self._remove_files_without_run(entry)
             return self._create(image)
         points = self._server.points(run)
         there = {(point.key, point.step): point.value for point in points}
@@ -110,6 +163,11 @@ class Sender:
             if not has_status:
                 self._server.set_status(entry.run_id, image.status, image.end_ms)
         return self._ledger.put(_noted(image, entry, is_settled=is_settled))
+
+    def _remove_files_without_run(self, entry: Entry) -> None:
+        """Those of a process that died after it had placed them and before it made their run."""
+        if self._server.run(entry.run_id) is None:
+            self._server.remove_files(self._experiment, entry.run_id)
 
     def _is_active(self, run_id: str) -> bool:
         run = self._server.run(run_id)

@@ -6,15 +6,18 @@ that an exception left as FINISHED.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import TrackingError
+from harness.tracking import whole_runs
 from harness.tracking.database import configure_mlflow, init
+from harness.tracking.ledger import Entry
 from harness.tracking.places import artifacts_folder, local_folder, set_address
-from harness.tracking.run_image import Artifact, Dataset, Point, RunStatus
+from harness.tracking.run_image import Artifact, Dataset, Point, RunImage, RunStatus
 from harness.urls import masked
 
 KEY_TAG = "harness.run_key"
@@ -80,6 +83,28 @@ class Server:
         elif (place := self._place(experiment, run.info.run_id)) and place.as_uri() != run.info.artifact_uri:
             set_address(self._uri, run.info.run_id, place.as_uri())  # another store made the experiment
         return _as_run(run)
+
+    @cached_property
+    def takes_whole_runs(self) -> bool:
+        """Whether `create_whole` can be called: it is a database, with tables as they are known."""
+        return not self._is_remote and whole_runs.are_known()
+
+    def keys_there(self, experiment: str, keys: Collection[str]) -> set[str]:
+        """Those of the keys that runs have; one question for all of them."""
+        return whole_runs.keys_there(self._uri, experiment, KEY_TAG, keys)
+
+    def create_whole(self, experiment: str, runs: Sequence[tuple[Entry, RunImage]]) -> None:
+        """New runs with all that they show, in one transaction, artifacts before it. An entry has the id and the tags
+        that its run gets."""
+        for entry, image in runs:
+            for artifact in image.artifacts:
+                self.put(entry.run_id, experiment, entry.artifact_uri, artifact)
+        whole_runs.write(self._uri, experiment, runs)
+
+    def artifact_uri(self, experiment: str, run_id: str) -> str:
+        """Where the artifacts of a new run go; empty where a server decides."""
+        place = self._place(experiment, run_id)
+        return place.as_uri() if place else ""
 
     def delete_run(self, run_id: str) -> None:
         """Moves it to MLflow's trash, from where it can be restored."""

@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,8 @@ from harness.tracking.sender import Sender
 from harness.tracking.server import Server
 from harness.tracking.summary import record_summary, summary_artifacts, summary_folder, summary_points
 from harness.urls import masked
+
+CELLS_AT_ONCE, BYTES_AT_ONCE = 200, 2_000_000  # of journals, in one transaction: nobody else can write beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Tracking:
         self._folder = root / "tracking"
         self._server: Server | None = None
         self._checked: set[str] = set()  # study runs of which ledger and server agree, as far as this process knows
+        self._settled: set[str] = set()  # experiments without runs that say RUNNING for a dead process
 
     def project(self, manifest: Manifest, cells: Cells, keys: Collection[str] | None = None) -> Delivery:
         """Brings the runs of one study run up to their journals; a second call in a row sends nothing.
@@ -99,11 +102,13 @@ class Tracking:
             self._server = self._server or Server(self.uri, self.root)
             experiment = self._server.experiment(manifest.study)
             with self._open_ledger() as ledger:
-                if manifest.id not in self._checked:
+                if experiment not in self._settled:
+                    self._settled.add(experiment)
                     yield from self._settle_others(experiment, manifest.id, cells, ledger)
                 yield from self._deliver(experiment, manifest, cells, ledger, keys)
         except tracking_failures() as error:
             self._checked.clear()
+            self._settled.clear()
             raise explained(error, self.uri) from error
         except OSError as error:
             raise StoreError(f"{error.filename}: cannot be read or written ({error.strerror}).") from error
@@ -196,6 +201,7 @@ class Tracking:
             sender.check(outline.study_key)
             self._checked.add(outline.id)
         this = _Pass(outline, sender, cells, is_live=is_locked(self.live_lock(outline.id)))
+        yield from this.new_cells(keys)
         study_run = this.study()
         for variant in manifest.variants:
             yield from this.variant(variant, study_run, keys)
@@ -230,14 +236,53 @@ class _Pass:
         self._artifacts = summary_artifacts(cells.root, outline.id)
 
     def study(self) -> str:
-        keys = (key for variant in self._outline.manifest.variants for key in variant.cells.values())
-        image = self._outline.study_image(
-            self._sender.entries,
-            is_live=self._is_live,
-            first_ms=None if self._outline.study_key in self._sender.entries else first_event_ms(self._cells, keys),
-            artifacts=self._artifacts,
-        )
-        return self._sender.bring(image).run_id
+        return self._sender.bring(self._study_image()).run_id
+
+    def new_cells(self, keys: Collection[str] | None) -> Iterator[int]:
+        """Delivers cells that no run shows yet, many at a time; variants and the study with their first cells."""
+        if not self._sender.takes_whole_runs:
+            return
+        waiting = [
+            (variant, cell_key)
+            for variant in self._outline.manifest.variants
+            for cell_key in variant.cells.values()
+            if (keys is None or cell_key in keys) and self._outline.cell_key(variant, cell_key) not in self._entries
+        ]
+        found, size = list[tuple[RunVariant, Record]](), 0
+        for variant, key in waiting:
+            if record := read_record(self._cells, key):
+                found.append((variant, record))
+                size += record.journal_bytes
+            if len(found) == CELLS_AT_ONCE or size > BYTES_AT_ONCE:
+                yield from self._make(found)
+                found, size = [], 0
+        if found:
+            yield from self._make(found)
+
+    def _make(self, found: Sequence[tuple[RunVariant, Record]]) -> Iterator[int]:
+        study_key, variants = self._outline.study_key, {self._outline.variant_key(it): it for it, _ in found}
+        cells = {self._outline.cell_key(variant, record.key): (variant, record) for variant, record in found}
+
+        def images(ids: Mapping[str, str]) -> Iterator[RunImage]:
+            study = self._group_id(study_key, ids)
+            groups = {key: self._group_id(key, ids) if study else "" for key in variants}
+            for key, (variant, record) in cells.items():
+                parent = groups[self._outline.variant_key(variant)]
+                if parent and key in ids:
+                    yield self._cell_image(variant, record, parent)
+            if study:
+                yield from (self._variant_image(it, study) for key, it in variants.items() if key in ids)
+            if study_key in ids:
+                yield self._study_image()
+
+        new_groups = [key for key in (study_key, *variants) if key not in self._entries]
+        self._sender.bring_new([*new_groups, *cells], images)
+        yield from (self._entries[key].num_events for key in cells if key in self._entries)
+
+    def _group_id(self, key: str, ids: Mapping[str, str]) -> str:
+        """Of a variant's or the study's run, made now or before; empty where it has to be looked at first."""
+        known = self._entries.get(key)
+        return ids.get(key, "") if known is None else known.run_id if known.format == FORMAT else ""
 
     def variant(self, variant: RunVariant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
         """Delivers the cells, and the variant before them (its run is their parent) and after them (its state)."""
@@ -250,31 +295,49 @@ class _Pass:
                 continue
             if variant_key not in entries or entries[variant_key].format != FORMAT:
                 self._bring_variant(variant, parent)
-            tags = self._outline.cell_tags(variant, entries[variant_key].run_id)
-            name = f"{variant.name} seed {record.spec['seed']}"
             num_before = entries[key].num_events if key in entries else 0
-            entry = self._sender.bring(self._cell_image(record, key=key, name=name, tags=tags))
+            entry = self._sender.bring(self._cell_image(variant, record, entries[variant_key].run_id))
             yield max(0, entry.num_events - num_before)
         if variant_key in entries:
             self._bring_variant(variant, parent)
 
-    def _cell_image(self, record: Record, **named: Any) -> RunImage:
-        kept = self._cells.kept_files(record.key) if record.result else ()
-        return cell_image(record, study_id=self._outline.id, kept=kept, **named)
+    @property
+    def _entries(self) -> Mapping[str, Entry]:
+        return self._sender.entries
+
+    def _study_image(self) -> RunImage:
+        keys = (key for variant in self._outline.manifest.variants for key in variant.cells.values())
+        return self._outline.study_image(
+            self._entries,
+            is_live=self._is_live,
+            first_ms=None if self._outline.study_key in self._entries else first_event_ms(self._cells, keys),
+            artifacts=self._artifacts,
+        )
+
+    def _cell_image(self, variant: RunVariant, record: Record, parent: str) -> RunImage:
+        return cell_image(
+            record,
+            key=self._outline.cell_key(variant, record.key),
+            study_id=self._outline.id,
+            name=f"{variant.name} seed {record.spec['seed']}",
+            tags=self._outline.cell_tags(variant, parent),
+            kept=self._cells.kept_files(record.key) if record.result else (),
+        )
 
     def _bring_variant(self, variant: RunVariant, parent: str) -> None:
-        known = self._sender.entries.get(self._outline.variant_key(variant))
+        self._sender.bring(self._variant_image(variant, parent))
+
+    def _variant_image(self, variant: RunVariant, parent: str) -> RunImage:
+        known = self._entries.get(self._outline.variant_key(variant))
         has_settings = known is not None and known.has_params and known.format == FORMAT
-        self._sender.bring(
-            self._outline.variant_image(
-                variant,
-                self._sender.entries,
-                parent=parent,
-                is_live=self._is_live,
-                first_ms=None if known else first_event_ms(self._cells, variant.cells.values()),
-                points=self._points.get(variant.name, ()),
-                settings=None if has_settings else self._settings(variant),
-            )
+        return self._outline.variant_image(
+            variant,
+            self._entries,
+            parent=parent,
+            is_live=self._is_live,
+            first_ms=None if known else first_event_ms(self._cells, variant.cells.values()),
+            points=self._points.get(variant.name, ()),
+            settings=None if has_settings else self._settings(variant),
         )
 
     def _is_done(self, variant: RunVariant, cell_key: str) -> bool:

@@ -4,12 +4,12 @@ No command is called that knows the working tree, the index, the stash or anothe
 of their own in a temporary folder. Whoever dies on the way leaves objects that nothing names, which git collects.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import StudyError
+from harness.files.scratch import scratch
 from harness.trainers.code import ClashError, Committed, Edited, FileEdits, edits_of
 from harness.trainers.git import GitError, Repository, run_git
 from harness.trainers.trainer import Edit
@@ -64,8 +64,8 @@ def write_commits(folder: Path, base: str, steps: Sequence[Step], *, home: Path)
     found = [edits_of(it.edit, below, top, home) for it in steps]
     notes: dict[str, None] = {}
     parent = below.commit
-    with tempfile.TemporaryDirectory(prefix="harness-branch-") as name:
-        index = {"GIT_INDEX_FILE": str(Path(name) / "index")}
+    with scratch() as own:
+        index = {"GIT_INDEX_FILE": str(own / "index")}
         run_git(top.folder, "read-tree", parent, more=index)
         for count, step in enumerate(steps, start=1):
             files = dict(_files_after(Edited(below, found[:count], "the base"), found[count - 1], notes))

@@ -7,7 +7,6 @@ folder of objects. Two versions of a file are merged by `git merge-file`, among 
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import StudyError
+from harness.files.scratch import scratch
 from harness.texts import shortened
 
 _LINK, _MODULE = "120000", "160000"  # modes of what is no file
@@ -210,6 +210,14 @@ class GitError(Exception):
     """What git said."""
 
 
+# No hook, no monitor; and no index is written: `git diff` refreshes it although locks are optional.
+_SETTINGS = [
+    part
+    for setting in ("core.fsmonitor=false", "core.hooksPath=/dev/null", "diff.autoRefreshIndex=false")
+    for part in ("-c", setting)
+]
+
+
 def run_git(
     folder: Path,
     *arguments: str,
@@ -225,7 +233,7 @@ def run_git(
     """
     try:
         done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *arguments],
+            ["git", *_SETTINGS, *arguments],
             cwd=folder,
             env={**_environment(), **more},
             input=stdin,
@@ -245,8 +253,7 @@ def _environment() -> Mapping[str, str]:
 
 def merged(ours: bytes, before: bytes, theirs: bytes) -> bytes | None:
     """Both edits of one file, by git's three-way merge; None where they touch the same lines, or it is no text."""
-    with tempfile.TemporaryDirectory(prefix="harness-merge-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         for file, content in (("ours", ours), ("before", before), ("theirs", theirs)):
             (folder / file).write_bytes(content)
         try:
@@ -261,8 +268,8 @@ def patched(patch: bytes, files: Mapping[str, bytes], below: str) -> dict[str, t
     Args:
         files: by path relative to the folder that `below` names in the patch's paths; those that it edits, at least.
     """
-    with tempfile.TemporaryDirectory(prefix="harness-patch-") as name:
-        top = Path(name).resolve()
+    with scratch() as made:
+        top = made.resolve()
         folder = top / below
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():

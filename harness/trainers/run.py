@@ -19,8 +19,8 @@ from harness.metrics import Metrics
 
 Event = dict[str, Any]
 CHECKPOINT = "checkpoint"  # a file or a folder, whatever the trainer saves
-SAVING = ".saving"
 LINES = "metrics.jsonl"  # what a script tells; whatever else it writes rests on it
+SAVING = ".saving.checkpoint"  # torch.save takes no name that has nothing before its last dot
 OUTPUTS = ("stdout.log", "stderr.log")  # what training writes to its standard streams, in the cell's folder
 EXAMPLES_AGREE = 1e-5  # a metric may have been summed in single precision
 # Facts about settings, joined by ", ": those that training never read, and those that a script may never have seen.

@@ -6,18 +6,17 @@ How each is called is in `function.py` and `command.py`.
 import copy
 import importlib
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from harness.errors import HarnessError, StudyError
+from harness.files.scratch import scratch
 from harness.metrics import Metrics, declared_metrics
 from harness.names import suggestion
 from harness.texts import shortened
@@ -305,8 +304,9 @@ class UserTrainer(Trainer):
         if not self.commit or self.sources is None:
             return self.root
         if self._unpacked is None:
-            self._unpacked = Path(tempfile.mkdtemp(prefix="harness-code-"))
-            weakref.finalize(self, shutil.rmtree, self._unpacked, ignore_errors=True)
+            unpacking = ExitStack()
+            self._unpacked = unpacking.enter_context(scratch())
+            weakref.finalize(self, unpacking.close)
             self.sources.write_snapshot(self._unpacked / self._fingerprint)
         return self._unpacked / self._fingerprint
 

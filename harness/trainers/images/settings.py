@@ -127,7 +127,8 @@ class ResNet18(_Part):
     """torchvision's ResNet18 with a new last layer.
 
     Attributes:
-        weights: `imagenet` (torchvision's IMAGENET1K_V1), `none` (random), or `file:PATH` to a state dict.
+        weights: `imagenet` (torchvision's IMAGENET1K_V1), `none` (random), or `file:PATH` to a state dict: of
+            torch.save, or `best.safetensors` of a cell that trained a ResNet18.
         trained_layers: top-level modules that train, the others are frozen; `("all",)` trains everything.
         frozen_batch_norm: whether frozen layers keep the running statistics of the weights and normalize by them
             (evaluation mode). The report's code left them in training mode: by the batch, statistics moving on.

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from harness.errors import DataError
@@ -75,11 +77,16 @@ def _pretrained(weights: str) -> Mapping[str, Tensor]:
         return _imagenet_weights()
     path = Path(weights.removeprefix("file:")).expanduser()
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        if path.suffix == ".safetensors":
+            state = load(path.read_bytes())
+        else:
+            state = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
         raise DataError(f"model.weights: {path} cannot be read: {error.strerror}; give an existing file") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"model.weights: {path} is not a file of weights that torch.save wrote: {error}") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, SafetensorError) as error:
+        raise DataError(
+            f"model.weights: {path} is not a file of weights that torch.save or safetensors wrote: {error}"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"model.weights: {path} holds no state dict (names to tensors); save `model.state_dict()`")
     return state

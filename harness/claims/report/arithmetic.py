@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import log, sqrt
 
-from harness.claims import Evidence, Finding, Value, image_settings
+from harness.claims import Evidence, Finding, Value
+from harness.claims.report.runs import image_settings
 from harness.trainers.images.conv import Matrix, cross_correlate
 from harness.trainers.images.conv_sizes import ReceptiveField, Window, receptive_fields, same_padding, solve_size
 from harness.trainers.images.layers import LayerRow

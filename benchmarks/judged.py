@@ -1,0 +1,104 @@
+"""`judge` itself over streams of proposals, by a training that costs nothing: what the figure `streams` says of its
+rule holds for what it does.
+
+Every proposal goes the whole way: planned, trained seed by seed in a store with its database, looked at after each,
+written into its line, promoted. The training draws a number around the sum of the effects that it is told. That takes
+about a second a proposal, so that these streams are few and short; the same numbers are therefore judged a second time
+by the functions that the long simulation uses, and a verdict that differs is counted.
+"""
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.sample import Aim, Line, OnSample, Sample
+from harness.api.judging import FRESH, LEAST_ROOM, ROOM, judge
+from harness.stats.online import elond_level, judge_improvements, least_seeds
+
+HELPS, HURTS = 0.10, 0.15  # shares of all proposals; the rest does nothing
+MDE = 0.5  # of `judge`, in sd of one run
+LENGTH = 30  # proposals of a stream
+ALPHA = 0.2  # declared: at less, so short streams keep too little to show anything
+STUDY = """\
+name: judged
+trainer: {function: "training:train"}
+metrics: {val/score: {goal: maximize}, test/score: {goal: maximize}}
+select: val/score
+report: test/score
+baseline: {value: 0.0, proposal: 0}
+changes: []
+profiles: {standard: {seeds: 2}}
+"""
+TRAINING = """\
+import random
+
+def train(run):
+    score = run.settings.value + random.Random(f"{run.seed} {run.settings.proposal}").gauss(0, 1)
+    run.log(1, **{"val/score": score})
+    run.finish(**{"test/score": score})
+"""
+
+
+def judged_streams(count: int, folder: Path, on_sample: OnSample) -> list[Line]:
+    """False discovery rate of the command's own function over so many proposals, in streams of `LENGTH`; in every
+    second stream nothing helps, in the others effects are of 1."""
+    shares, num_kept, num_differ, num_cells = [], 0, 0, 0
+    streams = max(1, round(count / LENGTH))
+    for index in range(streams):
+        useless, kept, differ, cells = _stream(index, folder / f"stream-{index}")
+        shares.append(useless / kept if kept else 0.0)
+        num_kept, num_differ, num_cells = num_kept + kept, num_differ + differ, num_cells + cells
+        on_sample(f"judged by the command: stream {index + 1} of {streams}", Sample(shares[-1]))
+    bound = round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / streams)), 4)
+    name = f"by the command, {streams} streams of {LENGTH}, declared {ALPHA}"
+    return [
+        Line(f"error, {name}", "share", (float(np.mean(shares)),), Aim("at_most", bound)),
+        Line(f"error, {name}: kept", "a stream", (num_kept / streams,)),
+        Line(f"error, {name}: other verdicts than the functions'", "proposals", (num_differ,), Aim("at_most", 0)),
+        Line(f"error, {name}: cells", "trained", (num_cells,)),
+    ]
+
+
+def _stream(index: int, folder: Path) -> tuple[int, int, int, int]:
+    """How many useless proposals and how many at all were kept, how many verdicts differ, how many cells it took."""
+    folder.mkdir(parents=True)
+    (folder / "judged.yaml").write_text(STUDY)
+    (folder / "training.py").write_text(TRAINING)
+    dice = random.Random(index)
+    held, first, useless, kept, differ, cells = (0.0, 0), 0, 0, 0, 0, 0
+    for number in range(1, LENGTH + 1):
+        effect = _effect(dice, 0.0 if index % 2 == 0 else 1.0)
+        proposed = (held[0] + effect, number)
+        found = judge(
+            folder / "judged.yaml",
+            change={"value": proposed[0], "proposal": number},
+            alpha=ALPHA,
+            mde=MDE,
+            promote=True,
+            store=folder / "mlruns",
+            executor="here",
+            device="cpu",
+        )
+        level = elond_level(ALPHA, number, kept)
+        most = max(LEAST_ROOM, ROOM * least_seeds(level))
+        numbers = [_score(seed, *proposed) - _score(seed, *held) for seed in range(first, first + most)]
+        expected = judge_improvements(np.array(numbers), level, most=most, smallest=MDE)
+        it = found.proposal
+        differ += (it.verdict, it.reason, it.num_seeds) != (expected.verdict, expected.reason, expected.num_seeds)
+        cells += found.num_cells + FRESH * (it.verdict == "keep")
+        if it.verdict == "keep":
+            useless, kept = useless + (effect <= 0), kept + 1
+            held, first = proposed, found.champion.first_seed
+    return useless, kept, differ, cells
+
+
+def _effect(dice: random.Random, size: float) -> float:
+    """Of the world of `streams`."""
+    kind, drawn = dice.random(), size * dice.uniform(0.5, 1.5)
+    return drawn if kind < HELPS else -drawn if kind < HELPS + HURTS else 0.0
+
+
+def _score(seed: int, value: float, proposal: int) -> float:
+    """The number that the training draws."""
+    return value + random.Random(f"{seed} {proposal}").gauss(0, 1)
