@@ -8,7 +8,7 @@ COPY experiments experiments
 # The compiler makes the fast convolutions for CPUs; nothing needs it afterwards.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
-    && pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+    && pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[ray]' \
     && apt-get purge -y --auto-remove gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 

@@ -15,7 +15,7 @@ from benchmarks.report import Figure
 from benchmarks.sample import Aim, Contender, Line, OnSample, Sample, Samples, facts, side_by_side, values
 from benchmarks.workload import Request, write_images
 
-NUM_CELLS = 40
+NUM_CELLS, DRIVEN_CELLS = 40, 300
 VALIDATIONS = 14  # of a baseline cell, each with a checkpoint: seven epochs
 # Of a baseline cell: seven epochs of 45,000 images, at 1,813 a second (results/2026-11-24-amd-epyc-winograd.json).
 BASELINE_SECONDS = 174.0
@@ -40,6 +40,14 @@ def measure_cluster(request: Request, on_sample: OnSample) -> Figure:
     lines.append(
         Line(f"what Ray adds to a baseline cell of {BASELINE_SECONDS:g} s", "share", share, Aim("at_most", 0.02))
     )
+    driver = Contender(
+        "driver",
+        f"milliseconds of its CPU for one of {DRIVEN_CELLS} cells that log once, on two workers of a cluster",
+        partial(_drive, scratch),
+    )
+    samples |= side_by_side([driver], 1, on_sample)
+    lines.append(Line("driver: CPU a cell", "ms", values(samples, driver.name)))
+    lines.append(Line("driver: cells", "cells/s", facts(samples, driver.name, "cells_a_second")))
     carried = Contender(
         "images",
         f"seconds until a node had them, of two with empty caches and two workers each, {CELLS_A_NODE} cells a node",
@@ -47,7 +55,7 @@ def measure_cluster(request: Request, on_sample: OnSample) -> Figure:
     )
     samples |= side_by_side([carried], 1, on_sample)
     lines += list(_images(samples[carried.name][0]))
-    return Figure("cluster", "Ray beside processes; images", lines, [*contenders, carried], samples)
+    return Figure("cluster", "Ray beside processes; images", lines, [*contenders, driver, carried], samples)
 
 
 def _train(scratch: Path, on_ray: bool) -> Sample:
@@ -57,6 +65,14 @@ def _train(scratch: Path, on_ray: bool) -> Sample:
         (found,) = together(work, arguments, processes=1, threads=None).facts
     medians = {name: median(found[name]) for name in ("gaps", "logged", "saved")}
     return Sample(medians["gaps"], medians | {"longest": max(found["gaps"])})
+
+
+def _drive(scratch: Path) -> Sample:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        arguments = (Path(folder), DRIVEN_CELLS)
+        (found,) = together("benchmarks.cluster_overhead:drive_cluster", arguments, processes=1, threads=None).facts
+    rate = {"cells_a_second": found["cells"] / found["seconds"]}
+    return Sample(1000 * found["driver_cpu_seconds"] / found["cells"], found | rate)
 
 
 def _cost(ray: Sample, own: Sample) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.nodes import ray_nodes
+from benchmarks.core_overhead import FUNCTION as IDLE
 from benchmarks.core_overhead import STUDY, leave_the_user_alone
 from benchmarks.processes import Facts, Ready
 from benchmarks.workload import Workload
@@ -83,6 +84,37 @@ def _gaps(facts: Sequence[Mapping[str, Any]]) -> list[float]:
     for it in sorted(facts, key=lambda it: float(it["began"])):
         by_worker.setdefault(int(it["worker"]), []).append(it)
     return [float(b["began"]) - float(a["left"]) for those in by_worker.values() for a, b in pairwise(those)]
+
+
+def drive_cluster(ready: Ready, folder: Path, num_cells: int) -> Facts:
+    """Cells that log once, on two workers of a cluster; CPU of this process, the driver, as for all of `together`.
+
+    The first tenth is not counted: workers start, and import.
+    """
+    from harness.api.work import plan_work, prepare
+    from harness.execution.executor import Demand
+    from harness.execution.runner import Progress, run
+
+    leave_the_user_alone()
+    (folder / "idle.py").write_text(IDLE)
+    study = {**STUDY, "profiles": {"standard": {"seeds": num_cells // 2}}}
+    (folder / "idle.yaml").write_text(json.dumps(study))
+    work = plan_work(folder / "idle.yaml", device="cpu", jobs=WORKERS, store=folder / "mlruns")
+    prepare(work, work.plan.cells)
+    ends: list[tuple[float, float]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.kind == "ended":
+            ends.append((time.monotonic(), time.process_time()))
+
+    with ray_nodes({}) as nodes:
+        ready()
+        options: Mapping[str, Any] = {"devices": ["cpu"] * WORKERS, "demand": Demand(most=WORKERS)}
+        executor = f"ray:{nodes.address}"
+        run(work.plan.cells, work.cells, provenance={}, executor=executor, on_progress=note, **options)
+    first, last = ends[num_cells // 10], ends[-1]
+    counted = num_cells - num_cells // 10 - 1
+    return {"cells": counted, "seconds": last[0] - first[0], "driver_cpu_seconds": last[1] - first[1]}
 
 
 class Carried(ImageTrainer):

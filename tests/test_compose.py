@@ -86,9 +86,9 @@ def test_the_image_is_built_from_a_pinned_base_with_pinned_packages():
     dockerfile = (ROOT / "Dockerfile").read_text()
     (base,) = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", base)
-    assert re.search(r"pip install .*-c constraints\.txt \.", dockerfile)
+    assert re.search(r"pip install .*-c constraints\.txt '\.\[ray\]'", dockerfile)
     pinned = (ROOT / "constraints.txt").read_text()
-    for package in ("mlflow", "optuna", "optuna-dashboard", "torch", "psycopg"):
+    for package in ("mlflow", "optuna", "optuna-dashboard", "torch", "psycopg", "ray"):
         assert re.search(rf"^{package}(\[\w+\])?==", pinned, re.MULTILINE | re.IGNORECASE), package
     assert re.search(r"^USER (?!root)", dockerfile, re.MULTILINE)
 
@@ -145,7 +145,7 @@ def test_mlflow_and_optuna_have_a_database_each_with_the_driver_written_out():
     assert f"--backend-store-uri={server}/mlflow" in service("mlflow")["command"]
     assert service("dashboard")["command"][-1] == f"{server}/optuna"
     assert service("dashboard")["command"][:3] == ["python", "-m", "harness.search.serve"]  # checks Host and Origin
-    for name in ("init", "harness"):
+    for name in ("init", "harness", "ray-head"):
         assert service(name)["environment"]["HARNESS_OPTUNA_STORAGE"] == f"{server}/optuna"
         assert service(name)["environment"]["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
     assert set(re.findall(r"postgres(?:ql)?[\w+]*://\S+?/", FILE.read_text())) == {f"{server}/"}
@@ -190,7 +190,22 @@ def test_the_harness_runs_on_a_gpu_and_only_when_asked_for():
     assert service("harness")["profiles"] == ["gpu"]
     (device,) = service("harness")["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
-    assert [name for name in EVERY if "profiles" in service(name)] == ["harness"]
+    assert [name for name in EVERY if "gpu" in service(name).get("profiles", ())] == ["harness"]
+
+
+def test_a_cluster_starts_only_when_asked_for_and_nobody_outside_reaches_it():
+    """Ray runs the code of whoever reaches it."""
+    of_cluster = [name for name in EVERY if "cluster" in service(name).get("profiles", ())]
+    assert of_cluster == ["ray-head", "ray-worker"]
+    assert not any("ports" in service(name) for name in of_cluster)
+    assert [name for name in EVERY if "cluster" in service(name)["networks"]] == of_cluster
+    assert service("ray-head")["networks"] == ["default", "database", "cluster"], "it runs the command"
+    assert service("ray-worker")["networks"] == ["cluster"]
+    assert not any("PASSWORD" in name or "URI" in name for name in service("ray-worker")["environment"])
+    assert "--port=6379" in service("ray-head")["command"]
+    assert "--address=ray-head:6379" in service("ray-worker")["command"]
+    assert "container_name" not in service("ray-worker"), "--scale makes several"
+    assert "--executor ray:ray-head:6379" in FILE.read_text()
 
 
 def test_every_volume_is_declared_and_used_and_every_folder_of_the_image_belongs_to_its_user():
@@ -215,4 +230,4 @@ def test_a_service_writes_to_volumes_and_memory_alone_and_gains_no_rights(name):
 
 def test_the_database_is_in_a_network_of_its_own():
     assert service("postgres")["networks"] == ["database"]
-    assert all("database" in service(name)["networks"] for name in EVERY)
+    assert all("database" in service(name)["networks"] for name in EVERY if name != "ray-worker")

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sysconfig
+import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from harness.search.storage import open_storage
 from harness.services import Service, free_port, running
 from tests.browser import chromium, wait_for_text
 from tests.composed import ROOT, command, environment, health_check, service
+from tests.own import write_study
 from tests.postgresql import postgresql_url, psql_program
 
 pytestmark = pytest.mark.slow
@@ -165,6 +168,47 @@ def test_its_artifacts_come_back_through_the_server(studied):
     sent = fetch(f"{studied.mlflow}/get-artifact?path={weights}&run_uuid={cell['info']['run_id']}")
     kept = studied.folder / "store" / "cells" / tags(cell)["harness.cell_key"] / "best.safetensors"
     assert sent == kept.read_bytes()
+
+
+@contextmanager
+def started(names, replaced):
+    """The commands of these services, one after the other as each is healthy; a name may stand several times."""
+    processes = []
+    try:
+        for name in names:
+            output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            process = subprocess.Popen(command(name, replaced), env=environment(name, replaced), **output)
+            processes.append(process)
+            deadline = time.monotonic() + 120
+            while "healthcheck" in service(name) and not health_check(name, replaced):
+                assert process.poll() is None, name
+                assert time.monotonic() < deadline, name
+        yield
+    finally:
+        for process in reversed(processes):
+            process.terminate()  # as a container is stopped: Ray ends what it has started
+            process.wait(timeout=60)
+
+
+def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack):
+    """A head that trains nothing and two workers; the command runs where the head does."""
+    pytest.importorskip("ray")
+    port = free_port(0)
+    replaced = stack.replaced | {"ray-head:6379": f"127.0.0.1:{port}", "--port=6379": f"--port={port}"}
+    replaced |= {"--object-store-memory=1000000000": "--object-store-memory=100000000"}
+    store = stack.folder / "of-the-cluster"
+    assert not health_check("ray-head", replaced)
+    with started(["ray-head", "ray-worker", "ray-worker"], replaced):
+        variables = environment("ray-head", replaced) | {"HARNESS_STORE": str(store)}
+        request = ["--study", str(write_study(stack.folder / "own")), "--only", "wide"]
+        harness = str(Path(sysconfig.get_path("scripts")) / "harness")
+        said = run([harness, "ablate", *request, "--executor", f"ray:127.0.0.1:{port}"], variables, cwd=stack.folder)
+
+    assert "4 cells trained" in said
+    _, runs = search_runs(stack, "own")
+    assert {run["info"]["status"] for run in runs} == {"FINISHED"}
+    kinds = [tags(run)["harness.kind"] for run in runs]
+    assert (kinds.count("study"), kinds.count("variant"), kinds.count("cell")) == (1, 2, 4)
 
 
 @pytest.fixture(scope="module")

@@ -400,8 +400,9 @@ def _connect(address: str) -> bool:
     except Exception as error:  # of several libraries
         first = str(error).strip().partition("\n")[0].rstrip(".")
         raise StudyError(
-            f"--executor ray:{address}: cannot be reached ({first}). Is a head running there (`ray start --head`), and "
-            f"is its Ray {ray.__version__}, on Python {sys.version.split()[0]}?"
+            f"--executor ray:{address}: cannot be reached ({first}). Is a head running there (`ray start --head`), is "
+            f"its Ray {ray.__version__}, on Python {sys.version.split()[0]}, and if it asks for a token, is "
+            "RAY_AUTH_MODE=token set here, too?"
         ) from error
     finally:
         for number, handler in handlers.items():
