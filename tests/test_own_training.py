@@ -1,5 +1,6 @@
 """Training of the user's own, as a function and as a script: one contract, and what is each one's own."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from harness.errors import HarnessError, StudyError
 from harness.execution.runner import run
 from harness.study.load import load_study
 from harness.trainers.run import CHECKPOINT
+from harness.trainers.user import importing
 
 KINDS = list(TRAINERS)
 
@@ -625,3 +627,25 @@ def test_a_script_that_never_opened_its_settings_is_still_doubted_after_an_inter
     run([cell], cells, **options)
 
     assert cells.result(cell.key).facts["settings_unseen"] == "never"
+
+
+def test_code_is_imported_while_another_thread_imports(tmp_path, monkeypatch):
+    """As the thread that delivers does: before Python 3.12 the collector may let it run within any allocation."""
+    made = []
+
+    def import_one(phase, info):
+        made.append(f"imported_meanwhile_{len(made)}")
+        sys.modules[made[-1]] = sys
+
+    before = gc.get_threshold()
+    gc.callbacks.append(import_one)
+    gc.set_threshold(1)
+    try:
+        with importing(tmp_path, ["training"]):
+            pass
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(import_one)
+        for name in made:
+            sys.modules.pop(name)
+    assert made

@@ -95,7 +95,8 @@ def temporary():
     """What commands have for a temporary folder; its path is short, for sockets are made in it."""
     folder = Path(tempfile.mkdtemp(prefix="t-"))
     yield folder
-    shutil.rmtree(folder)
+    for it in (folder, folder.parent / f"{folder.name}-cache"):
+        shutil.rmtree(it, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -372,7 +372,7 @@ def importing(folder: Path, names: Iterable[str]) -> Iterator[None]:
     """
     folder, wanted = folder.resolve(), frozenset(names)
     with _importing:
-        for name, module in list(sys.modules.items()):
+        for name, module in sys.modules.copy().items():  # in one step: other threads import meanwhile
             if name.partition(".")[0] in wanted and not _is_from(module, folder):
                 del sys.modules[name]
         sys.path.insert(0, str(folder))
