@@ -14,6 +14,7 @@ from harness.errors import ResultsError
 from harness.stats import (
     EFFECT_COLUMNS,
     VERDICTS,
+    biggest_improvement,
     effects,
     leave_one_out_effects,
     paired_effect,
@@ -133,6 +134,17 @@ def test_verdict(verdict: str) -> None:
     table = make_table(cells)
     table.attrs["manifest"] = replace(TOY, horizon=horizon)
     assert effects(table, delta=delta)["verdict"].tolist() == [verdict] * m
+
+
+@pytest.mark.parametrize(
+    ("status", "next_step"),
+    [("failed", "Find out why they have none."), ("missing", "The same command trains the rest.")],
+)
+def test_pairs_that_are_not_trained_yet_are_no_failures(status: str, next_step: str) -> None:
+    cells = [base + x if s < 8 else status for s, (base, x) in enumerate(zip(BASELINE, UNANIMOUS, strict=True))]
+    family = effects(make_table({"baseline": list(BASELINE), "wide": cells}))
+    assert family["verdict"].tolist() == ["improves where it trains"]
+    assert biggest_improvement(family).sentence.count(next_step) == 1
 
 
 def test_what_was_chosen_after_seeing_data_is_exploratory(table: pd.DataFrame) -> None:
