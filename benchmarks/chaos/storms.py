@@ -4,6 +4,7 @@ Afterwards the table must be that of an uninterrupted run on this machine, to th
 from the storm's number.
 """
 
+import difflib
 import json
 import random
 import shutil
@@ -238,4 +239,12 @@ def _judged(
         resumed=sum(it["resumed"] for it in kinds.values()),
         seconds=seconds,
     )
-    return stormed if stormed.is_right else replace(stormed, said=f"exit code {code}\n{said}")
+    if stormed.is_right:
+        return stormed
+    return replace(stormed, said=f"exit code {code}\n{said}\n{_difference(wanted, trial.store)}")
+
+
+def _difference(wanted: Path, found: Path) -> str:
+    """The lines of the tables that differ."""
+    before, after = tables(wanted).splitlines(), tables(found).splitlines()
+    return "\n".join(difflib.unified_diff(before, after, "uninterrupted", "stormed", lineterm="", n=0))
