@@ -177,7 +177,7 @@ def test_what_a_study_reports_is_neither_decided_by_nor_shown(tmp_path, asked):
     for it in said:
         assert it.exit_code == 0
         assert "test" not in it.output.replace(str(tmp_path), "")
-    assert "1 proposals looked at val score" in said[2].output
+    assert "1 proposal looked at validation score" in " ".join(said[2].output.split())
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ def test_a_damaged_pack_is_a_sentence_and_changes_nothing(whole, tmp_path, how):
 
 def test_a_pack_of_a_newer_version_is_not_called_damaged(tmp_path):
     index = {"format": 99, "harness": "9.0", "files": {}}
-    with pytest.raises(StoreError, match=r"has format 99, .* reads up to 1\. Install .* \(9\.0\)"):
+    with pytest.raises(StoreError, match=r"has format 99, .* reads up to 2\. Install .* \(9\.0\)"):
         unpack(tar_of(tmp_path / "new.tar.gz", [], index), tmp_path)
 
 

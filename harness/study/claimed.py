@@ -41,11 +41,13 @@ class Claimed(BaseModel):
 
     Attributes:
         name: kebab-case.
-        says: of a change against the baseline: improves, hurts; no improvement, no difference (of `noticeable` or
-            more); biggest (it improves more than every other change alone); gain (one run of each side differed by
-            `value`). Of a variant: better `than` another one; number (one run of it gave `value`); above or below
-            `value`.
+        says: of a change against the baseline: improves, hurts; no improvement, no difference; biggest (it improves
+            more than every other change alone); gain (one run of each side differed by `value`). Of a variant: better
+            (`than` another one); number (one run of it gave `value`); above, below (`value`).
         of: baseline, a change or a combination of the study.
+        than: the other variant.
+        value: as the metric is logged.
+        noticeable: the least difference that counts, for no improvement and no difference; as the metric is logged.
         metric: by default the one that the study reports.
         source: where it stands.
         text: in its own words.

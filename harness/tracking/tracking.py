@@ -250,9 +250,10 @@ class _Pass:
         ]
         found, size = list[tuple[RunVariant, Record]](), 0
         for variant, key in waiting:
-            if record := read_record(self._cells, key):
-                found.append((variant, record))
-                size += record.journal_bytes
+            with contextlib.suppress(StoreError):  # one that cannot be read is named when its variant is delivered
+                if record := read_record(self._cells, key):
+                    found.append((variant, record))
+                    size += record.journal_bytes
             if len(found) == CELLS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield from self._make(found)
                 found, size = [], 0
