@@ -61,9 +61,8 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
     kept = sum(bool(it.champion) for it in steps)
     rest = kept - sum(counted.values())
     if not log and not found.is_shown:
-        console.print(
-            f"{counted(len(steps), 'proposal')} looked at {metric.words}; what the study reports was not shown to them."
-        )
+        looks = f"{len(steps)} proposal{'s' if len(steps) != 1 else ''} looked at {metric.words}"
+        console.print(f"{looks}; what the study reports was not shown to them.")
     console.print(
         f"Of {kept} that were kept, {counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted.",
         style="bold",
