@@ -3,13 +3,16 @@
 PYTHON ?= $(firstword $(foreach it,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell command -v $(it)),$(it))))
 BIN := .venv/bin
 
-.PHONY: ablate test quick gpu check bench docs clean
+.PHONY: ablate test ordeals quick gpu check bench docs clean
 
 ablate: .venv/installed  ## the main job on embedded images: every change of task3, three seeds, a table of effects
 	$(BIN)/harness ablate --study task3 --profile quick
 
-test: .venv/installed  ## the tests; no GPU, network or data set needed
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=30 --durations-min=5
+test: .venv/installed  ## the tests but the ordeals; no GPU, network or data set needed
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not ordeal" --durations=15 --durations-min=5
+
+ordeals: .venv/installed  ## kills, clusters, frameworks, peers and simulations that take 8 s and more, each; CI runs them, too
+	$(BIN)/python -m pytest -n 3 --dist load -m ordeal --durations=15 --durations-min=5
 
 quick: .venv/installed  ## the tests without servers, browsers, simulations and wheel builds: while one works
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"

@@ -114,6 +114,7 @@ def test_the_command_measures_commands_that_train_nothing(tmp_path, bench):
     assert not list((tmp_path / "scratch").iterdir()), "the scratch folder is left as it was"
 
 
+@pytest.mark.ordeal
 def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_beside_peers(tmp_path, bench):
     record, printed = bench("--only", "core", "--largest", "7")
     figure = record["figures"]["core"]
@@ -132,6 +133,7 @@ def test_a_training_that_does_nothing_is_counted_by_its_cells_and_measured_besid
     assert not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.mark.ordeal
 def test_a_driver_of_simulated_slots_is_measured_at_two_sizes_and_with_mlflow(bench):
     record, _ = bench("--only", "scale", "--largest", "40")
     lines = {line["name"]: line["median"] for line in record["figures"]["scale"]["lines"]}
@@ -181,6 +183,7 @@ def test_the_textbook_loop_trains_the_same_images(workload):
     assert len(facts["val_losses"]) == 2
 
 
+@pytest.mark.ordeal
 def test_textbook_and_harness_train_the_same_from_the_same_start(workload, tmp_path):
     """In float32, same split, first weights and order: what is left is the loop, and rounding."""
     import torch
@@ -214,6 +217,7 @@ def test_an_answer_is_kept_for_what_it_depends_on(tmp_path):
     assert Kept(tmp_path / "new", {"commit": "2"}).sample(question) is None
 
 
+@pytest.mark.ordeal
 def test_accuracies_of_both_over_the_same_seeds(tmp_path, bench):
     files = {
         f"{split}/class{index % 10}/{index}.png": encoded((25 * (index % 10), 0, index), 32)
@@ -233,6 +237,7 @@ def test_accuracies_of_both_over_the_same_seeds(tmp_path, bench):
     assert all(abs(percent) < 1 for percent in first), "the same split, first weights and order"
 
 
+@pytest.mark.ordeal
 def test_every_training_contender_runs(bench):
     small = ("--images", "300", "--epochs", "1", "--cells", "1", "--workers", "1")
     record, printed = bench("--only", "baseline,overhead,estimate", *small)
@@ -250,6 +255,7 @@ def test_the_manual_names_every_figure():
     assert all(f"`{name}`" in manual for name in FIGURES)
 
 
+@pytest.mark.ordeal
 def test_claims_of_useless_studies_are_counted(tmp_path, bench):
     record, printed = bench("--only", "evidence,designs", "--largest", "2")
     lines = {line["name"]: line["median"] for line in record["figures"]["evidence"]["lines"]}

@@ -15,6 +15,7 @@ from benchmarks.chaos.kills import PHASES_OF, Chain, chains, kill_again_and_agai
 from benchmarks.chaos.trial import References  # noqa: E402
 
 
+@pytest.mark.ordeal
 def test_workers_of_a_search_that_are_killed_in_every_phase_leave_no_trace(tmp_path):
     tried = kill_again_and_again(Chain("search", "worker", 0), tmp_path, References(tmp_path))
 
@@ -31,6 +32,7 @@ def test_the_whole_trial_is_of_the_size_that_was_asked_for():
     assert len(set(kinds())) == len(FILES) * len(WAYS) == 60
 
 
+@pytest.mark.ordeal
 def test_a_study_on_a_cluster_in_a_storm_ends_like_an_uninterrupted_one(tmp_path):
     """The command is killed first, so that it is there when nodes are lost: `storms` of the benchmarks in short."""
     pytest.importorskip("ray")

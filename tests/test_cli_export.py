@@ -102,6 +102,7 @@ def test_report_writes_its_files_and_prints_the_answer(store, tmp_path):
     assert f"{num_files - 1} tables and figures beside it" in result.stdout
 
 
+@pytest.mark.ordeal
 def test_a_report_is_kept_with_the_studys_mlflow_run(store, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 

@@ -173,6 +173,7 @@ def run_gate(root, score, *more, ref="main"):
     return done.returncode, " ".join((done.stdout + done.stderr).split()), comment
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_commit_that_lowers_the_score_fails_one_that_does_not_passes_and_one_that_cannot_be_told_says_so(repository):
     code, said, comment = run_gate(repository, 0.75)

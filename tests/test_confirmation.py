@@ -76,6 +76,7 @@ def test_fresh_seeds_lie_above_every_seed_of_every_study_run(tmp_path):
     assert fresh_seeds(Cells(tmp_path / "empty"), 2) == (0, 1)
 
 
+@pytest.mark.ordeal
 def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(run, tmp_path):
     run("ablate", "--study", "small.yaml", "--executor", "here")
     first = run("confirm", "--study", "small.yaml", "--variant", "batch-norm", "--seeds", "7")
@@ -118,6 +119,7 @@ def test_the_greedy_path_ends_in_comparisons_of_its_own(run, tmp_path):
     assert f"ends after {len(steps)} steps" in output
 
 
+@pytest.mark.ordeal
 @pytest.mark.filterwarnings("ignore")  # of MLflow's own: its type hints, torch's export under it
 def test_the_champion_loads_from_mlflow_and_computes_what_the_network_computes(run, tmp_path):
     import mlflow

@@ -49,6 +49,7 @@ def test_pages_do_name_commands():
     assert sum(len(typed(page.read_text())) for page in PAGES) > 25
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_the_first_five_minutes_work_as_they_are_written(tmp_path):
     """Every block of shell of the first page, one after the other, in an empty folder."""
@@ -61,6 +62,7 @@ def test_the_first_five_minutes_work_as_they_are_written(tmp_path):
     assert (tmp_path / "report" / "report.html").stat().st_size > 1e6
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_the_page_on_loops_works_as_it_is_written(tmp_path):
     """Its blocks of shell, one after the other, beside the examples."""
@@ -79,6 +81,7 @@ def test_the_page_on_loops_works_as_it_is_written(tmp_path):
 OWN = {"forest.yaml": "all-features", "script.yaml": "nesterov", "net.yaml": "wide"}  # and a change of each
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 @pytest.mark.parametrize("study", OWN)
 def test_a_training_that_is_brought_in_runs_as_it_is_written(tmp_path, study):

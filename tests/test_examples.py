@@ -58,6 +58,7 @@ def test_every_example_is_tested():
     assert set(FOUND) | made == {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize("name", FOUND)
 def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     skip_without(name)
@@ -104,6 +105,7 @@ def processes_of(parent: int) -> list[int]:
     return found
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize(
     ("name", "times", "delay"),
     [("digits", 10, 1.6), ("script", 4, 5.0), ("lightning", 3, 9.0), ("transformers", 3, 9.0)],

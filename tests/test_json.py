@@ -44,6 +44,7 @@ def test_every_schema_is_one():
         Draft202012Validator.check_schema(schema)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_every_verdict_of_judge_and_its_line_are_as_documented(tmp_path):
     baseline = {"gain": 0.0, "luck": 0, "unread": 1}

@@ -51,6 +51,7 @@ def asked(tmp_path):
     return {"study": path, "store": tmp_path / "mlruns", "executor": "here", "device": "cpu"}
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_line_from_its_first_candidate_to_its_table(asked):
     def judged(**change):
@@ -136,6 +137,7 @@ def test_a_candidate_fails_only_where_the_champion_does_not(tmp_path, asked):
     assert (found.proposal.verdict, found.proposal.num_seeds) == ("undecided", 0)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_the_command_decides_as_the_functions_that_benchmarks_simulate(asked):
     """A stream of eight; the numbers that the function gives are drawn here once more."""
@@ -187,6 +189,7 @@ def repository(tmp_path):
     return made
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_candidates_are_commits_branches_patches_and_the_working_tree(repository, monkeypatch, tmp_path):
     explore = {**repository.asked, "device": "cpu", "rule": "explore"}

@@ -83,6 +83,7 @@ def new_store(tmp_path):
     return make
 
 
+@pytest.mark.ordeal
 def test_a_study_killed_again_and_again_ends_like_an_uninterrupted_one(new_store):
     whole, killed = new_store("whole"), new_store("killed")
     started = time.monotonic()
@@ -110,6 +111,7 @@ def test_a_study_killed_again_and_again_ends_like_an_uninterrupted_one(new_store
     assert {count for *_, count in points} == {1}
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_is_clean_and_says_how_to_continue(new_store, stop):
     folder = new_store("stopped")
@@ -136,6 +138,7 @@ def test_a_stop_is_clean_and_says_how_to_continue(new_store, stop):
     assert '"event": "failed"' not in journals, "no worker died of it"
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize("command", [["ablate"], ["search", "--trials", "4"]])
 def test_a_closed_terminal_is_a_clean_stop(new_store, command):
     """With a real terminal, to which nothing can be written any more once it is closed."""
@@ -167,6 +170,7 @@ def test_a_closed_terminal_is_a_clean_stop(new_store, command):
         assert "RUNNING" not in {status for (status,) in database.execute("select status from runs")}
 
 
+@pytest.mark.ordeal
 def test_nohup_goes_on_without_the_terminal(new_store):
     folder = new_store("nohup")
     process = subprocess.Popen(

@@ -323,6 +323,7 @@ def served(root, *links):
         yield service.address, psutil.Process(started.started[0].process.pid)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_study_is_followed_in_a_browser_from_its_first_cell_to_its_effects(tmp_path):
     """A running study with a cell that fails and cells that diverge; a server that is held up; a look."""
@@ -360,6 +361,7 @@ def test_a_study_is_followed_in_a_browser_from_its_first_cell_to_its_effects(tmp
         assert problems == []
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_look_is_asked_for_in_the_browser_and_figures_are_drawn(tmp_path):
     cells, name, _ = study_run(tmp_path)
@@ -389,6 +391,7 @@ def wait_until(page, script, seconds=30):
     WebDriverWait(page, seconds).until(lambda it: it.execute_script(script))
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_5000_cells_are_answered_in_a_fifth_of_a_second_and_watched_for_three_percent_of_a_core(tmp_path):
     """Processor time: other processes of a busy machine must not count. One cell ends a second, for a busy study."""

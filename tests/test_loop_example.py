@@ -18,6 +18,7 @@ sys.path.insert(0, str(EXAMPLE))
 import build  # noqa: E402
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_of_forty_commits_those_that_help_are_found_and_the_others_go(tmp_path):
     folder = tmp_path / "project"

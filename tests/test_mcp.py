@@ -29,6 +29,7 @@ def study(tmp_path):
     return write_study(tmp_path / "own", function=LOUD, baseline=baseline, metrics=METRICS, changes=[])
 
 
+@pytest.mark.ordeal
 def test_a_client_plans_judges_and_reads_within_the_budget(study, tmp_path):
     mcp = pytest.importorskip("mcp")
     command = ["-m", "harness", "mcp", "--study", str(study), "--store", str(tmp_path / "mlruns"), "--cells", "40"]

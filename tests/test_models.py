@@ -310,6 +310,7 @@ def test_weights_without_the_versions_of_their_modules_are_taken():
         load_weights(network, {})
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_every_model_of_torchvision_is_built_and_takes_images_of_its_own_size():
     import torchvision

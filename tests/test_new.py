@@ -39,6 +39,7 @@ def options_of(kind):
     return [] if kind == "function" else [f"--{kind}"]
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_two_commands_lead_from_an_empty_folder_to_a_table(tmp_path, kind):
     options, epochs = options_of(kind), ["--set", "epochs=2"] if kind in FRAMEWORKS else []
@@ -54,6 +55,7 @@ def test_two_commands_lead_from_an_empty_folder_to_a_table(tmp_path, kind):
     assert f"on-top:{metric}, variant minus" in table
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_the_first_try_finds_nothing_wrong(tmp_path, kind):
     run(tmp_path, "new", "x", *options_of(kind))

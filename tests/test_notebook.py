@@ -19,6 +19,7 @@ def test_the_notebook_of_the_gallery_is_the_one_that_is_written():
     assert [(it.cell_type, it.source) for it in kept.cells] == [(it.cell_type, it.source) for it in written.cells]
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_bar_says_how_far_training_is_and_the_answer_is_a_table(tmp_path):
     cells = notebook.executed(notebook.new_notebook(), tmp_path).cells

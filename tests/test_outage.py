@@ -88,6 +88,7 @@ def assert_everything_was_delivered_once(server, folder):
             assert steps == sorted(set(steps))
 
 
+@pytest.mark.ordeal
 def test_an_outage_of_the_server_costs_no_metric(server, study, tmp_path):
     """The worker is held for most of it, so that the outage is in the middle whatever the machine's speed."""
     wait_until(lambda: bool(mlflow_runs(server.address, tmp_path / "mlruns", "outage").get("cell")), seconds=60)
@@ -107,6 +108,7 @@ def test_an_outage_of_the_server_costs_no_metric(server, study, tmp_path):
     assert_everything_was_delivered_once(server, tmp_path)
 
 
+@pytest.mark.ordeal
 def test_a_server_that_stays_away_does_not_keep_a_study_from_its_end(server, study, tmp_path):
     wait_until(lambda: bool(mlflow_runs(server.address, tmp_path / "mlruns", "outage").get("cell")), seconds=60)
     server.stop()

@@ -37,6 +37,7 @@ def test_blocks_in_which_nothing_could_be_claimed_are_refused():
             compare_placebos(make_table({"baseline": noisy(0.74, n, 3)}), pairs)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_they_claim_in_one_study_of_twenty_at_most():
     studies = 300

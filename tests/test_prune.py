@@ -99,6 +99,7 @@ def test_what_does_nothing_goes_and_the_branch_holds_the_rest(studied, tmp_path)
     assert (clone / "training.py").read_text() == code
 
 
+@pytest.mark.ordeal
 def test_killed_at_any_command_of_git_the_repository_is_as_it_was(studied):
     """A child dies at its first, second, ... command of git as it writes the branch; the last one lives."""
     repository, study, request = studied

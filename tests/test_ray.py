@@ -41,6 +41,7 @@ def starts(cells, cell):
     return [event["event"] for event in cells.events(cell.key) if event["event"] in ("started", "resumed", "ended")]
 
 
+@pytest.mark.ordeal
 def test_cells_of_a_node_that_dies_go_on_elsewhere_and_new_nodes_are_used(tmp_path, cluster):
     cells, todo = Cells(tmp_path), cells_for(10, fakes.StepByStep())
     doomed = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
@@ -75,6 +76,7 @@ def test_a_cell_that_kills_its_worker_is_tried_once_more_and_takes_no_other_with
     assert cells.result(todo[1].key).reason.startswith("the worker on ")
 
 
+@pytest.mark.ordeal
 def test_images_reach_a_node_once_and_nothing_there_is_read_besides(tmp_path, cluster, monkeypatch):
     """A folder of images that the node has not: two of its workers fetch the decoded ones into its cache, once."""
     random = np.random.default_rng(0)
@@ -151,6 +153,7 @@ def wait_for_checkpoints(store: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize("kind", ["function", "script"])
 def test_a_driver_that_is_killed_and_one_that_is_stopped_lose_nothing(tmp_path, cluster, kind):
     """The sources are edited meanwhile: what runs is what was planned."""

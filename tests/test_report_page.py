@@ -223,6 +223,7 @@ def rgb(colour):
     return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
 
 
+@pytest.mark.ordeal
 def test_5000_cells_take_under_15_seconds_and_a_gigabyte(tmp_path):
     plan = synthetic_plan(designs=("pairs", "add-one", "leave-one-out", "path"), seeds=41, profile="standard")
     assert len(plan.cells) > 5_000

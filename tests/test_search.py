@@ -237,6 +237,7 @@ def test_wilcoxon_says_whether_it_can_act_with_so_many_seeds(bench, seeds, said)
     assert said in answer.notes[0]
 
 
+@pytest.mark.ordeal
 def test_halving_stops_a_combination_early_and_its_cell_continues_where_it_was(bench):
     bench.search(FIRST + 4, "ByEpochs", prune="halving")
     trials = bench.study(prune="halving")

@@ -97,6 +97,7 @@ def tried(trials):
     return known_combinations(counted, space)
 
 
+@pytest.mark.ordeal
 def test_two_processes_share_a_search(start, url, tmp_path):
     both = [start("Slow") for _ in range(2)]
     answers = [finish(process) for process in both]
@@ -111,6 +112,7 @@ def test_two_processes_share_a_search(start, url, tmp_path):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.ordeal
 def test_the_trial_of_a_killed_process_is_retried_by_the_other(start, url, tmp_path):
     killed, other = [start("WhenTold") for _ in range(2)]
     number = wait_until_it_works(killed, url)

@@ -119,6 +119,7 @@ def server(tmp_path_factory):
         running.stop()
 
 
+@pytest.mark.ordeal
 def test_passwords_of_databases_stay_where_the_user_put_them(tmp_path):
     write_study(tmp_path, function=TRAINING)
     with postgresql_url() as url:
@@ -149,6 +150,7 @@ def test_passwords_of_databases_stay_where_the_user_put_them(tmp_path):
     assert files_with_secrets(tmp_path) == []
 
 
+@pytest.mark.ordeal
 def test_the_token_of_a_server_stays_where_the_user_put_it(tmp_path, server):
     write_study(tmp_path, function=TRAINING)
     address = f"http://{SECRETS[2]}@127.0.0.1:{server.port}"
@@ -165,6 +167,7 @@ def test_the_token_of_a_server_stays_where_the_user_put_it(tmp_path, server):
     assert files_with_secrets(tmp_path) == []
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize(
     "address",
     [

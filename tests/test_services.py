@@ -342,6 +342,7 @@ def test_ui_serves_the_artifacts_of_runs_that_were_written_without_a_server(show
         assert response.read() == b"a note"
 
 
+@pytest.mark.ordeal
 def test_ui_shows_the_run_and_the_search_in_a_browser(shown):
     _, lines, _ = shown
     (runs,) = [line.split()[-1] for line in lines if line.startswith("  a study ")]
@@ -356,6 +357,7 @@ def test_ui_shows_the_run_and_the_search_in_a_browser(shown):
         assert links[1:] == [f"{addresses(lines)[0]}/", f"{addresses(lines)[1]}/dashboard/"]
 
 
+@pytest.mark.ordeal
 def test_a_second_ui_takes_other_ports_and_notices_when_one_of_its_services_dies(shown):
     _, lines, root = shown
     with harness_ui(root) as (process, others):
@@ -370,6 +372,7 @@ def test_a_second_ui_takes_other_ports_and_notices_when_one_of_its_services_dies
     assert all(map(answers, addresses(lines)))
 
 
+@pytest.mark.ordeal
 def test_ui_makes_both_databases_where_there_is_nothing_and_stops_both_on_ctrl_c(tmp_path):
     with harness_ui(tmp_path / "new") as (process, lines):
         assert (tmp_path / "new" / "mlflow.db").exists()

@@ -112,6 +112,7 @@ def test_a_linear_classifier_cannot_tell_the_shapes():
     assert accuracy < 0.40
 
 
+@pytest.mark.ordeal
 def test_the_quick_baseline_lands_between_50_and_80_percent_and_a_real_change_shows(tmp_path):
     from fakes import recorded_run
 

@@ -274,6 +274,7 @@ def test_westfall_young_keeps_the_family_wise_error(n: int, m: int) -> None:
     assert 0.03 < np.mean(claims) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2_000)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_who_looks_six_times_claims_something_false_in_one_study_of_twenty() -> None:
     studies, claims = 400, 0

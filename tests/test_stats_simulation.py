@@ -67,6 +67,7 @@ def test_holm_keeps_the_error_of_useless_changes_beside_useful_ones() -> None:
     assert 0.01 < useless.mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
 
 
+@pytest.mark.ordeal
 def test_the_table_of_effects_claims_something_in_few_useless_studies() -> None:
     """The whole way, table and verdicts included; without a correction 37% of these would claim something."""
     studies, claims = 400, 0
@@ -95,6 +96,7 @@ def test_the_planned_seeds_reach_the_planned_power_of_the_test_that_is_used(m: i
     assert 0.8 - 3 * np.sqrt(0.16 / studies) <= found / studies <= 0.9
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize("m", [1, 9])
 def test_seeds_planned_from_three_pilots_reach_their_power(m: int) -> None:
     """The sd of three pilot seeds is often too small by luck; planned as if it were right, .71 was reached."""

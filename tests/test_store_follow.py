@@ -62,6 +62,7 @@ def test_a_server_that_never_comes_back_costs_no_training_and_sync_delivers_late
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.ordeal
 def test_an_outage_in_the_middle_loses_no_metric_and_repeats_none(server, tmp_path):
     server.start()
     cells, problems = Cells(tmp_path), []

@@ -54,6 +54,7 @@ def test_a_stream_of_useless_proposals_rarely_keeps_one():
     assert lines["error, effects of 1, declared 0.2: kept"].middle > 0.3
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_the_command_is_measured_as_the_functions_are_simulated(monkeypatch, tmp_path):
     monkeypatch.setattr(judged, "LENGTH", 4)

@@ -66,6 +66,7 @@ def verdicts(effects):
     return dict(zip(effects["change"], effects["verdict"], strict=True))
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
 def test_what_only_suits_a_bad_rate_improves_untuned_and_not_tuned_and_what_helps_does_so_in_both(tmp_path, goal):

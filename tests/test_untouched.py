@@ -113,6 +113,7 @@ def test_the_lines_are_of_every_command_that_reads_code():
     assert {line[0] for line in LINES} | {"logs", "mcp"} | READ_NO_CODE == set(COMMANDS)
 
 
+@pytest.mark.ordeal
 def test_no_command_touches_the_repository(project, commands, temporary):
     before = checksums(project.folder, folders=True)
     for line, code in LINES.items():
@@ -144,6 +145,7 @@ AGAIN = 0.6  # of what was killed is killed once more
 ENDS = {"judge": (0, 1, 3)}
 
 
+@pytest.mark.ordeal
 def test_killed_at_random_and_continued_every_command_ends_as_if_it_had_not_been(project, commands, temporary):
     """SIGKILL of the command alone, at a random moment of what it takes without one, again and again until it ends."""
     dice, kills = random.Random(0), 0

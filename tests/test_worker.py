@@ -71,6 +71,7 @@ def rows(store: Path) -> list[dict[str, object]]:
     return load_results("own", store=store).drop(columns=[*VOLATILE]).to_dict("records")
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_workers_that_are_killed_and_stopped_beside_an_ablate_end_like_an_uninterrupted_run(tmp_path):
     path = write_study(
@@ -112,6 +113,7 @@ def test_workers_that_are_killed_and_stopped_beside_an_ablate_end_like_an_uninte
 SEARCH = ("--trials", "8", "--sampler", "brute-force")
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_workers_of_a_search_that_are_killed_and_stopped_try_each_combination_once(tmp_path):
     """On PostgreSQL: four workers, of which two are killed, and one is stopped with five seconds of grace."""
@@ -211,6 +213,7 @@ def test_training_is_given_time_to_save_when_every_process_of_the_job_gets_sigte
     assert not Cells(one_long_cell / "store").is_claimed(key)
 
 
+@pytest.mark.ordeal
 @pytest.mark.slow
 def test_a_worker_has_ended_when_its_time_is_up_and_has_saved_before(one_long_cell):
     began = time.monotonic()
