@@ -12,7 +12,7 @@ test: .venv/installed  ## the tests but the ordeals; no GPU, network or data set
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not ordeal" --durations=15 --durations-min=5
 
 ordeals: .venv/installed  ## kills, clusters, frameworks, peers and simulations that take 8 s and more, each; CI runs them, too
-	$(BIN)/python -m pytest -n 3 --dist load -m ordeal --durations=15 --durations-min=5
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m ordeal --durations=15 --durations-min=5
 
 quick: .venv/installed  ## the tests without servers, browsers, simulations and wheel builds: while one works
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
