@@ -68,7 +68,6 @@ def kept():
     return {}
 
 
-@pytest.mark.ordeal
 def test_a_search_names_the_change_that_the_full_factorial_names(call, folder, kept):
     kept["first"] = searched(call)
     assert len(kept["first"]["averaged"]) == 3
