@@ -45,6 +45,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def call(folder, monkeypatch):
+    return caller(folder, monkeypatch)
+
+
+def caller(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HARNESS_CACHE", str(folder / "cache"))
     for name in ("MLFLOW_TRACKING_URI", "HARNESS_OPTUNA_STORAGE", "HARNESS_STORE"):
@@ -63,16 +67,17 @@ def searched(call, *options):
 
 
 @pytest.fixture(scope="module")
-def kept():
-    """What the first search said, for the tests that look at what it left behind."""
-    return {}
+def first(folder):
+    """What the first search said, for the tests that look at what it left behind; then everything else was trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        call = caller(folder, patch)
+        said = searched(call)
+        assert call("ablate", "--study", "reduced.yaml", "--design", "factorial", "--executor", "here").exit_code == 0
+    return said
 
 
-def test_a_search_names_the_change_that_the_full_factorial_names(call, folder, kept):
-    kept["first"] = searched(call)
-    assert len(kept["first"]["averaged"]) == 3
-
-    assert call("ablate", "--study", "reduced.yaml", "--design", "factorial", "--executor", "here").exit_code == 0
+def test_a_search_names_the_change_that_the_full_factorial_names(folder, first):
+    assert len(first["averaged"]) == 3
     factorial = load_results("reduced", store=folder / "mlruns")
     assert factorial["variant"].nunique() == 8
 
@@ -81,11 +86,11 @@ def test_a_search_names_the_change_that_the_full_factorial_names(call, folder, k
         "mean"
     ]
     assert averaged.idxmax() == alone.idxmax() == "learns"
-    named = {place: top["change"] for place, top in kept["first"]["biggest"].items()}
+    named = {place: top["change"] for place, top in first["biggest"].items()}
     assert named == {"over_the_baseline": "learns", "out_of_the_best": "learns", "averaged": "learns"}
 
 
-def test_the_same_search_again_trains_nothing_and_says_the_same(call, folder, kept):
+def test_the_same_search_again_trains_nothing_and_says_the_same(call, folder, first):
     def events():
         cells = Cells(folder / "mlruns")
         return {path.name: len(cells.events(path.name)) for path in (cells.root / "cells").iterdir()}
@@ -93,12 +98,12 @@ def test_the_same_search_again_trains_nothing_and_says_the_same(call, folder, ke
     before = events()
     again = searched(call)
     assert events() == before
-    assert again == kept["first"]
+    assert again == first
 
 
-def test_trials_and_mlflow_runs_point_at_each_other(folder, kept):
+def test_trials_and_mlflow_runs_point_at_each_other(folder, first):
     with open_storage(f"sqlite:///{folder}/mlruns/optuna.db") as (storage, _):
-        trials = optuna.load_study(study_name=kept["first"]["search"], storage=storage).get_trials()
+        trials = optuna.load_study(study_name=first["search"], storage=storage).get_trials()
     runs = {
         run.info.run_id: run for run in mlflow_runs(f"sqlite:///{folder}/mlruns/mlflow.db", folder, "reduced")["cell"]
     }
@@ -106,7 +111,7 @@ def test_trials_and_mlflow_runs_point_at_each_other(folder, kept):
     for trial in trials:
         for seed, run_id in trial.user_attrs["mlflow runs"].items():
             tags = runs[run_id].data.tags
-            assert tags["harness.search"] == kept["first"]["search"]
+            assert tags["harness.search"] == first["search"]
             assert tags["harness.trial"] == str(trial.number)
             assert tags["harness.seed"] == seed
             assert tags["harness.cell_key"] == trial.user_attrs["cells"][seed]
@@ -123,25 +128,25 @@ def test_a_search_that_goes_on_counts_what_was_done_before(call, folder):
     assert counts == [(4, 4)], answer.output
 
 
-def test_people_read_a_table_sentences_and_what_to_do_next(call, folder, kept):
+def test_people_read_a_table_sentences_and_what_to_do_next(call, folder, first):
     answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here")
     assert "change" in answer.output
-    for sentence in kept["first"]["sentences"]:
+    for sentence in first["sentences"]:
         assert sentence in answer.output
-    best = kept["first"]["best"]["variant"]
+    best = first["best"]["variant"]
     assert f"harness confirm --study reduced.yaml --profile standard --variant {best}" in answer.output
     assert "test accuracy" not in answer.output
 
 
-def test_a_storage_elsewhere_is_another_search_of_the_same_cells(call, folder, kept):
+def test_a_storage_elsewhere_is_another_search_of_the_same_cells(call, folder, first):
     before = len(list((folder / "mlruns" / "cells").iterdir()))
     elsewhere = searched(call, "--storage", f"sqlite:///{folder}/else.db", "--sampler", "brute-force")
     assert (folder / "else.db").exists()
-    assert elsewhere["search"] == kept["first"]["search"]
+    assert elsewhere["search"] == first["search"]
     assert len(list((folder / "mlruns" / "cells").iterdir())) == before
 
 
-def test_a_search_in_another_store_is_confirmed_from_there(call, folder, kept):
+def test_a_search_in_another_store_is_confirmed_from_there(call, folder, first):
     shutil.copytree(folder / "mlruns", folder / "a copy")
     answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here", "--store", "a copy")
     assert answer.exit_code == 0, answer.output
