@@ -44,6 +44,7 @@ POLL_SECONDS = 1.0
 SECONDS_BETWEEN_LOOKS = 2.0  # at which nodes there are
 SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_SLOT = 300.0  # until the first worker of a cluster that is busy must have started
+SECONDS_FOR_A_NODE = 30.0  # the first one, where a cluster has just been started
 SECONDS_FOR_AN_ANSWER = 30.0  # of a worker that is free
 SECONDS_FOR_A_MESSAGE = 300.0  # of a checkpoint on its way; Ray itself may wait for ever
 
@@ -285,7 +286,10 @@ class Ray:
         slot.about, slot.host, slot.node = None, about["host"], about["node"]
 
     def _check_demand(self) -> None:
-        nodes = _nodes()
+        nodes, deadline = _nodes(), time.monotonic() + SECONDS_FOR_A_NODE
+        while not any(it["Resources"].get("CPU") for it in nodes) and time.monotonic() < deadline:
+            time.sleep(0.5)  # a head that trains nothing, whose workers are about to join
+            nodes = _nodes()
         if not any(_room(node, self._demand) for node in nodes):
             asked = " and ".join(f"{count:g} {kind}" for kind, count in self._demand.items())
             have = "; ".join(
