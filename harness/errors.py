@@ -61,6 +61,10 @@ class ResultsError(HarnessError):
     """The results do not support what was asked of them."""
 
 
+class NoValueError(ResultsError):
+    """No combination of a search has a value yet."""
+
+
 class UnpairedSeedsError(ResultsError):
     """A seed has a number on one side of a comparison only; the message lists the seeds and the missing side."""
 

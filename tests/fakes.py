@@ -14,6 +14,7 @@ from typing import Any
 from harness.errors import DeviceLostError, DivergedError, OutOfMemoryError
 from harness.files.atomic import replace_synced
 from harness.plan.cell import Cell, make_cells
+from harness.store.cells import Cells
 from harness.store.result import ENVELOPE, Result, Validation
 from harness.trainers.images.settings import Settings, parse_settings, with_overrides
 from harness.trainers.images.trainer import METRICS, ImageTrainer
@@ -187,6 +188,17 @@ class StepByStep(FakeTrainer):
             with run.saving() as path:
                 path.write_text(str(step))
         finish(run)
+
+
+class DiesBeforeItsResult(Counting):
+    """Saves; its worker is killed once, when the end is in the journal and before the result is written."""
+
+    def train(self, run: Run) -> None:
+        if not (run.folder / "calls").exists():
+            Cells._write_result = lambda cells, result: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        with run.saving() as path:
+            path.write_text("20")
+        super().train(run)
 
 
 class NotesSupplies(ImageTrainer):

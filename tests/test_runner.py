@@ -16,7 +16,7 @@ from clusters import ray_cluster
 from fakes import cells_for
 
 from harness.errors import HarnessError, StudyError
-from harness.execution.executor import EXECUTORS, Died
+from harness.execution.executor import EXECUTORS
 from harness.execution.processes import Processes
 from harness.execution.runner import Progress, run
 from harness.store.cells import Cells
@@ -143,9 +143,20 @@ def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_no_cell(tmp_path):
             worker.process.kill()
             worker.process.join()
 
-    assert isinstance(told[0], Progress)
+    assert all(isinstance(it, Progress) for it in told)
+    assert all(cells.result(cell.key).is_finished for cell in todo)
+    assert {event["event"] for event in cells.events(todo[1].key)} == {"started", "validation", "ended"}
+
+
+def test_a_worker_that_dies_between_journal_and_result_has_trained_its_cell(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(1, fakes.DiesBeforeItsResult())
+
+    run(todo, cells, devices=TWO, provenance=PROVENANCE)
+
     assert cells.result(todo[0].key).is_finished
-    assert isinstance(told[1], Died)  # the runner tries the cell once more
+    events = [it["event"] for it in cells.events(todo[0].key)]
+    assert (events.count("ended"), events[-1]) == (1, "failed")
+    assert len(calls(cells, todo[0])) == 1
 
 
 def test_a_cell_whose_worker_died_once_still_finishes(tmp_path):

@@ -398,6 +398,23 @@ def test_a_cell_of_another_study_is_shown_as_a_copy_that_names_its_origin(store,
     assert runs(store, "study", "task4")[0].info.status == "KILLED"  # its other seed has not been trained
 
 
+def test_a_run_that_was_never_made_is_nobodys_origin(store):
+    """Its process died before the transaction, having noted the id that it was to have."""
+    uri, cells = store
+    train(cells, BASELINE[0])
+    tracking = Tracking(uri, cells.root)
+    tracking._server = dying = Dying(uri, cells.root)
+    dying.dies_at, dying.dies_before = 2, True  # before the first artifact, within `create_whole`
+    with pytest.raises(KeyboardInterrupt):
+        tracking.project(MANIFEST, cells)
+    assert tracking.run_link(MANIFEST) is None
+    project(store, a_manifest({"baseline": BASELINE}, study="task4"))
+    project(store)
+    (first,), (second,) = runs(store, study="task4"), runs(store)
+    assert "harness.copied_from" not in first.data.tags
+    assert second.data.tags["harness.copied_from"] == first.info.run_id
+
+
 def test_a_run_is_running_only_while_a_process_lives(store):
     _, cells = store
     with cells.claim(BASELINE[0]):

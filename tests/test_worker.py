@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from commands import harness
 from optuna.trial import TrialState
 from own import FUNCTION, train_study, write_study
 from postgresql import postgresql_url
@@ -113,6 +114,26 @@ def test_workers_that_are_killed_and_stopped_beside_an_ablate_end_like_an_uninte
 SEARCH = ("--trials", "8", "--sampler", "brute-force")
 
 
+@pytest.mark.parametrize("option", [("--prune", "halving"), ("--sampler", "gp"), ("--storage", "sqlite:///a.db")])
+def test_what_is_of_a_search_is_refused_without_trials(tmp_path, option):
+    write_study(tmp_path, pause=0)
+    done = harness("worker", "--study", "own.yaml", "--store", "store", *option, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{option[0]} is of a search: say with --trials" in " ".join(done.stderr.split())
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_search_in_another_store_is_named_by_its_worker(tmp_path):
+    write_study(tmp_path, pause=0)
+    asked = ["worker", "--study", "own.yaml", "--trials", "50", "--sampler", "brute-force", "--jobs", "1"]
+    asked += ["--only", "wide,flagged", "--storage", f"sqlite:///{tmp_path}/optuna.db", "--store"]
+    first, other = (harness(*asked, store, cwd=tmp_path) for store in ("store", "elsewhere"))
+    assert (first.returncode, other.returncode) == (0, 2)
+    assert "Nothing is left to be tried." in first.stdout
+    assert "made with another --store" in " ".join(other.stderr.split())
+
+
 @pytest.mark.ordeal
 @pytest.mark.slow
 def test_workers_of_a_search_that_are_killed_and_stopped_try_each_combination_once(tmp_path):
@@ -138,7 +159,7 @@ def test_workers_of_a_search_that_are_killed_and_stopped_try_each_combination_on
         os.killpg(stopped.pid, signal.SIGTERM)  # a scheduler tells every process of a job
         assert "Stopped by SIGTERM" in finished(stopped)
         assert time.monotonic() - began < 5
-        assert "Nothing is left: 8 combinations have been tried." in finished(whole)
+        assert "Nothing is left to be tried." in finished(whole)
         for killed in (first, second):
             killed.communicate()
         begun = counts(tmp_path, "started") + counts(tmp_path, "resumed")
@@ -284,6 +305,7 @@ def test_a_worker_that_lives_is_seen_by_its_lock_and_leaves_nothing(tmp_path):
     with present(tmp_path, beat_seconds=BEAT):
         (path,) = tmp_path.iterdir()
         assert unseen_by_locks(tmp_path, beat_seconds=BEAT) == ""
+        assert path.exists()
 
     assert not path.exists()
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.api.training import Placebos, Watch, followed, judging, open_tracking, track_summary, warm_up_workers
-from harness.api.work import Work, check_device, check_disk, plan_work, prepare, save_manifest, unfinished
+from harness.api.training import Placebos, Watch, followed, get_ready, judging, open_tracking, track_summary
+from harness.api.work import Work, plan_work, save_manifest, unfinished
 from harness.errors import HarnessError, StudyError
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import Progress
@@ -108,14 +108,11 @@ def search_work(
     placebos = Placebos(work)
     refuse_placebos(placebos)
     todo, expected = unfinished(work)
-    check_disk(work, expected)
-    check_device(work, todo)
-    prepare(work, work.plan.cells)
+    get_ready(work, todo, expected, prepared=work.plan.cells)
     with open_storage(url):
         pass  # can be used: a mistyped address must not leave a study run behind
     tracking = open_tracking(work.cells)
     manifest = save_manifest(only(work, []))
-    warm_up_workers(work)
     with followed(tracking, work.cells, manifest, watch) as follower:
         scribe = _Scribe(work, tracking, follower, manifest, on_trial)
         answer = run_search(

@@ -167,11 +167,15 @@ def train_work(
     return placebos
 
 
-def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate) -> None:
-    """Checks and fetches what these cells need, before any of them starts; raises what `train_work` says of it."""
+def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate, *, prepared: Sequence[Cell] | None = None) -> None:
+    """Checks and fetches what these cells need, before any of them starts; raises what `train_work` says of it.
+
+    Args:
+        prepared: what is fetched is for these, by default for `todo`; a search may come to any of its space.
+    """
     check_disk(work, expected)
     check_device(work, todo)
-    prepare(work, todo)
+    prepare(work, todo if prepared is None else prepared)
     if todo:
         warm_up_workers(work)
 

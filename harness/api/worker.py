@@ -5,14 +5,16 @@ process holds. So any number of them work beside each other and beside `harness 
 what came after its cells' last checkpoints. MLflow is not theirs: `ablate` and `sync` deliver from the journals.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from harness.api.searching import OnTrial, SearchOptions, only, refuse_placebos, refusing
 from harness.api.training import Placebos, Watch, get_ready, judging
-from harness.api.work import Work, prepare, save_manifest, unfinished
-from harness.errors import ResultsError, StoreError
+from harness.api.work import Work, save_manifest, unfinished
+from harness.errors import NoValueError, StoreError
 from harness.execution.executor import SECONDS_OF_GRACE
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import run
@@ -95,6 +97,7 @@ def search_along(
     until: float | None = None,
     seconds_of_grace: float = SECONDS_OF_GRACE,
     check: Callable[[], None] = lambda: None,
+    noting: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     watch: Watch = Watch(),  # noqa: B008
     on_trial: OnTrial = lambda number, variant: None,
 ) -> Why:
@@ -106,14 +109,16 @@ def search_along(
         until, seconds_of_grace: as `work_along` takes them.
         check: called about every second, where nothing is under way in a database; what it raises ends the search,
             training asked to save first and its trials given back.
+        noting: entered while combinations are tried: a signal must then wait for `check`.
 
     Raises:
         StoreError: locks do not hold in the store's folder.
+        ResultsError: the search was made with another store.
         StudyError: training never reads what a change sets. What `search_work` raises, but nothing of MLflow.
     """
     check_locks(work.cells)
     with present(work.cells.root / PRESENT):
-        return _search(work, url, options, until, seconds_of_grace, check, watch, on_trial)
+        return _search(work, url, options, until, seconds_of_grace, check, noting, watch, on_trial)
 
 
 def _search(
@@ -123,6 +128,7 @@ def _search(
     until: float | None,
     seconds_of_grace: float,
     check: Callable[[], None],
+    noting: Callable[[], AbstractContextManager[None]],
     watch: Watch,
     on_trial: OnTrial,
 ) -> Why:
@@ -130,8 +136,7 @@ def _search(
 
     placebos = Placebos(work)
     refuse_placebos(placebos)
-    get_ready(work, *unfinished(work))
-    prepare(work, work.plan.cells)
+    get_ready(work, *unfinished(work), prepared=work.plan.cells)
     stops_at = float("inf") if until is None else until - seconds_of_grace
 
     def look() -> None:
@@ -145,25 +150,26 @@ def _search(
         on_trial(number, variant)
 
     try:
-        search(
-            work.plan,
-            work.cells,
-            storage=url,
-            num_trials=options.num_trials,
-            sampler=options.sampler,
-            prune=options.prune,
-            devices=work.devices,
-            provenance=provenance(command_line()),
-            on_progress=refusing(placebos, watch),
-            on_trial=begin,
-            executor=work.executor,
-            seconds_of_grace=seconds_of_grace,
-            look=look,
-        )
+        with noting():
+            search(
+                work.plan,
+                work.cells,
+                storage=url,
+                num_trials=options.num_trials,
+                sampler=options.sampler,
+                prune=options.prune,
+                devices=work.devices,
+                provenance=provenance(command_line()),
+                on_progress=refusing(placebos, watch),
+                on_trial=begin,
+                executor=work.executor,
+                seconds_of_grace=seconds_of_grace,
+                look=look,
+            )
     except _TimeIsUp:
         return "late"
-    except ResultsError:  # no combination has a value: an outcome, which is the one's to tell who asks for the answer
-        pass
+    except NoValueError:
+        pass  # an outcome, which is the one's to tell who asks for the answer
     return "done"
 
 

@@ -30,6 +30,8 @@ def claims(study: str | None, profile: str | None, store: Path, as_json: bool) -
     over seeds. Of the report of 2022: the arithmetic of Task 1, and printed numbers that contradict each other, are
     checked at once; what was measured is taken from the latest run of each of its studies by its protocol.
     """
+    if profile and not study:
+        raise click.UsageError("--profile is of a study: name it with --study.")
     checked = _of_study(study, store, profile) if study else _of_report(store)
     if as_json:
         click.echo(json.dumps([_as_json(claim, found) for claim, found in checked], indent=1))

@@ -92,7 +92,7 @@ class Tools:
         take, and how many cells the budget still has. Trains nothing."""
         from harness.api.work import plan_work, unfinished
 
-        work = plan_work(self.study, profile=self.profile, store=self.store, device="cpu")
+        work = plan_work(self.study, profile=self.profile, store=self.store, jobs=self.jobs)
         todo, expected = unfinished(work)
         study = work.plan.study
         return {

@@ -123,12 +123,22 @@ def worker(
     limits = [it for it in (until, None if lasting is None else started + lasting) if it is not None]
     try:
         if trials is None:
+            _refuse_what_is_of_a_search()
             _work(min(limits, default=None), grace, request)
         else:
             found = {"num_trials": trials, "sampler": sampler, "prune": prune}
             _search(stop, min(limits, default=None), grace, storage, found, request)
     except _Asked:
         click.echo("Stopped by SIGTERM. What trained here is given back with its last checkpoint.")
+
+
+def _refuse_what_is_of_a_search() -> None:
+    context = click.get_current_context()
+    for name in ("sampler", "prune", "storage"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name} is of a search: say with --trials how many combinations there are to try."
+            )
 
 
 def _work(until: float | None, grace: float, request: dict[str, Any]) -> None:
@@ -181,21 +191,21 @@ def _search(
     def begin(number: int, variant: Variant) -> None:
         names.update({cell.key: f"trial {number}, {variant.name}, seed {cell.seed}" for cell in variant.cells})
 
-    with stop.noting():
-        why = search_along(
-            work,
-            url,
-            SearchOptions(**options),
-            until=until,
-            seconds_of_grace=grace,
-            check=stop.check,
-            watch=_watch(console, work, names),
-            on_trial=begin,
-        )
+    why = search_along(
+        work,
+        url,
+        SearchOptions(**options),
+        until=until,
+        seconds_of_grace=grace,
+        check=stop.check,
+        noting=stop.noting,
+        watch=_watch(console, work, names),
+        on_trial=begin,
+    )
     if why == "late":
         console.print("The time is up. What trained here is given back.")
     else:
-        console.print(f"Nothing is left: {options['num_trials']} combinations have been tried.")
+        console.print("Nothing is left to be tried.")
     console.print("`harness search` with the same options prints the answer and delivers to MLflow.")
 
 

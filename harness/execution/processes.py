@@ -127,11 +127,15 @@ class Processes:
 
     def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
         worker = next((it for it in self._workers if it.cell is None), None)
+        if worker is not None and not worker.process.is_alive():  # it died while it had nothing to do
+            self._workers.remove(worker)
+            self._free_devices.append(worker.device)
+            worker = None
         if worker is None:
             worker = self._start(self._free_devices.pop())
             self._workers.append(worker)
         worker.cell = cell
-        with contextlib.suppress(*_IS_GONE):  # it died meanwhile: that is heard as the cell's first death
+        with contextlib.suppress(*_IS_GONE):  # it dies just now: that is heard as the cell's first death
             worker.pipe.send((cell.to_json(), is_alone))
 
     def advance(self, tell: Tell) -> None:

@@ -46,6 +46,7 @@ SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_SLOT = 300.0  # until the first worker of a cluster that is busy must have started
 SECONDS_FOR_A_NODE = 30.0  # the first one, where a cluster has just been started
 SECONDS_FOR_AN_ANSWER = 30.0  # of a worker that is free
+SECONDS_FOR_A_SUPPLY = 3600.0  # of a file of decoded images, which may be many GB
 SECONDS_FOR_A_MESSAGE = 300.0  # of a checkpoint on its way; Ray itself may wait for ever
 
 
@@ -373,7 +374,13 @@ def _actor() -> Any:
         acknowledge, halt = beside(Slot.acknowledge), beside(Slot.halt)
 
         def fetch(self, told: Any) -> memoryview:
-            found: memoryview = ray.get(told, timeout=SECONDS_FOR_A_MESSAGE).data
+            try:
+                found: memoryview = ray.get(told, timeout=SECONDS_FOR_A_SUPPLY).data
+            except ray.exceptions.GetTimeoutError:
+                raise HarnessError(
+                    f"{socket.gethostname()}: images did not arrive here within {SECONDS_FOR_A_SUPPLY / 60:.0f} min. "
+                    "Look at the network between the nodes, or put the cache there yourself (HARNESS_CACHE)."
+                ) from None
             return found
 
         def about(self) -> dict[str, Any]:

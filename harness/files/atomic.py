@@ -35,7 +35,8 @@ def write_atomically(
 
 
 def write_new(path: Path, content: str) -> None:
-    """A file that is not there yet, in one step: a death leaves the whole of it, or nothing in its folder.
+    """A file that is not there yet, in one step: a death leaves the whole of it, or nothing in its folder. Where a file
+    cannot be without a name (macOS, some network disks), a death in the middle may leave a part.
 
     Raises:
         FileExistsError: it is there. OSError: it cannot be written.

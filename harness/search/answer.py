@@ -12,7 +12,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from harness.errors import ResultsError
+from harness.errors import NoValueError, ResultsError
 from harness.metrics import Metric
 from harness.plan.plan import Plan
 from harness.plan.variants import Variant
@@ -88,14 +88,15 @@ def make_answer(study: optuna.Study, space: Space, cells: Cells, *, notes: Seque
     """The answer from what there is at the moment, also in the middle of a search.
 
     Raises:
-        ResultsError: no combination has a value yet, or its cells are in another store.
+        NoValueError: no combination has a value yet.
+        ResultsError: its cells are in another store.
     """
     trials = study.get_trials(deepcopy=False)
     tried = [trial for trial in trials if trial.state == TrialState.COMPLETE or FAILED in trial.user_attrs]
     changes = {it for trial in tried if (it := combination(trial, space)) is not None}
     best_one = best_trial(trials, space)
     if best_one is None or best_one.value is None:
-        raise ResultsError("no combination has a value yet. Run the same command again: it continues.")
+        raise NoValueError("no combination has a value yet. Run the same command again: it continues.")
     best = combination(best_one, space) or ()
     plan = _plan_of(space, changes, best)
     table = results_table(cells, replace(plan.manifest(), exploratory=True))

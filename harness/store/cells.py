@@ -361,10 +361,12 @@ def is_key(name: str) -> bool:
 
 
 def _journalled_result(events: Sequence[Mapping[str, Any]]) -> Result | None:
-    """What the last event says, where it is a cell's end."""
-    if not events or events[-1]["event"] != "ended":
+    """What the last event says, where it is a cell's end. What was noted of its worker's death since is none of the
+    cell's own."""
+    last = next((it for it in reversed(events) if it["event"] not in ("failed", "interrupted")), None)
+    if last is None or last["event"] != "ended":
         return None
-    content = {name: it for name, it in events[-1].items() if name not in ("time", "event")}
+    content = {name: it for name, it in last.items() if name not in ("time", "event")}
     with contextlib.suppress(ValueError, TypeError):
         return Result.from_json(content)
     return None

@@ -90,7 +90,7 @@ class Sender:
     def _own_tags(self, image: RunImage) -> dict[str, str]:
         """Those that an image does not know: its identity, and the run that showed the same cell first."""
         shown = self._ledger.of_cell(image.cell_key) if image.cell_key else []
-        origins = [it.run_id for it in shown if it.key != image.key]
+        origins = [it.run_id for it in shown if it.key != image.key and it.state]  # a draft without one may be no run
         return {KEY_TAG: image.key} | ({"harness.copied_from": origins[0]} if origins else {})
 
     def _brought(self, image: RunImage, entry: Entry | None) -> Entry:

@@ -144,7 +144,9 @@ class Tracking:
         with self._open_ledger() as ledger:
             entries = ledger.of_study(outline.id).values()
         wanted = (
-            it for it in entries if it.run_id and (it.cell_key == cell_key if cell_key else it.key == outline.study_key)
+            it
+            for it in entries
+            if it.run_id and it.state and (it.cell_key == cell_key if cell_key else it.key == outline.study_key)
         )
         entry = next(wanted, None)
         if entry is None:

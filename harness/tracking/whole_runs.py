@@ -1,9 +1,9 @@
 """Writes whole runs into MLflow's tables, many in one transaction.
 
-MLflow's client writes a run in seven requests, which ask the database some forty things: 30 to 40 ms of processor time,
-and a wait for the disk after each. A study that is delivered late has thousands of runs. The tables are those that the
-installed MLflow declares; where they hold other columns than are known here, its client is used. A test holds that the
-rows equal the client's. A server behind HTTP has no such way in.
+MLflow's client writes a run in seven requests, which ask the database some forty things: tens of milliseconds of
+processor time, and a wait for the disk after each. A study that is delivered late has thousands of runs. The tables are
+those that the installed MLflow declares; where they hold other columns than are known here, its client is used. A test
+holds that the rows equal the client's. A server behind HTTP has no such way in.
 """
 
 import uuid
