@@ -143,7 +143,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "report": frozenset({"stats", "store", "plan"}),
     "tracking": frozenset({"store", "plan"}),
     "search": CORE | {"stats", "report", "tracking"},
-    "claims": CORE | {"stats"},
+    "claims": CORE | {"stats", "report"},
     "claims.report": CORE | {"stats", "claims", "trainers.images"},  # the report of 2022, which is about images
     "api": CORE | {"stats", "report", "tracking", "search", "claims"},
     "live": CORE | {"stats", "report", "api"},

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from own import write_study
 
 from harness.api.ablation import ablate
+from harness.api.candidates import Asked
 from harness.api.claiming import study_claims
 from harness.cli import cli
 from harness.errors import StudyError
@@ -34,7 +35,11 @@ CLAIMS = {  # name -> (says, of, more, what comes out with eight seeds)
     "no-matter": ("no difference", "useless", {"noticeable": 0.5}, "confirmed"),
     "the-most": ("biggest", "large", {}, "confirmed"),
     "not-the-most": ("biggest", "small", {}, "not reproduced"),
+    "both-beat-none": ("better", "both", {"than": "baseline"}, "confirmed"),
     "both-beat-one": ("better", "both", {"than": "large"}, "confirmed"),
+    "one-beats-both": ("better", "large", {"than": "both"}, "not reproduced"),
+    "on-top": ("improves", "more", {}, "confirmed"),
+    "on-top-to": ("number", "more", {"value": 13.0}, "confirmed"),
     "printed-gain": ("gain", "small", {"value": 1.0}, "confirmed"),
     "wrong-gain": ("gain", "small", {"value": 3.0}, "not reproduced"),
     "printed": ("number", "baseline", {"value": 10.05}, "confirmed"),
@@ -50,11 +55,11 @@ def planted(folder, goal, claims=None, **more):
     changes = [
         {"name": name, "overrides": {"effect": it, "draw": number}} for number, (name, it) in enumerate(effects.items())
     ]
-    changes.append({"name": "more", "overrides": {"extra": 1}})
+    changes.append({"name": "more", "needs": "large", "overrides": {"extra": 1}})
     if claims is None:
         claims = [{"name": name, "says": says, "of": of, **rest} for name, (says, of, rest, _) in CLAIMS.items()]
-        for it in claims:
-            it |= {"value": sign * it["value"]} if it["says"] == "gain" else {}
+        for it in claims:  # 10 and what was planted
+            it |= {"value": 10 + sign * (it["value"] - 10)} if it["says"] == "number" else {}
     return write_study(
         folder,
         function=PLANTED.replace("effect +", f"effect + {sign} * run.settings.extra +"),
@@ -75,10 +80,6 @@ def ablated(path, store, **request):
     ablate(path, store=store, executor="here", device="cpu", **request)
 
 
-def statuses(path, store, **request):
-    return {claim.name: found.status for claim, found in study_claims(path, store=store, **request)}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])
 def test_what_is_true_is_confirmed_and_what_is_not_is_not_whatever_is_better(tmp_path, goal):
@@ -88,11 +89,12 @@ def test_what_is_true_is_confirmed_and_what_is_not_is_not_whatever_is_better(tmp
 
     found = study_claims(path, store=store)
 
-    assert {it.status for _, it in before} == {"not run"}
-    assert {it.how for _, it in before} == {f"`harness ablate --study {path}` makes what this takes."}
-    assert {claim.name: it.status for claim, it in found} == {name: it[-1] for name, it in CLAIMS.items()}
-    assert all(it.n == 8 for _, it in found)
     (manifest,) = Cells(store).manifests().values()
+    assert (before.run, found.run) == ("", manifest.id)
+    assert {it.status for _, it in before.checked} == {"not run"}
+    assert {it.how for _, it in before.checked} == {f"`harness ablate --study {path}` makes what this takes."}
+    assert {claim.name: it.status for claim, it in found.checked} == {name: it[-1] for name, it in CLAIMS.items()}
+    assert all(it.n == 8 for _, it in found.checked)
     assert len(manifest.looks) == 1  # `ablate` looked; the claims show what was seen
 
 
@@ -102,12 +104,42 @@ def test_an_exploratory_run_and_too_few_seeds_decide_nothing(tmp_path):
     ablated(path, tmp_path / "quick", profile="quick")
     ablated(path, tmp_path / "few", seeds=(0, 1, 2))
 
-    (_, quick), = study_claims(path, store=tmp_path / "quick")  # fmt: skip
-    (_, few), = study_claims(path, store=tmp_path / "few")  # fmt: skip
+    ((_, quick),) = study_claims(path, store=tmp_path / "quick").checked
+    ((_, few),) = study_claims(path, store=tmp_path / "few").checked
 
     assert (quick.status, few.status) == ("not run", "not run")
-    assert "is exploratory (profile quick)." in quick.how
+    assert "makes what this takes. Exploratory, or of another baseline than the file's: own-quick-" in quick.how
     assert "cannot reach significance" in few.how
+
+
+@pytest.mark.slow
+def test_a_later_run_of_something_else_says_nothing_about_what_the_file_declares(tmp_path):
+    claims = [{"name": "printed", "says": "number", "of": "baseline", "value": 10.0}]
+    path, store = planted(tmp_path / "own", "maximize", claims), tmp_path / "mlruns"
+    ablated(path, store, only=("small",), seeds=range(6))
+    expected = study_claims(path, store=store)
+    ablated(path, store, only=("small",), seeds=range(6), settings={"effect": 5.0})
+    ablated(path, store, only=("small",), profile="quick")
+
+    assert study_claims(path, store=store) == expected
+    assert expected.checked[0][1].status == "confirmed"
+
+
+def test_a_pair_that_no_design_compares_is_tested_once_when_all_seeds_are_there(tmp_path):
+    claims = [{"name": "x", "says": "better", "of": "large", "than": "harmful"}]
+    path, store = planted(tmp_path / "own", "maximize", claims), tmp_path / "mlruns"
+    ablated(path, store, only=("large", "harmful"), seeds=range(6), horizon=8)
+    ((_, early),) = study_claims(path, store=store).checked
+    ablated(path, store, only=("large", "harmful"), seeds=range(8), horizon=8)
+    ((_, late),) = study_claims(path, store=store).checked
+
+    assert (early.status, late.status) == ("not run", "confirmed")
+    assert "tested once, when all 8 seeds are there" in early.how
+
+
+def test_a_judge_and_a_study_of_commits_ask_nothing_of_the_claims(tmp_path):
+    path = planted(tmp_path / "own", "maximize")
+    assert Asked(path, "standard", tmp_path / "mlruns", {}).declared({}).claims == ()
 
 
 def test_bounds_are_claims_of_either_side(tmp_path):
@@ -138,6 +170,7 @@ def test_bounds_are_claims_of_either_side(tmp_path):
         ({"says": "number", "of": "both"}, "'number' needs value: the number that was printed"),
         ({"says": "no difference", "of": "small"}, "'no difference' needs noticeable: the least difference"),
         ({"says": "biggest", "of": "small", "value": 2.0}, "'biggest' takes no value"),
+        ({"says": "biggest", "of": "more"}, "claims: x: 'more' needs 'large', so it is compared with no other change"),
         ({"says": "the best", "of": "small"}, "claims[0].says: input should be "),
         (
             {"says": "above", "of": "both", "value": 1.0, "metric": "test/loss"},

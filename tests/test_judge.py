@@ -1,6 +1,8 @@
 """`harness judge` and `harness lineage`: what is kept, given up, answered from the store, promoted; what it costs."""
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +31,8 @@ from harness.store.cells import Cells
 # gain: of one run's noise; it fails where the gain is beyond 100, and never reads `unread`.
 NOISY = """
 import random
+import subprocess
+import sys
 import harness
 
 def train(run):
@@ -119,6 +123,43 @@ def test_seeds_on_which_a_candidate_was_explored_do_not_count_for_it(asked):
     first = explored.champion.first_seed
     assert [it.proposal.first_seed for it in (explored, judged, goes_on)] == [first, first + 1, first + 1]
     assert judged.num_cells == 2 * judged.proposal.num_seeds
+
+
+def test_a_seed_before_one_that_was_seen_does_not_count_either(asked):
+    """Several cells train at once, so that what was stopped leaves holes."""
+    seen = judge(**asked, change={"gain": 3.0}, rule="each")
+    cells = Cells(asked["store"])
+    name = next(it.name for it in cells.manifests()["own-standard-main"].variants if it.name.startswith("gain"))
+    first = seen.proposal.first_seed
+    hole = cells.manifests()["own-standard-main"].variant(name).cells[first + 1]
+    (cells.folder(hole) / "result.json").unlink()
+    judged = judge(**asked, change={"gain": 3.0}, rule="stream")
+    assert judged.proposal.first_seed == first + seen.proposal.num_seeds
+
+
+def test_a_line_whose_study_run_was_lost_gets_it_again_and_nothing_is_trained(asked):
+    judge(**asked, change={"gain": 3.0}, rule="explore")
+    manifest = Cells(asked["store"]).root / "studies" / "own-standard-main.json"
+    manifest.unlink()
+    again = judge(**asked, change={"gain": 3.0}, rule="explore")
+    assert (again.is_repeated, again.num_cells) == (True, 0)
+    assert manifest.exists()
+
+
+def test_a_report_draws_no_line_without_a_number_and_minds_no_other_line_that_is_damaged(asked):
+    judge(**asked, change={"gain": 101.0}, rule="explore")  # fails on its first seed
+    cells = Cells(asked["store"])
+    (cells.root / "lines" / "other.jsonl").write_text('{"event": "begun"}\n')
+    assert champion_lines(cells, cells.manifests()["own-standard-main"]) == []
+
+
+@pytest.mark.slow
+def test_a_script_without_a_main_block_is_told_so_and_does_not_hang(asked):
+    script, (study, store) = asked["store"].parent / "loop.py", (str(asked["study"]), str(asked["store"]))
+    call = f"judge({study!r}, change={{'gain': 3.0}}, store={store!r}, device='cpu', jobs=2)"
+    script.write_text(f"from harness.api.judging import judge\n{call}\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert "below `if __name__ == '__main__':`" in done.stderr
 
 
 def test_a_candidate_fails_only_where_the_champion_does_not(tmp_path, asked):

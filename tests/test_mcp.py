@@ -54,7 +54,7 @@ def test_a_client_plans_judges_and_reads_within_the_budget(study, tmp_path):
     names, planned, judged, again, refused, wrong, said, results = asyncio.run(talk())
 
     assert names == {"plan", "judge", "results", "logs", "prune"}
-    assert (planned["budget_left"], planned["selects_by"]) == (40, "val/score")
+    assert (planned["budget_left"], planned["selects_by"], planned["fixed"]) == (40, "val/score", [])
     assert (judged["verdict"], judged["promoted"], judged["metric"]) == ("keep", 1, "val/score")
     assert judged["budget_left"] == 40 - judged["cells_trained"] - 4
     assert (again["repeated"], again["budget_left"]) == (True, judged["budget_left"])
@@ -74,6 +74,20 @@ def test_results_show_the_selecting_metric_alone(study, tmp_path):
     found = Tools(str(study), tmp_path / "s", "standard", "main", 0, None).results()
     assert (found["metric"], len(found["cells"]), found["left_out"]) == ("val/score", 2, 0)
     assert set(found["cells"][0]) == {"variant", "seed", "status", "val/score", "key"}
+
+
+def test_what_is_in_the_store_is_told_without_a_budget(study, tmp_path):
+    asked = {"settings": {"gain": 4.0, "luck": 1}, "promote": True}
+    first = Tools(str(study), tmp_path / "s", "standard", "main", 60, None).judge(**asked)
+    again = Tools(str(study), tmp_path / "s", "standard", "main", 0, None).judge(**asked)
+    assert (first["promoted"], again["promoted"], again["repeated"], again["budget_left"]) == (1, 1, True, 0)
+
+
+def test_a_study_that_is_not_there_is_named_at_once(tmp_path):
+    pytest.importorskip("mcp")
+    done = CliRunner().invoke(cli, ["mcp", "--study", str(tmp_path / "nope.yaml"), "--cells", "3"])
+    assert done.exit_code == 2
+    assert "nope.yaml" in done.output
 
 
 def test_without_a_budget_nothing_is_trained(study, tmp_path):

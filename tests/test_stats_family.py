@@ -147,6 +147,14 @@ def test_pairs_that_are_not_trained_yet_are_no_failures(status: str, next_step: 
     assert biggest_improvement(family).sentence.count(next_step) == 1
 
 
+def test_what_was_trained_without_a_number_comes_first_in_the_words(table: pd.DataFrame) -> None:
+    wide = table["variant"] == "batch-norm"
+    table.loc[wide & table["seed"].isin(range(8)), ["status", "test/accuracy"]] = ["missing", np.nan]
+    table.loc[wide & (table["seed"] == 9), ["status", "test/accuracy"]] = ["diverged", np.nan]
+    row = effects(table).set_index("variant").loc["batch-norm"]
+    assert row["missing"].startswith("batch-norm seed 9 diverged, batch-norm seed 0 not run, ")
+
+
 def test_what_was_chosen_after_seeing_data_is_exploratory(table: pd.DataFrame) -> None:
     assert set(effects(table, exploratory=True)["verdict"]) == {"exploratory"}
     assert effects(table)["verdict"].iloc[0] == "improves"

@@ -26,6 +26,7 @@ _LEFT_OUT = (
     "designs",
     "published",
     "published_curves",
+    "claims",
     "nuisance",
     "drop",
     "extends",

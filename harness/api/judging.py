@@ -6,6 +6,7 @@ which nothing before it was judged by: its number is no luckiest of many. When a
 a stream of them spends, is in `stats.online`; what was decided is in `store.lines`.
 """
 
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -132,6 +133,11 @@ def judge(
     """
     if rule not in RULES:
         raise StudyError(f"--level {rule!r}: expected one of {', '.join(RULES)}.")
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # it would wait for its parent's line for ever
+        raise StudyError(
+            "judge was called while a worker process imported the script that calls it. Put the call below "
+            "`if __name__ == '__main__':`, as Python asks of whatever starts processes."
+        )
     asked = Asked(study, profile, Path(store).absolute(), request)
     lines = Lines(asked.store)
     name = asked.line_id(line)
@@ -221,12 +227,12 @@ class _Court:
         )
 
     def _first_unseen(self) -> int:
-        """The first seed of the champion's that this candidate was never trained with. Seeds on which it was seen, by
+        """The champion's seed after the last one that this candidate was trained with. Seeds on which it was seen, by
         `explore` or another rule, may be why it is proposed: they would count for it a second time."""
         first = self.line.champion.first_seed
         work, candidate = self.side((*self.line.champion.entries, self.entry), range(first, first + MOST_SEEN))
-        unseen = (cell.seed for cell in candidate.cells if work.cells.result(cell.key) is None)
-        return next(unseen, first + MOST_SEEN)
+        seen = (cell.seed for cell in candidate.cells if work.cells.result(cell.key) is not None)
+        return max(seen, default=first - 1) + 1
 
     def _room(self) -> int:
         from harness.stats.online import least_seeds
@@ -250,8 +256,10 @@ class _Court:
             num_cells = self._train(watch, before_training)
             self.proposal = self._concluded()
             self.lines.append(self.line.id, "judged", **asdict(self.proposal))
+        elif self.work.cells.manifest(self.line.id) is None:  # it was lost
+            self._save(self._part)
         if promote and self.proposal.verdict == "keep":
-            self._promote(watch)
+            self._promote(watch, before_training)
         return replace(self._judged(self.proposal), is_repeated=is_repeated, num_cells=num_cells)
 
     def _write_beginning(self) -> None:
@@ -261,7 +269,7 @@ class _Court:
 
     def _train(self, watch: Watch, before_training: Callable[[Work, Sequence[Cell], Estimate], None]) -> int:
         """Trains pairs of cells until the verdict is there; how many cells."""
-        part = replace(self.work, plan=replace(self.work.plan, variants=self.sides, comparisons=(), notes=()))
+        part = self._part
         todo, expected = unfinished(part)
         before_training(part, todo, expected)
         trained: list[Cell] = []
@@ -279,6 +287,10 @@ class _Court:
             is_over=lambda: self._judgement().is_final,
         )
         return len(trained)
+
+    @property
+    def _part(self) -> Work:
+        return replace(self.work, plan=replace(self.work.plan, variants=self.sides, comparisons=(), notes=()))
 
     def _save(self, part: Work) -> Manifest:
         """The manifest of the line: a study run of its own, so that its cells are in use."""
@@ -350,7 +362,7 @@ class _Court:
             high=_number(high),
         )
 
-    def _promote(self, watch: Watch) -> None:
+    def _promote(self, watch: Watch, before_training: Callable[[Work, Sequence[Cell], Estimate], None]) -> None:
         """The next champion, with seeds that nothing before was judged by, and its number on some of them; where it was
         promoted already, what is missing of that number."""
         if not self.proposal.promoted:
@@ -363,6 +375,7 @@ class _Court:
         part = replace(work, plan=replace(work.plan, variants=(variant,), comparisons=(), notes=()))
         todo, expected = unfinished(part)
         if todo:
+            before_training(part, todo, expected)
             train_work(part, todo, lambda: self._save(part), expected, watch=watch)
 
     def _write_promotion(self) -> None:

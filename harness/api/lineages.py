@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.api.judging import champion_estimate
+from harness.api.stores import lines_of
 from harness.errors import ResultsError, StudyError
 from harness.metrics import Metric
 from harness.plan.manifest import Manifest
@@ -108,9 +109,10 @@ def _lineage(cells: Cells, found: Line, metric: Metric) -> Lineage:
 def champion_lines(cells: Cells, manifest: Manifest) -> "list[ChampionLine]":
     """The figures of the lines that were judged by a study run's baseline; of a line's own run, that one."""
     lines = Lines(cells.root)
-    found = [it for name in lines.names() if (it := lines.read(name)) and manifest.id in (it.id, it.study_run)]
+    found = [it for name in lines_of(cells, [manifest]) if (it := lines.read(name))]
     metric = trainer_from_json(manifest.trainer).metrics.selecting
-    return [line_figure(_lineage(cells, it, metric)) for it in found if it.proposals]
+    measured = [_lineage(cells, it, metric) for it in found if it.proposals]
+    return [line_figure(it) for it in measured if it.start]  # where it began, something has a number
 
 
 def line_figure(found: Lineage) -> "ChampionLine":
@@ -119,7 +121,7 @@ def line_figure(found: Lineage) -> "ChampionLine":
     from harness.report.estimate import Estimate
     from harness.report.line_data import VERDICTS, Branch, champion_line
 
-    metric, levels = found.metric, [found.start[0] if found.start else 0.0]
+    metric, levels = found.metric, [found.start[0] if found.start else nan]
     branches = []
     for step in found.steps:
         verdict = VERDICTS.get(step.verdict)

@@ -128,6 +128,27 @@ class StudyRun:
             raise NotRunError(self.makes)
         return found
 
+    def alone(self, change: str) -> RunComparison:
+        """What one change does by itself: against the baseline, or against the change that it needs.
+
+        Raises:
+            NotRunError: this study run does not compare it.
+        """
+        single = (it for it in self.manifest.comparisons if it.design == "add-one" or it.design.startswith("on-top:"))
+        found = next((it for it in single if it.label == change), None)
+        if found is None:
+            raise NotRunError(self.makes)
+        return found
+
+    def variant(self, name: str) -> str:
+        """The variant that shows the baseline, a combination, or a change with what it needs.
+
+        Raises:
+            NotRunError: it was not planned in this study run.
+        """
+        known = {it.name for it in self.manifest.variants}
+        return name if name in known else self.alone(name).variant
+
 
 class Evidence(Protocol):
     """Where checks get the study runs that can speak about their claims."""

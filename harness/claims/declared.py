@@ -1,10 +1,9 @@
 """The claims that a study declares, each with the check that recomputes it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.claims import Check, Claim, NotRunError, StudyRun
-from harness.claims.effects import Better, Biggest, ChangeEffect
+from harness.claims.effects import Biggest, ChangeEffect, Verdict
 from harness.claims.numbers import Bound, Gain, Number
 from harness.study.claimed import Claimed
 from harness.study.study import Study
@@ -17,28 +16,29 @@ def declared_claims(study: Study) -> list[Claim]:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredEvidence:
-    """The study run that was found for a study; an exploratory one decides nothing."""
+    """The study run that was found for a study."""
 
-    run: Callable[[], StudyRun]
+    run: StudyRun | None
+    why_not: str = ""
 
     def run_of(self, study: str) -> StudyRun:
-        run = self.run()
-        if run.manifest.exploratory:
-            raise NotRunError(f"{run.manifest.id} is exploratory (profile {run.manifest.profile}). {run.makes}")
-        return run
+        if self.run is None:
+            raise NotRunError(self.why_not)
+        return self.run
 
 
 def _check(study: Study, claimed: Claimed) -> Check:
     name, of, metric = study.name, claimed.of, claimed.metric or study.trainer.metrics.report
     value = claimed.value or 0.0
     match claimed.says:
-        case "biggest":
-            rivals = tuple(it.name for it in study.changes if it.name != of)
-            return Biggest(name, of, rivals, metric=metric)
+        case "improves" | "hurts" as verdict:
+            return Verdict(name, of, verdict, metric=metric)
         case "better":
-            return Better(name, of, claimed.than, metric=metric)
+            return Verdict(name, of, "improves", claimed.than, metric=metric)
+        case "biggest":
+            return Biggest(name, of, metric=metric)
         case "gain":
-            return Gain(name, "add-one", of, value, metric=metric)
+            return Gain(name, "", of, value, metric=metric)
         case "number":
             return Number(name, of, metric, value)
         case "above" | "below" as side:

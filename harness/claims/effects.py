@@ -9,10 +9,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.claims import Evidence, Finding, NotRunError, StudyRun
+from harness.claims import Evidence, Finding, NotRunError, Status, StudyRun
 from harness.claims.numbers import finding
 from harness.plan.manifest import RunComparison
 from harness.study.designs.comparisons import BASELINE
+from harness.texts import counted
 
 if TYPE_CHECKING:
     from harness.stats import Effect
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChangeEffect:
-    """What a change does to a metric, against the baseline, tested in the family of all add-one changes of the run.
+    """What a change does to a metric by itself, tested in the family of all changes of its design.
 
     Attributes:
         metric: by default the one that the study reports, here and below.
@@ -38,12 +39,13 @@ class ChangeEffect:
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
         run.require(BASELINE)
-        comparisons = run.comparisons("add-one", [self.change])
+        it = run.alone(self.change)
         from harness.stats import adjusted, effects, why_no_claim
 
-        variants = [it.variant for it in comparisons.values()]
-        family = effects(run.table, variants=variants, metric=self.metric, delta=self.noticeable)
-        row: Any = next(it for it in family.itertuples() if it.variant == self.change)
+        variants = [one.variant for one in run.comparisons(it.design, [it.label]).values()]
+        options: Any = {"metric": self.metric, "delta": self.noticeable, "reference": it.reference}
+        family = effects(run.table, variants=variants, **options)
+        row: Any = next(one for one in family.itertuples() if one.variant == it.variant)
         why_not = why_no_claim(row) if row.n else "no seed has finished"
         if why_not:
             return finding("not run", run, row, why_not)
@@ -57,6 +59,62 @@ class ChangeEffect:
         how = f"{row.verdict}: p {adjusted(row)}"
         how += f"; less than {self.noticeable:g} does not count" if self.noticeable else ""
         return finding("confirmed" if holds else "not reproduced", run, row, how)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the study run's own tables say of one of its comparisons, all of which they correct together.
+
+    Attributes:
+        reference: of the variant that is compared; of a change, by default what it stands on.
+    """
+
+    study: str
+    variant: str
+    printed: Literal["improves", "hurts"]
+    reference: str = ""
+    metric: str | None = None
+
+    def __call__(self, evidence: Evidence) -> Finding:
+        run = evidence.run_of(self.study)
+        if self.reference:
+            sides = (run.variant(self.variant), run.variant(self.reference))
+        else:
+            alone = run.alone(self.variant)
+            sides = (alone.variant, alone.reference)
+        row = planned_row(run, *sides, self.metric)
+        if row is None:
+            return self._not_planned(run, *sides)
+        from harness.stats import adjusted, why_no_claim
+
+        why_not = why_no_claim(row) if row.n else "no seed has finished"
+        if why_not:
+            return finding("not run", run, row, why_not)
+        status: Status = "confirmed" if row.verdict == self.printed else "not reproduced"
+        return finding(status, run, row, f"{row.verdict}: p {adjusted(row)}")
+
+    def _not_planned(self, run: StudyRun, variant: str, reference: str) -> Finding:
+        """By a test of its own, once: nothing was planned to look at this pair on the way."""
+        from harness.stats import paired_effect
+
+        effect = paired_effect(run.table, variant, reference=reference, metric=self.metric)
+        planned = min(len(it.cells) for it in run.manifest.variants if it.name in (variant, reference))
+        if effect.n < max(planned, run.manifest.horizon):
+            seeds = counted(max(planned, run.manifest.horizon), "seed")
+            how = f"no design compares the two, so it is tested once, when all {seeds} are there"
+            return finding("not run", run, effect, how)
+        return of_one_test(run, effect, "no design compares the two: a test of its own")
+
+
+def planned_row(run: StudyRun, variant: str, reference: str, metric: str | None) -> Any:
+    """The row of the study run's tables that compares these two, or None where no design does."""
+    from harness.report.tables import families
+
+    for family in families(run.table, metric).values():
+        for label, sides in family.sides.items():
+            if sides == (variant, reference) and family.kind != "greedy":
+                return next(it for it in family.effects.itertuples() if it.variant == label)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +147,13 @@ class Biggest:
     needs a correction (an intersection-union test; Berger 1982).
 
     Attributes:
-        rivals: labels of the design: the other changes that were tried.
+        rivals: labels of the design: the other changes that were tried; by default all of them.
         design: `add-one`, each change against the baseline; or `path:NAME`, each step against the step before.
     """
 
     study: str
     change: str
-    rivals: tuple[str, ...]
+    rivals: tuple[str, ...] = ()
     design: str = "add-one"
     metric: str | None = None
     printed: str = "the biggest"
@@ -103,8 +161,9 @@ class Biggest:
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
         steps = run.comparisons(self.design, (self.change, *self.rivals))
+        rivals = self.rivals or tuple(label for label in steps if label != self.change)
         metric = self.metric or run.manifest.metrics.report
-        margins = [_margin(run, steps[self.change], steps[rival], metric) for rival in self.rivals]
+        margins = [_margin(run, steps[self.change], steps[rival], metric) for rival in rivals]
         if not margins:
             raise NotRunError("there is no other change to compare it with")
         if not all(it.n for it in margins):

@@ -6,6 +6,7 @@ prediction interval, which is wider than the interval of the mean. pandas and sc
 
 from dataclasses import dataclass
 from math import isnan, sqrt
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from harness.claims import Evidence, Finding, Status, StudyRun
@@ -24,10 +25,10 @@ class Number:
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
-        run.require(self.variant)
+        variant = run.variant(self.variant)
         from harness.stats import compare_published
 
-        ours = compare_published(run.table, self.variant, self.printed, metric=self.metric)
+        ours = compare_published(run.table, variant, self.printed, metric=self.metric)
         how = f"one more run of ours would land in [{ours.run_low:.4f}, {ours.run_high:.4f}]"
         return decided(ours.run_low <= self.printed <= ours.run_high, run, ours, how)
 
@@ -48,10 +49,10 @@ class Bound:
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
-        run.require(self.variant)
+        variant = run.variant(self.variant)
         from harness.stats import compare_published
 
-        ours = compare_published(run.table, self.variant, self.bound, metric=self.metric)
+        ours = compare_published(run.table, variant, self.bound, metric=self.metric)
         where = "above" if ours.low > self.bound else "below" if ours.high < self.bound else "on both sides of"
         return decided(where == self.side, run, ours, f"the interval lies {where} {self.bound:g}")
 
@@ -59,7 +60,11 @@ class Bound:
 @dataclass(frozen=True, slots=True)
 class Gain:
     """A printed gain, from a single run on each side, of one comparison of a design: confirmed if it lies where one
-    more pair of runs of ours would land."""
+    more pair of runs of ours would land. Gains are positive where better, whatever the metric's goal.
+
+    Attributes:
+        design: empty for what a change does by itself.
+    """
 
     study: str
     design: str
@@ -69,15 +74,15 @@ class Gain:
 
     def __call__(self, evidence: Evidence) -> Finding:
         run = evidence.run_of(self.study)
-        sides = run.comparisons(self.design, [self.label])[self.label]
+        asked = run.comparisons(self.design, [self.label])[self.label] if self.design else run.alone(self.label)
         from harness.stats import paired_effect
 
-        effect = paired_effect(run.table, sides.variant, reference=sides.reference, metric=self.metric)
-        half = (effect.high - effect.mean) * sqrt(
-            effect.n + 1
-        )  # from the interval of the mean to that of one more pair
-        how = f"one more pair of runs of ours would land in [{effect.mean - half:+.4f}, {effect.mean + half:+.4f}]"
-        return decided(abs(self.printed - effect.mean) <= half, run, effect, how)
+        effect = paired_effect(run.table, asked.variant, reference=asked.reference, metric=self.metric)
+        gain, width = effect.improvement, effect.high - effect.mean
+        half = width * sqrt(effect.n + 1)  # from the interval of the mean to that of one more pair
+        ours = SimpleNamespace(mean=gain, low=gain - width, high=gain + width, n=effect.n)
+        how = f"one more pair of runs of ours would land in [{gain - half:+.4f}, {gain + half:+.4f}]"
+        return decided(abs(self.printed - gain) <= half, run, ours, how)
 
 
 def decided(holds: bool, run: StudyRun, ours: Any, how: str) -> Finding:

@@ -32,11 +32,14 @@ def claims(study: str | None, profile: str | None, store: Path, as_json: bool) -
     """
     if profile and not study:
         raise click.UsageError("--profile is of a study: name it with --study.")
-    checked = _of_study(study, store, profile) if study else _of_report(store)
+    run, checked = _of_study(study, store, profile) if study else ("", _of_report(store))
     if as_json:
-        click.echo(json.dumps([_as_json(claim, found) for claim, found in checked], indent=1))
+        objects = [_as_json(claim, found) | ({"run": run} if study else {}) for claim, found in checked]
+        click.echo(json.dumps(objects, indent=1))
         return
     console = Screen()
+    if run:
+        console.print(f"study run {run}")
     shown: dict[str, list[str]] = {
         "source": [it.source for it, _ in checked],
         "claim": [it.text for it, _ in checked],
@@ -52,10 +55,11 @@ def claims(study: str | None, profile: str | None, store: Path, as_json: bool) -
     console.print(f"{counted(len(checked), 'claim')}: {', '.join(told)}.")
 
 
-def _of_study(study: str, store: Path, profile: str | None) -> list[tuple[Claim, Finding]]:
+def _of_study(study: str, store: Path, profile: str | None) -> tuple[str, list[tuple[Claim, Finding]]]:
     from harness.api.claiming import study_claims
 
-    return study_claims(study, store=store, profile=profile)
+    found = study_claims(study, store=store, profile=profile)
+    return found.run, found.checked
 
 
 def _of_report(store: Path) -> list[tuple[Claim, Finding]]:

@@ -7,7 +7,7 @@ SDK. Tools run one at a time, in the main thread: training takes signals and pro
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from harness.api.training import Watch
 from harness.cli.options import store_option, study_option
 from harness.errors import HarnessError, StudyError
 from harness.execution.runner import Progress
+from harness.study.load import load_study
 
 MOST_ROWS = 500  # of results in one answer
 MOST_CHARACTERS = 20_000  # of logs in one answer
@@ -46,6 +47,7 @@ def mcp(study: str, cells: int, line: str, profile: str, jobs: int | None, store
         from mcp.server import MCPServer
     except ImportError:
         raise StudyError('`harness mcp` needs the official SDK: pip install "harness[mcp]".') from None
+    load_study(study)  # one that cannot be read is told now, not to the program
     tools = Tools(study, store.absolute(), profile, line, cells, jobs)
     server = MCPServer("harness", instructions=INSTRUCTIONS.format(study=study, cells=cells))
     for tool in (tools.plan, tools.judge, tools.results, tools.logs, tools.prune):
@@ -88,8 +90,8 @@ class Tools:
     jobs: int | None
 
     def plan(self) -> dict[str, Any]:
-        """What the study trains: its baseline, metrics, what is fixed, how many cells there are to train, how long they
-        take, and how many cells the budget still has. Trains nothing."""
+        """What the study trains: its baseline, the metric that it selects by, the files that no proposal may edit, how
+        many cells there are to train, how long they take, and how many the budget still has. Trains nothing."""
         from harness.api.work import plan_work, unfinished
 
         work = plan_work(self.study, profile=self.profile, store=self.store, jobs=self.jobs)
@@ -100,6 +102,7 @@ class Tools:
             "selects_by": study.trainer.metrics.select,
             "goal": study.trainer.metrics.selecting.goal,
             "baseline": study.baseline.tree(),
+            "fixed": list(getattr(study.trainer, "fixed", ())),
             "changes": [it.name for it in study.changes],
             "cells_to_train": len(todo),
             "expected_seconds": expected.seconds if expected.measured else None,
@@ -129,8 +132,13 @@ class Tools:
         from harness.api.judging import judge as find
         from harness.cli.judge import as_plain
 
-        if promote:
-            self._reserve(FRESH)  # that measure a champion
+        is_begun = False
+
+        def reserve(work: Any, todo: Sequence[Any], expected: Any) -> None:
+            nonlocal is_begun
+            self._reserve(len(todo) + (FRESH if promote and not is_begun else 0))  # which then measure a champion
+            is_begun = True
+
         found = find(
             self.study,
             candidate,
@@ -144,7 +152,7 @@ class Tools:
             store=self.store,
             jobs=self.jobs,
             watch=self._watch,
-            before_training=lambda work, todo, expected: self._reserve(len(todo) + FRESH * promote),
+            before_training=reserve,
         )
         return as_plain(found) | {"budget_left": self.left}
 
@@ -202,8 +210,6 @@ class Tools:
 
     @property
     def _metric(self) -> str:
-        from harness.study.load import load_study
-
         return load_study(self.study).trainer.metrics.select
 
     @property

@@ -46,7 +46,7 @@ SECONDS_TO_CONNECT = 10.0
 SECONDS_FOR_A_SLOT = 300.0  # until the first worker of a cluster that is busy must have started
 SECONDS_FOR_A_NODE = 30.0  # the first one, where a cluster has just been started
 SECONDS_FOR_AN_ANSWER = 30.0  # of a worker that is free
-SECONDS_FOR_A_SUPPLY = 3600.0  # of a file of decoded images, which may be many GB
+SECONDS_FOR_A_SUPPLY = 3600.0  # of a file that cells read, which may be many GB
 SECONDS_FOR_A_MESSAGE = 300.0  # of a checkpoint on its way; Ray itself may wait for ever
 
 
@@ -378,8 +378,8 @@ def _actor() -> Any:
                 found: memoryview = ray.get(told, timeout=SECONDS_FOR_A_SUPPLY).data
             except ray.exceptions.GetTimeoutError:
                 raise HarnessError(
-                    f"{socket.gethostname()}: images did not arrive here within {SECONDS_FOR_A_SUPPLY / 60:.0f} min. "
-                    "Look at the network between the nodes, or put the cache there yourself (HARNESS_CACHE)."
+                    f"{socket.gethostname()}: what cells read did not arrive here within "
+                    f"{SECONDS_FOR_A_SUPPLY / 60:.0f} min. Look at the network between the nodes."
                 ) from None
             return found
 

@@ -255,7 +255,8 @@ class _Claim(NamedTuple):
 
 def _row(effect: Effect) -> dict[str, Any]:
     row = {name: getattr(effect, name) for name in (*_SIDES, *_NUMBERS)} | metric_columns(effect.metric)
-    words = {"seeds": describe_seeds(effect.seeds), "missing": describe_cells(effect.missing)}
+    lacking = sorted(effect.missing, key=lambda it: not it.has_ended)  # what was trained without a number comes first
+    words = {"seeds": describe_seeds(effect.seeds), "missing": describe_cells(lacking)}
     return row | {"n": effect.n, "improvement": effect.improvement, "is_meaningful": effect.is_meaningful} | words
 
 

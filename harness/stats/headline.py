@@ -156,9 +156,8 @@ def _why_not(row: Any) -> str:
         chosen_after_data = "Its changes were chosen after seeing data, so this is exploratory."
         return why_no_claim(row) or chosen_after_data
     if row.verdict == "improves where it trains":
-        lacking = row.missing.split(", ")
-        are_to_come = all(" not run" in cell for cell in lacking)
-        next_step = "The same command trains the rest." if are_to_come else "Find out why they have none."
+        is_to_come = row.missing.partition(",")[0].endswith("not run")  # what was trained without a number comes first
+        next_step = "The same command trains the rest." if is_to_come else "Find out why they have none."
         return (
             f"It improves where it trains ({row.n} of {counted(row.n_planned, 'seed')}): p {adjusted(row)}, but not if "
             f"every pair without a number counts against it. {next_step}"

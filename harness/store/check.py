@@ -122,7 +122,7 @@ def check_lines(cells: Cells) -> Iterator[Finding]:
             yield Finding(
                 path,
                 "has no study run, so that nothing says which cells are its own.",
-                "`harness judge` of its last candidate writes it again.",
+                "`harness judge` of each of its candidates names its cells again; nothing is trained.",
             )
 
 

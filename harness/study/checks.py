@@ -212,6 +212,9 @@ def _published_problems(study: Study, variants: Collection[str]) -> Iterator[str
         for name in parts:
             if name not in changes:
                 yield f"published_curves[{at}]: unknown variant {name!r}.{suggestion(name, variants)}"
+        ordered = in_order(study, parts)
+        if set(parts) <= set(changes) and tuple(parts) != ordered:
+            yield f"published_curves[{at}]: {curve.variant!r} is called {'+'.join(ordered)!r}, in the study's order."
         for name in curve.values:
             if problem := _metric_problem(study, name):
                 yield f"published_curves[{at}]: {problem}"
@@ -225,12 +228,19 @@ def _claims_problems(study: Study, changes: Collection[str], variants: Collectio
         if claimed.of not in allowed:
             what = "change" if claimed.says in OF_CHANGES else "variant"
             yield f"{claimed.name}: unknown {what} {claimed.of!r}.{suggestion(claimed.of, allowed)}"
+        elif claimed.says == "biggest" and (needs := _needs_of(study, claimed.of)):
+            yield f"{claimed.name}: {claimed.of!r} needs {needs}, so it is compared with no other change alone."
         if claimed.than and claimed.than not in variants:
             yield f"{claimed.name}: unknown variant {claimed.than!r}.{suggestion(claimed.than, variants)}"
         if claimed.than == claimed.of:
             yield f"{claimed.name}: {claimed.of!r} is compared with itself."
         if claimed.metric and (problem := _metric_problem(study, claimed.metric)):
             yield f"{claimed.name}: {problem}"
+
+
+def _needs_of(study: Study, name: str) -> str:
+    found = next((it.needs for it in study.changes if it.name == name), ())
+    return " and ".join(map(repr, found))
 
 
 def _metric_problem(study: Study, metric: str) -> str:

@@ -42,7 +42,8 @@ class Claimed(BaseModel):
     Attributes:
         name: kebab-case.
         says: of a change against the baseline: improves, hurts; no improvement, no difference; biggest (it improves
-            more than every other change alone); gain (one run of each side differed by `value`). Of a variant: better
+            more than every other change alone); gain (one run of each side differed by `value`, positive where
+            better). Of a variant: better
             (`than` another one); number (one run of it gave `value`); above, below (`value`).
         of: baseline, a change or a combination of the study.
         than: the other variant.
