@@ -22,12 +22,21 @@ FORMAT = 1  # of what --json prints
     show_default=True,
     help="What one change is: each commit, or all of one `path` (first folder), `trailer:KEY` or `message:REGEX`.",
 )
+@click.option("--first-parent", is_flag=True, help="Steps of the main line; a merge is one, with all that it brought.")
 @click.option("--from", "log", help="A loop's log in place of a range: results.tsv (commit, metric, status, ...).")
 @click.option("--budget", help="Cells (800) or time (3h): picks the design and seeds that find the smallest effects.")
 @store_option
 @json_option
 def study(
-    commits: str, study: str, output: str, by: str, log: str | None, budget: str | None, store: str, as_json: bool
+    commits: str,
+    study: str,
+    output: str,
+    by: str,
+    first_parent: bool,
+    log: str | None,
+    budget: str | None,
+    store: str,
+    as_json: bool,
 ) -> None:
     """Write a study of a range of commits, or of a loop's log: which of them helped?
 
@@ -45,7 +54,9 @@ def study(
 
     if not commits and not log:
         raise click.UsageError("expected BASE..TIP, such as v1.0..HEAD, or --from results.tsv.")
-    found = study_range(commits, study, output=output, by=by, log=log, budget=budget, store=store)
+    found = study_range(
+        commits, study, output=output, by=by, first_parent=first_parent, log=log, budget=budget, store=store
+    )
     profiles = load_study(found.path).profiles
     profile = "standard" if "standard" in profiles else next(iter(profiles))
     work = plan_work(found.path, profile=profile, store=store, device="cpu")
