@@ -1,15 +1,11 @@
 """`harness study`: a range of commits, or the log of a loop, as a study."""
 
-import json
-import sys
-
 import click
 
+from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
 from harness.cli.progress import duration
 from harness.cli.screen import say
-
-FORMAT = 1  # of what --json prints
 
 
 @click.command()
@@ -64,7 +60,6 @@ def study(
     history = found.history
     if as_json:
         told = {
-            "format": FORMAT,
             "study": str(found.path),
             "base": found.base,
             "tip": found.tip,
@@ -87,7 +82,7 @@ def study(
             "cells": len(todo),
             "expected_seconds": expected.seconds if expected.measured else None,
         }
-        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        print_json(told)
         return
     kept = f", {len(history.kept)} of them kept" if log else ""
     say(f"{found.path}: {len(history.changes)} changes of {found.asked}{kept}.")
