@@ -126,6 +126,8 @@ def test_what_has_another_name_now_is_the_same_variant():
     after = before.extended(manifest(renamed, comparisons=(comparison("both"),)))
     assert {it.name: list(it.cells) for it in after.variants} == {"both": [0, 1]}
     assert {it.variant for it in after.comparisons} == {"both"}
+    named = manifest(replace(variant("wide+deep"), name="champion-1"))  # of a line: its names are its own
+    assert [it.name for it in named.extended(manifest(renamed)).variants] == ["champion-1", "both"]
 
 
 def test_two_study_runs_are_never_mixed():
