@@ -162,7 +162,7 @@ def train_by_ray(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) 
         tuner = tune.Tuner(
             train,
             param_space=space,
-            tune_config=tune.TuneConfig(metric="val/score", mode="max"),
+            tune_config=tune.TuneConfig(metric="val/score", mode="max", reuse_actors=True),
             run_config=tune.RunConfig(name="idle", storage_path=str(folder), callbacks=callbacks, verbose=0),
         )
         ready()

@@ -236,6 +236,7 @@ class _Pass:
         self._outline, self._sender, self._cells, self._is_live = outline, sender, cells, is_live
         self._points = summary_points(cells.root, outline.id, outline.manifest.metrics.report)
         self._artifacts = summary_artifacts(cells.root, outline.id)
+        self._not_started: set[str] = set()  # cells, when `new_cells` looked: one that starts since is new next time
 
     def study(self) -> str:
         return self._sender.bring(self._study_image()).run_id
@@ -253,9 +254,12 @@ class _Pass:
         found, size = list[tuple[RunVariant, Record]](), 0
         for variant, key in waiting:
             with contextlib.suppress(StoreError):  # one that cannot be read is named when its variant is delivered
-                if record := read_record(self._cells, key):
-                    found.append((variant, record))
-                    size += record.journal_bytes
+                record = read_record(self._cells, key)
+                if record is None:
+                    self._not_started.add(key)
+                    continue
+                found.append((variant, record))
+                size += record.journal_bytes
             if len(found) == CELLS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield from self._make(found)
                 found, size = [], 0
@@ -292,7 +296,7 @@ class _Pass:
         entries, variant_key = self._sender.entries, self._outline.variant_key(variant)
         for cell_key in variant.cells.values():
             key = self._outline.cell_key(variant, cell_key)
-            is_wanted = keys is None or cell_key in keys
+            is_wanted = cell_key not in self._not_started and (keys is None or cell_key in keys)
             record = read_record(self._cells, cell_key) if is_wanted and not self._is_done(variant, cell_key) else None
             if record is None:
                 continue
