@@ -77,6 +77,7 @@ class Tracking:
         self.uri, self.root = uri, root
         self._folder = root / "tracking"
         self._server: Server | None = None
+        self._last_outline: Outline | None = None  # of a study that is followed: identities are asked for at each look
         self._checked: set[str] = set()  # study runs of which ledger and server agree, as far as this process knows
         self._settled: set[str] = set()  # experiments without runs that say RUNNING for a dead process
 
@@ -223,7 +224,10 @@ class Tracking:
                 self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
 
     def _outline(self, manifest: Manifest) -> Outline:
-        return Outline(manifest, self.store_id)
+        known = self._last_outline
+        if known is None or known.manifest is not manifest:
+            known = self._last_outline = Outline(manifest, self.store_id)
+        return known
 
     def _open_ledger(self) -> AbstractContextManager[Ledger]:
         return open_ledger(self._folder / "ledger.db", target(self.uri, self.root), formerly=masked(self.uri))
