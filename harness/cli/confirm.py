@@ -27,7 +27,7 @@ def confirm(ctx: click.Context, /, variant: str | None, **request: Any) -> None:
     work, manifest, winner = begin_confirmation(variant=variant, **request)
     todo, expected = unfinished(work)
     console.print(f"To confirm: {winner}, on seeds {', '.join(map(str, work.plan.seeds))}.", style="bold")
-    announce(console, work, todo, expected)
+    expected = announce(console, work, todo, expected)
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
