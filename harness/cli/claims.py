@@ -1,6 +1,5 @@
 """`harness claims`: every claim of the report, or of a study, recomputed."""
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ import click
 from rich.console import Console
 
 from harness.claims import STATUSES, Claim, Finding, Value, check_claims
+from harness.cli.as_json import print_json
 from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import Screen
@@ -34,8 +34,7 @@ def claims(study: str | None, profile: str | None, store: Path, as_json: bool) -
         raise click.UsageError("--profile is of a study: name it with --study.")
     run, checked = _of_study(study, store, profile) if study else ("", _of_report(store))
     if as_json:
-        objects = [_as_json(claim, found) | ({"run": run} if study else {}) for claim, found in checked]
-        click.echo(json.dumps(objects, indent=1))
+        print_json({"run": run, "claims": [_as_json(claim, found) for claim, found in checked]})
         return
     console = Screen()
     if run:

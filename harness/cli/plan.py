@@ -1,14 +1,13 @@
 """`harness plan`: what a study would train, and what that would take."""
 
-import json
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from harness.api.work import Work, freeze, plan_work, reported, unfinished
+from harness.cli.as_json import print_json
 from harness.cli.grid import Column, print_grid
 from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
@@ -48,7 +47,7 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     todo, expected = unfinished(work)
     can_show = sensitivity(work.plan, reported(work.plan, work.cells))
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
+        print_json(_as_json(work, len(todo), expected, can_show))
         return
     console = Screen()
     _print_variants(console, work, {cell.key for cell in todo})
