@@ -13,6 +13,7 @@ from fakes import LosesItsDeviceOnSeed1, cells_for, recorded_run
 from planted import planted_images, tiny_cell, trained
 
 from harness import cuda
+from harness.api import training
 from harness.api.work import worker_devices
 from harness.cli import cli, doctor
 from harness.cli.doctor import cuda_checks
@@ -363,6 +364,14 @@ def test_validations_close_together_make_one_checkpoint_and_the_end_makes_one(tm
     assert len(every) > 2
     assert saved == every[-1:]
     assert rare.final == usual.final
+
+
+def test_workers_begin_to_import_before_the_device_is_tried(monkeypatch):
+    order = []
+    for name in ("check_disk", "warm_up_workers", "check_device", "prepare"):
+        monkeypatch.setattr(training, name, lambda *arguments, name=name: order.append(name))
+    training.get_ready(None, ["a cell"], None)
+    assert order == ["check_disk", "warm_up_workers", "check_device", "prepare"]
 
 
 @pytest.mark.slow
