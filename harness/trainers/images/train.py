@@ -89,6 +89,8 @@ def train_on(run: Run, arrays: ImageArrays) -> None:
     device = torch.device(run.device)
     training = run.settings.training
     assert training.precision != "auto"
+    if run.should_stop:  # looked at before the device is used: from here on a step that is under way may end
+        return
     run.note(versions=_versions(device), precision=training.precision)
     run.note(data_fingerprint=run.fingerprints["data"], device=device_name(device))
     try:
