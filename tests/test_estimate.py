@@ -13,7 +13,7 @@ from harness.api.probing import probe
 from harness.api.trying import try_study
 from harness.api.work import plan_work, unfinished
 from harness.cli.progress import RunProgress, duration_range
-from harness.plan.estimate import UNKNOWN_SECONDS, Estimate, Sample, estimate, makespan
+from harness.plan.estimate import START_SECONDS, UNKNOWN_SECONDS, Estimate, Sample, estimate, makespan
 from harness.store.cells import Cells
 from harness.store.tried import read_tried
 from harness.trainers.images.cost import modelled_seconds
@@ -122,7 +122,7 @@ def test_where_no_cell_has_ended_a_sample_stands_in_for_it(tmp_path):
 
     assert found([second]).seconds == 100
     assert 300 < found([wider]).seconds < 400
-    assert found([second]).bounds == (50.0, 200.0)
+    assert found([second]).bounds == (50.0, 205.0)
     assert found([second]).basis == "from a probe of some steps"
     cells.open(first)
     cells.write_result(fakes.result_of(first, seconds=10.0))
@@ -139,7 +139,7 @@ def test_a_probe_is_noted_for_every_command_that_follows(tmp_path):
     again = plan_work("task3", profile="quick", device="cpu", jobs=1, store=tmp_path / "store")
     _, known = unfinished(again)
     assert known.basis == "from a probe of some steps"
-    assert known.bounds[1] / known.bounds[0] == pytest.approx(4.0)
+    assert (known.bounds[1] - START_SECONDS) / known.bounds[0] == pytest.approx(4.0)
     assert known.seconds > 1.0
 
 
@@ -156,8 +156,8 @@ def test_what_try_took_is_what_a_cell_of_ones_own_takes(tmp_path):
 
 def test_an_estimate_is_a_range_that_measured_cells_make_narrower():
     guess, measured = Estimate(60.0, 0, 0), Estimate(60.0, 0, 4)
-    assert guess.bounds == (10.0, 360.0)
-    assert measured.bounds == (40.0, 90.0)
+    assert guess.bounds == (10.0, 365.0)
+    assert measured.bounds == (40.0, 95.0)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from harness.plan.cell import Cell
 from harness.texts import counted
 
 OFF_BY_WHEN_GUESSED, OFF_BY_WHEN_SAMPLED, OFF_BY_WHEN_MEASURED = 6.0, 2.0, 1.5
+START_SECONDS = 5.0  # at most, of processes that start and import, beside cells
 UNKNOWN_SECONDS = 10.0  # of a cell about which nothing at all is known
 
 
@@ -40,7 +41,7 @@ class Estimate:
         """Seconds from at least to at most, as far as estimates were seen to be off."""
         unmeasured = OFF_BY_WHEN_SAMPLED if self.sampled else OFF_BY_WHEN_GUESSED
         factor = OFF_BY_WHEN_MEASURED if self.measured else unmeasured
-        return self.seconds / factor, self.seconds * factor
+        return self.seconds / factor, self.seconds * factor + (START_SECONDS if self.seconds else 0.0)
 
     @property
     def basis(self) -> str:
