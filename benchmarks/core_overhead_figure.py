@@ -19,7 +19,7 @@ TRAINED, DELIVERED, COMMAND = "harness, trained", "harness, delivered", "harness
 
 def measure_core(request: Request, on_sample: OnSample) -> Figure:
     """Cells a second of the harness, by its two clocks, and trials a second of peers, without and with MLflow."""
-    scratch, num_cells = request.workload.scratch, max(2, min(request.largest, MOST_CELLS) // 2 * 2)
+    scratch, num_cells = request.workload.scratch, max(4, min(request.largest, MOST_CELLS) // 2 * 2)
     ours = Contender(
         TRAINED,
         "a function of the user's, MLflow following: from the first cell's start to the last one's end, each event and "

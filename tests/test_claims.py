@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from schemas import fitting
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.claims import STATUSES, Finding, NotRunError, check_claims
@@ -400,7 +401,7 @@ def test_the_command_prints_both_sides_and_the_count_of_each_verdict(tmp_path):
 
 def test_the_command_shows_intervals_of_what_was_measured(tmp_path):
     standard_run(tmp_path)
-    found = {it["name"]: it for it in json.loads(run("--store", str(tmp_path), "--json"))}
+    found = {it["name"]: it for it in fitting("claims", run("--store", str(tmp_path), "--json"))["claims"]}
     assert len(found) == 56
     number = found["task3-model-2-test-accuracy"]
     assert number["printed"] == 0.8097
@@ -424,7 +425,7 @@ def test_on_a_fresh_clone_the_audit_takes_under_five_seconds_and_no_torch(tmp_pa
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)) == 56
+    assert len(fitting("claims", done.stdout)["claims"]) == 56
     # Processor time: other work on the machine does not count.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     assert not (tmp_path / "mlruns").exists()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from schemas import fitting
 
-from harness.cli import COMMANDS, cli
+from harness.cli import COMMANDS, cli, main
 
 TINY = """
 name: tiny
@@ -81,6 +82,13 @@ def test_an_unknown_command_gets_a_suggestion(run):
 
     assert answer.exit_code == 2
     assert "Did you mean 'ablate'?" in answer.output
+
+
+def test_windows_is_refused_in_one_sentence_before_anything_of_posix_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("error: harness does not run on Windows itself")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +184,7 @@ def test_everything_wrong_with_a_file_is_said_at_once(run, tmp_path):
 
 
 def test_plan_counts_each_distinct_cell_once(run):
-    plan = json.loads(run("plan", "--study", "task3", "--profile", "quick", "--json").output)
+    plan = fitting("plan", run("plan", "--study", "task3", "--profile", "quick", "--json").output)
 
     keys = [key for variant in plan["variants"] for key in variant["cells"].values()]
     assert plan["num_cells"] == len(set(keys)) == len(keys) == 16 * 3
@@ -216,14 +224,15 @@ def test_a_dry_run_trains_nothing_and_writes_nothing(run):
 def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
     first = run("ablate", "--study", "tiny.yaml", "--executor", "here")
     second = run("ablate", "--study", "tiny.yaml", "--executor", "here")
-    listed = json.loads(run("results", "--study", "tiny", "--json").output)
+    listed = fitting("results", run("results", "--study", "tiny", "--json").output)["cells"]
 
     assert first.exit_code == second.exit_code == 1, first.output
     assert "2 of 6 cells failed; 4 are saved" in first.output
     assert "loss is not finite" in first.output
     assert "--retry-failed" in first.output
     assert "6 done, 0 to train" in second.output
-    assert json.loads(run("results", "--study", "tiny.yaml", "--json").output) == listed, "by its file, too"
+    by_file = fitting("results", run("results", "--study", "tiny.yaml", "--json").output)
+    assert by_file["cells"] == listed
     assert {row["status"] for row in listed if row["variant"] == "explosive"} == {"diverged"}
     assert {row["status"] for row in listed if row["variant"] != "explosive"} == {"finished"}
 

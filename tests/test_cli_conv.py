@@ -1,9 +1,9 @@
-import json
 import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
+from schemas import fitting
 
 from harness.cli.conv import conv
 from harness.errors import StudyError
@@ -19,7 +19,7 @@ def run(*arguments):
 
 
 def output_of(image, kernel, *options):
-    return json.loads(run("apply", "--image", image, "--kernel", kernel, *options, "--json"))["output"]
+    return fitting("conv apply", run("apply", "--image", image, "--kernel", kernel, *options, "--json"))["output"]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_size_solves_for_what_is_left_out(unknown):
     sizes = {"input": 8, "kernel": 4, "padding": 1, "stride": 3, "output": 3}
     options = [part for name, value in sizes.items() if name != unknown for part in (f"--{name}", str(value))]
 
-    printed = json.loads(run("size", *options, "--exact", "--json"))
+    printed = fitting("conv size", run("size", *options, "--exact", "--json"))
 
-    assert printed == {"solved": unknown, **sizes, "unused": 0}
+    assert printed == {"format": 1, "solved": unknown, **sizes, "unused": 0}
     assert f"{unknown} = {sizes[unknown]}" in run("size", *options, "--exact")
 
 
@@ -118,14 +118,14 @@ def test_size_asks_for_exactly_one_unknown():
 
 
 def test_same_prints_the_padding_and_refuses_an_even_kernel():
-    assert json.loads(run("same", "--kernel", "5", "--json")) == {"kernel": 5, "padding": 2}
+    assert fitting("conv same", run("same", "--kernel", "5", "--json")) == {"format": 1, "kernel": 5, "padding": 2}
     assert "padding = 2" in run("same", "--kernel", "5")
     with pytest.raises(StudyError, match="use an odd kernel, 3 or 5"):
         run("same", "--kernel", "4")
 
 
 def test_stack_prints_receptive_fields_and_sizes():
-    rows = json.loads(run("stack", "5/1/2, 2/2/0,3", "--input", "32", "--json"))
+    rows = fitting("conv stack", run("stack", "5/1/2, 2/2/0,3", "--input", "32", "--json"))["layers"]
 
     # 5; 5+1; 6+2*2. 32; 16; 16-2.
     assert [row["receptive_field"] for row in rows] == [5, 6, 10]

@@ -1,12 +1,12 @@
 """`harness search` from end to end: real training on drawn images, MLflow and Optuna beside it."""
 
-import json
 import re
 import shutil
 
 import optuna
 import pytest
 from click.testing import CliRunner
+from schemas import fitting
 from tracked import a_store, mlflow_runs
 
 from harness.cli import cli
@@ -63,7 +63,7 @@ def caller(folder, monkeypatch):
 def searched(call, *options):
     answer = call("search", "--study", "reduced.yaml", "--trials", 6, "--executor", "here", "--json", *options)
     assert answer.exit_code == 0, answer.output
-    return json.loads(answer.stdout)
+    return fitting("search", answer.stdout)
 
 
 @pytest.fixture(scope="module")

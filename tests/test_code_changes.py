@@ -235,7 +235,6 @@ WRONG = [
     ({"branch": "nowhere"}, "'nowhere' is no commit"),
     ({"patch": "none.diff"}, "change 'it': patch: "),
     ({"patch": "wrong.diff"}, "wrong.diff does not apply (patch failed: training.py:2"),
-    ({"commit": "merged"}, "merged is a merge of 2 commits; name the branch"),
     ({"commit": "main", "branch": "main"}, "a change has one of commit, branch and patch"),
     ({"summary": "nothing"}, "changes[0].overrides: required, but missing"),
     ({"overrides": {}}, "overrides: at least one setting; or the change is code"),
@@ -245,14 +244,44 @@ WRONG = [
 @pytest.mark.parametrize(("code", "said"), WRONG, ids=[str(it) for it, _ in WRONG])
 def test_code_that_cannot_be_a_change_is_refused_in_a_sentence(tmp_path, code, said):
     repository = TinyRepository(tmp_path)
-    rate, width = repository.commit("rate", RATE), repository.commit("width", WIDTH)
-    tree = repository.git("rev-parse", f"{width}^{{tree}}").strip()
-    merge = repository.git("-c", "user.name=A", "commit-tree", tree, "-p", rate, "-p", width, "-m", "merge").strip()
-    repository.git("tag", "merged", merge)
     diff = "--- a/training.py\n+++ b/training.py\n@@ -2,1 +2,1 @@\n-no such line\n+another\n"
     (tmp_path / "wrong.diff").write_text(diff)
 
     assert said in problems(repository.study(changes=[{"name": "it", **code}]))
+
+
+def test_a_merge_is_what_it_brings_to_its_first_parent(tmp_path):
+    repository = TinyRepository(tmp_path)
+    rate, width = repository.commit("rate", RATE), repository.commit("width", WIDTH)
+    both = repository.commit("width", WIDTH, onto=rate)
+    tree = repository.git("rev-parse", f"{both}^{{tree}}").strip()
+    merge = repository.git("commit-tree", tree, "-p", rate, "-p", width, "-m", "merge").strip()
+
+    found = keys(repository.study(changes=[{"name": "it", "commit": merge}, {"name": "rate", "commit": rate}]))
+
+    assert found["it"] == keys(repository.study(changes=[{"name": "it", "commit": width}]))["it"]
+
+
+def test_a_script_that_the_commit_lacks_is_the_folders_own_and_the_same_for_all(tmp_path):
+    repository = TinyRepository(tmp_path, "script")
+    lacking = repository.commit("before there was a script", {"script.py": None})
+    helped = repository.commit("half", {"mathematics.py": ("0.9", "0.4")}, onto=lacking)
+    brought = {"script.py": "print('another one')\n"}
+    both = repository.commit("half, and a script", {"mathematics.py": ("0.9", "0.4"), **brought}, onto=lacking)
+    alone = repository.commit("a script", brought, onto=lacking)
+    changes = [{"name": "half", "commit": helped}, {"name": "both", "commit": both}]
+
+    path = repository.study(commit=lacking, changes=changes[:1])
+    found, notes = keys(path), load_study(path).trainer.notes
+    with_both = keys(repository.study(commit=lacking, changes=changes[1:]))
+    (tmp_path / "script.py").write_text((tmp_path / "script.py").read_text() + "print('edited')\n")
+    edited = keys(path)
+
+    assert with_both["both"] == found["half"] != found["baseline"]
+    assert "sources: script.py of the folder, for all variants: the commit does not hold what is called" in notes
+    assert {*edited.values()}.isdisjoint(found.values())
+    said = problems(repository.study(commit=lacking, changes=[{"name": "brings", "commit": alone}]))
+    assert "edits nothing that training reads" in said
 
 
 def test_a_patch_needs_no_repository_and_a_commit_says_that_it_does(tmp_path):

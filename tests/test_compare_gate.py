@@ -7,12 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from commands import harness
 from own import write_study
+from schemas import fitting
 from scipy import stats
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.api.comparing import compare
+from harness.cli import cli
 from harness.cli.grid import Column, folded, print_grid
 from harness.cli.screen import Screen
 from harness.errors import ResultsError, StudyError
@@ -115,6 +118,9 @@ def test_compare_finds_both_runs_counts_the_looks_and_says_what_differs(tmp_path
     assert list(found.between.table["change"]) == ["batch-norm"]
     assert found.differing == ("other data: synthetic and others",)
     assert found.alone == {run: ()}  # both runs have one id: what the second lacks is not said twice
+    both = ["task3", run, "--store", str(tmp_path / "a"), "--second-store", str(tmp_path / "b")]
+    printed = CliRunner().invoke(cli, ["compare", *both, "--json"], catch_exceptions=False).stdout
+    assert [it["change"] for it in fitting("compare", printed)["effects"]] == ["batch-norm"]
     for store in ("a", "b"):
         looks = json.loads((tmp_path / store / "studies" / f"{run}.json").read_text())["looks"]
         assert [it["seeds"] for it in looks] == [list(range(8))]
@@ -191,6 +197,10 @@ def test_a_commit_that_lowers_the_score_fails_one_that_does_not_passes_and_one_t
     assert code == 3, said
     assert "3 seeds cannot tell whether it is worse by 0.50 points or more." in said
     assert "seeds would decide, if the estimate holds: --seeds" in said, said
+
+    code, said, _ = run_gate(repository, 0.802, "--seeds", "3", "--json")
+    printed = "{" + said.partition("{")[2].rpartition("}")[0] + "}"
+    assert fitting("gate", printed)["verdict"] == "undecided"
 
     code, said, _ = run_gate(repository, "broken")
     assert (code, "This code fails where main does not: seed 2." in said) == (1, True), said

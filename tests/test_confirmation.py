@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from fakes import cells_for, result_of
 from own import write_study
+from schemas import fitting
 
 from harness.api.ablation import ablate
 from harness.api.confirmation import confirm, fresh_seeds, pick_winner
@@ -92,7 +93,7 @@ def test_a_confirmation_is_made_once_on_fresh_seeds_and_leaves_the_search_alone(
     manifests = Cells(tmp_path / "mlruns").manifests().values()
     confirmations = [it for it in manifests if it.confirms]
     assert [it.headline for it in confirmations] == [headline]
-    listed = json.loads(run("results", "--study", "small", "--json"))
+    listed = fitting("results", run("results", "--study", "small", "--json"))["cells"]
     assert {row["seed"] for row in listed} == {0, 1}
 
 

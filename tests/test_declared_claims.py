@@ -1,10 +1,9 @@
 """Claims that a study declares: which are confirmed, which are not, and what is wrong with how they are written."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 from own import write_study
+from schemas import fitting
 
 from harness.api.ablation import ablate
 from harness.api.candidates import Asked
@@ -153,7 +152,7 @@ def test_bounds_are_claims_of_either_side(tmp_path):
     done = CliRunner().invoke(cli, ["claims", "--study", str(path), "--store", str(store), "--json"])
 
     assert done.exit_code == 0, done.output
-    told = {it["name"]: it for it in json.loads(done.stdout)}
+    told = {it["name"]: it for it in fitting("claims", done.stdout)["claims"]}
     expected = {"a": "confirmed", "b": "not reproduced", "c": "confirmed", "d": "not reproduced"}
     assert {name: it["status"] for name, it in told.items()} == expected
     assert (told["a"]["text"], told["a"]["source"]) == ("baseline lies above 9 in val/value", "Table 1")

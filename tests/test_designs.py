@@ -1,11 +1,13 @@
 """Designs: which sets of changes are compared with what; groups and impossible combinations respected and named."""
 
+import re
 from itertools import combinations as subsets
 
 import pytest
 
 from harness.errors import StudyError
 from harness.study.changes import conflicts
+from harness.study.designs.comparisons import LONGEST_JOINED, combination_names, names_of_many, variant_name
 from harness.study.designs.factorials import MOST_VARIANTS, greedy_candidates
 from harness.study.designs.registry import DESIGNS, Comparison, design_problems, make_designs, path
 from harness.study.load import load_study, studies
@@ -66,6 +68,19 @@ def test_each_step_of_a_path_is_compared_with_the_step_before():
         ("flip", ("norm", "flip"), ("norm",)),
         ("adam", ("adam", "norm", "flip"), ("norm", "flip")),
     ]
+
+
+def test_steps_of_a_long_path_are_named_by_their_last_change():
+    changes = [it.model_dump() | {"name": f"a-change-of-{it.name}"} for it in independent(14).changes]
+    names = tuple(it["name"] for it in changes)
+    study = small_study(changes=changes, combinations=[], paths={"all": names})
+    named = names_of_many(study) | combination_names(study)
+    assert variant_name(names[:2], named) == "+".join(names[:2])
+    assert variant_name(names[:9], named) == f"all..{names[8]}"
+    assert re.fullmatch("7-changes-[0-9a-f]{6}", variant_name(names[::2], named))
+    found = [variant_name(names[:count], named) for count in range(15)]
+    assert len({*found}) == 15
+    assert max(map(len, found)) <= LONGEST_JOINED
 
 
 def test_path_alone_takes_every_path_and_names_the_steps_that_are_not_selected():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from commands import harness
+from schemas import fitting
 
 pytestmark = pytest.mark.slow
 
@@ -65,18 +66,18 @@ def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     folder, (resume, best, part) = Folder(tmp_path, name), FOUND[name]
     assert len(list(folder.path.iterdir())) == 2
 
-    tried = json.loads(folder.run("try", f"{name}.yaml", "--json", study=False).stdout)
+    tried = fitting("try", folder.run("try", f"{name}.yaml", "--json", study=False).stdout)
     assert (tried["resume"], tried["repeat_difference"], tried["ignores_seed"]) == (resume, 0.0, False)
     assert tried["unread"] == tried["unseen"] == []
 
     alone = ["--jobs", "1"] if name in FRAMEWORKS else []  # each worker would import the framework
     quick = ["--profile", "quick", *alone, *part]
     table = folder.run("ablate", *quick).stdout
-    searched = json.loads(folder.run("search", *quick, "--trials", "4", "--json").stdout)
+    searched = fitting("search", folder.run("search", *quick, "--trials", "4", "--json").stdout)
     confirmed = folder.run("confirm", "--profile", "quick", *alone, "--seeds", "7", "--variant", best).stdout
     folder.run("export", "--table", "effects", "--output", "effects.csv")
     folder.run("report", "--output", "report")
-    cells = json.loads(folder.run("results", "--json").stdout)
+    cells = fitting("results", folder.run("results", "--json").stdout)["cells"]
     log = folder.run("logs", cells[0]["key"], study=False).stdout
 
     rows = [line.split()[0] for line in table.split("verdict\n")[1].splitlines() if "/" in line]

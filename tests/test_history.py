@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from own import train_study
-from repository import RATE, START, WIDTH, TinyRepository
+from repository import OTHER_START, RATE, START, WIDTH, TinyRepository
 
 from harness.api.studying import study_range
 from harness.api.work import plan_work
@@ -128,6 +128,54 @@ def test_a_history_whose_every_commit_is_a_change_is_its_tips_code(tmp_path):
     ]
     assert found.history.notes == (f"All changes together are the code of {found.tip[:10]}.",)
     assert plan.variants[1].cells[0].key == at_tip.variants[0].cells[0].key
+
+
+@pytest.fixture
+def resolved(tmp_path):
+    """A history whose merge was resolved by hand, and a commit on top of that."""
+    repository = History(tmp_path / "project")
+    side = repository.commit("Start at 2", OTHER_START, onto=repository.grow("Double the rate", RATE))
+    repository.grow("Start at 1", START)
+    tree = repository.commit("as it was resolved", {"training.py": ("score = 1.0", "score = 3.0")})
+    tree = repository.git("rev-parse", f"{tree}^{{tree}}").strip()
+    merge = repository.git("commit-tree", tree, "-p", "main", "-p", side, "-m", "Merge a side").strip()
+    repository.git("update-ref", "refs/heads/main", merge)
+    repository.git("reset", "-q", "--hard")
+    repository.grow("Start at 4", {"training.py": ("score = 3.0", "score = 4.0")})
+    return repository
+
+
+def test_a_main_line_is_the_code_of_history_whatever_its_merges_resolved_by_hand(resolved, tmp_path):
+    line = f"{resolved.base}..main"
+    found = study_range(line, resolved.folder / "own.yaml", first_parent=True, output=resolved.folder / "commits.yaml")
+
+    assert {it.name: it.needs for it in found.history.changes} == {
+        "double-the-rate": (),
+        "start-at-1": (),
+        "start-at-2-merge-a-side": ("start-at-1",),
+        "start-at-4": ("start-at-2-merge-a-side",),
+    }
+    assert found.history.left_out == ()
+    assert found.history.notes[0].startswith("All changes together are the code of ")
+    work = plan_work(found.path, store=tmp_path / "mlruns", device="cpu", seeds=1)
+    assert [len(it.changes) for it in work.plan.variants] == [0, 1, 2, 3, 4]
+    side = resolved.git("rev-parse", "main~1^2").strip()
+    with pytest.raises(HarnessError, match=r"the main line of .* does not pass"):
+        study_range(f"{side}..main", resolved.folder / "own.yaml", first_parent=True, output=tmp_path / "no.yaml")
+
+
+def test_commits_that_a_merge_resolved_by_hand_are_named_and_the_study_has_what_merges(resolved, tmp_path):
+    line = f"{resolved.base}..main"
+    found = study_range(line, resolved.folder / "own.yaml", output=resolved.folder / "commits.yaml")
+
+    assert [it.name for it in found.history.changes] == ["double-the-rate", "start-at-1", "start-at-2"]
+    assert found.history.kept == ("double-the-rate", "start-at-1")
+    said = " ".join(found.history.notes)
+    assert "start-at-2: do not merge with all before them" in said
+    assert "--first-parent takes each step of the main line as it is" in said
+    reasons = {it.subject: why for it, why in found.history.left_out}
+    assert "its edit of training.py is of lines that are not there" in reasons["Start at 4"]
+    plan_work(found.path, store=tmp_path / "mlruns", device="cpu", seeds=1)
 
 
 def test_what_a_needed_change_needs_itself_is_not_said_again(tmp_path):

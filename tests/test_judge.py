@@ -398,3 +398,34 @@ def test_each_reason_decides_at_the_first_look_that_has_it():
     assert judged(0.1, -0.1, 0.15, -0.1, smallest=0.5) == ("discard", "too small to matter", 3)
     assert judged(1, -1, 1, -1) == ("undecided", "", 4)
     assert judged() == ("undecided", "", 0)
+
+
+@pytest.mark.slow
+def test_a_champion_is_confirmed_once_by_the_metric_that_no_proposal_saw(asked):
+    """What is reported goes the other way here: judged better, reported worse."""
+    folder = asked["study"].parent
+    (folder / "training.py").write_text(NOISY.replace('"test/score": score', '"test/score": -score'))
+    where = ["--study", str(asked["study"]), "--store", str(asked["store"]), "--device", "cpu"]
+
+    def confirmed(*more):
+        return CliRunner().invoke(cli, ["confirm", *where, "--executor", "here", "--line", "main", *more])
+
+    assert "there is none. `harness judge` begins one" in confirmed().output
+    judge(**asked, change={"gain": 0.0, "luck": 1})
+    assert "nothing was promoted yet" in confirmed().output
+    judge(**asked, change={"gain": 4.0, "luck": 1}, promote=True)
+    seen = Cells(asked["store"]).seeds()
+    few, wrong = confirmed("--seeds", "3"), confirmed("--seeds", "8", "--only", "x")
+    found = confirmed("--seeds", "8")
+    again, other = confirmed(), confirmed("--seeds", "9")
+
+    assert "takes at least 7 seeds, whatever they show. Nothing was trained" in few.output.replace("\n", " ")
+    assert "--only: a line has its own baseline and changes" in wrong.output
+    assert found.exit_code == 0, found.output
+    assert "Refuted: it is worse. champion-1 against baseline on 8 fresh seeds" in found.output
+    assert "0 to train" in again.output
+    assert "It is made once" in other.output
+    (made,) = (it for it in Cells(asked["store"]).manifests().values() if it.confirms)
+    assert (made.confirms, made.winner, made.outcome) == ("own-standard-main", "champion-1", "refuted")
+    assert not {*made.variant("baseline").cells} & {*seen}
+    assert [it.champion for it in lineage(asked["study"], store=asked["store"]).steps] == [0, 1]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from schemas import fitting
 from test_moved_store import contents
 from tracked import a_manifest, a_result, a_store, cells_of, mlflow_runs, start, train, validate
 
@@ -538,7 +539,8 @@ def test_check_says_what_waits_for_mlflow(delivered):
     delivered.write_manifest(a_manifest({"baseline": BASELINE, "batch-norm": NORMED, "wide": WIDE}))
     answer = call("check", "--store", delivered.root)
     assert (answer.exit_code, "4 events of task3-quick-1a2b3c4d wait. `harness sync`" in answer.output) == (0, True)
-    assert json.loads(call("check", "--json", "--store", delivered.root).stdout)[0]["is_wrong"] is False
+    told = fitting("check", call("check", "--json", "--store", delivered.root).stdout)
+    assert told["findings"][0]["is_wrong"] is False
 
 
 def test_a_pack_cannot_hold_a_name_that_no_pack_may_hold(whole, tmp_path):

@@ -120,6 +120,16 @@ def test_tags_of_both_are_kept_where_the_settings_are_the_same():
     assert both.variant("wide").tags == {"trial": "1", "search": "s"}
 
 
+def test_what_has_another_name_now_is_the_same_variant():
+    before = manifest(variant("wide+deep", seeds=(0,)), comparisons=(comparison("wide+deep"),))
+    renamed = replace(variant("wide+deep", seeds=(1,)), name="both")
+    after = before.extended(manifest(renamed, comparisons=(comparison("both"),)))
+    assert {it.name: list(it.cells) for it in after.variants} == {"both": [0, 1]}
+    assert {it.variant for it in after.comparisons} == {"both"}
+    named = manifest(replace(variant("wide+deep"), name="champion-1"))  # of a line: its names are its own
+    assert [it.name for it in named.extended(manifest(renamed)).variants] == ["champion-1", "both"]
+
+
 def test_two_study_runs_are_never_mixed():
     with pytest.raises(AssertionError):
         manifest().extended(manifest(id="other"))

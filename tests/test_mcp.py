@@ -7,9 +7,13 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from own import write_study
+from own import train_study, write_study
+from repository import RATE, START, TinyRepository
+from schemas import fitting
 from test_judge import METRICS, NOISY
 
+from harness.api.studying import study_range
+from harness.api.work import plan_work, save_manifest
 from harness.cli import cli
 from harness.cli.mcp import Tools
 from harness.errors import StudyError
@@ -29,6 +33,16 @@ def study(tmp_path):
     return write_study(tmp_path / "own", function=LOUD, baseline=baseline, metrics=METRICS, changes=[])
 
 
+def calling(client):
+    """Calls a tool; what it answers."""
+
+    async def call(tool, **arguments):
+        found = await client.call_tool(tool, arguments)
+        return json.loads(found.content[0].text)
+
+    return call
+
+
 @pytest.mark.ordeal
 def test_a_client_plans_judges_and_reads_within_the_budget(study, tmp_path):
     mcp = pytest.importorskip("mcp")
@@ -37,11 +51,7 @@ def test_a_client_plans_judges_and_reads_within_the_budget(study, tmp_path):
 
     async def talk():
         async with mcp.Client(server) as client:
-
-            async def call(tool, **arguments):
-                found = await client.call_tool(tool, arguments)
-                return json.loads(found.content[0].text)
-
+            call = calling(client)
             names = {it.name for it in (await client.list_tools()).tools}
             asked = {"settings": {"gain": 4.0, "luck": 1}, "promote": True}
             planned = await call("plan")
@@ -64,6 +74,38 @@ def test_a_client_plans_judges_and_reads_within_the_budget(study, tmp_path):
     assert "not of the protocol" in said["said"]
     assert "no results" in results["error"]  # of the study itself: only the line has some
     assert "-777" not in json.dumps([planned, judged, again, results])
+
+
+@pytest.mark.ordeal
+def test_a_client_prunes_within_the_budget(tmp_path):
+    mcp = pytest.importorskip("mcp")
+    repository = TinyRepository(tmp_path / "project", profiles={"standard": {"seeds": 2}})
+    tip = repository.commit("Start", START, onto=repository.commit("Double the rate", RATE))
+    study, store = tmp_path / "commits.yaml", tmp_path / "mlruns"
+    study_range(f"{repository.base}..{tip}", repository.folder / "own.yaml", output=study)
+    train_study(study, store)
+    save_manifest(plan_work(study, store=store, device="cpu"))
+    before, trained = repository.checksums(), len(Cells(store).all_keys())
+    command = ["-m", "harness", "mcp", "--study", str(study), "--store", str(store), "--cells", "20", "--jobs", "1"]
+    server = mcp.StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ), cwd=str(tmp_path))
+
+    async def talk():
+        async with mcp.Client(server) as client:
+            call = calling(client)
+            told = [await call("plan"), await call("results"), await call("prune", delta=1.0, seeds=30)]
+            untouched = repository.checksums() == before and len(Cells(store).all_keys()) == trained
+            return *told, untouched, await call("prune", delta=1.0, seeds=6, branch="fewer")
+
+    planned, results, refused, untouched, pruned = asyncio.run(talk())
+
+    assert (planned["changes"], planned["cells_to_train"]) == (["double-the-rate", "start"], 0)
+    assert len(results["cells"]) == trained
+    assert "may train" in refused["error"]
+    assert untouched
+    fresh = len(Cells(store).all_keys()) - trained
+    assert pruned.pop("budget_left") == 20 - fresh > 0
+    assert fitting("prune", json.dumps(pruned))["branch"] == "fewer"
+    assert repository.git("rev-parse", "fewer").strip() == pruned["commit"]
 
 
 def test_results_show_the_selecting_metric_alone(study, tmp_path):

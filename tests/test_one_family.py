@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from own import write_study
+from schemas import fitting
 from tracked import mlflow_runs
 
 from harness.api.ablation import ablate
@@ -55,7 +56,7 @@ def test_an_effect_has_one_p_in_the_terminal_json_export_report_live_page_mlflow
         return done
 
     run("ablate", *where, "--executor", "here")
-    whole = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    whole = fitting("ablate", run("ablate", *where, "--executor", "here", "--json").stdout)
     alone = json.loads(run("ablate", *where, "--executor", "here", "--json", "--only", "b").stdout)
     printed = run("ablate", *where, "--executor", "here", "--only", "b").stdout
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
@@ -99,7 +100,7 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
     run("ablate", *where, "--executor", "here", "--seeds", "6")
     run("report", *where[:4], "--output", str(tmp_path / "page"))  # the same seeds: no look of its own
     printed = run("ablate", *where, "--executor", "here").stdout
-    answer = json.loads(run("ablate", *where, "--executor", "here", "--json").stdout)
+    answer = fitting("ablate", run("ablate", *where, "--executor", "here", "--json").stdout)
     run("export", *where[:4], "--table", "effects", "--output", str(tmp_path / "effects.csv"))
     results = load_results(str(study), store=store)
     manifest = results.attrs["manifest"]

@@ -1,10 +1,9 @@
 """Racing: seeds in blocks, and none more for what is decided or too small to matter."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 from own import write_study
+from schemas import fitting
 
 from harness.api.ablation import ablate
 from harness.api.racing import planned_looks
@@ -66,7 +65,7 @@ def test_a_race_trains_no_more_of_what_is_decided_or_too_small(study, tmp_path):
     where = ["--study", str(study), "--store", str(store), "--executor", "here"]
     again = CliRunner().invoke(cli, ["ablate", *where, "--race", "--mde", "2.0", "--json"])
     assert again.exit_code == 0, again.output
-    assert {it["variant"]: it["verdict"] for it in json.loads(again.stdout)["effects"]} == verdicts
+    assert {it["variant"]: it["verdict"] for it in fitting("ablate", again.stdout)["effects"]} == verdicts
     assert load_results(str(study), store=store).groupby("variant").size().to_dict() == trained
     assert Tables(load_results(str(study), store=store), load_curves=lambda: None).headline.is_supported
 

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from schemas import fitting
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -223,7 +224,7 @@ def test_the_command_says_what_is_frozen():
 
 
 def test_the_json_holds_the_same_rows():
-    printed = json.loads(run("--study", "task2", "--json"))
+    printed = fitting("summary", run("--study", "task2", "--json"))
 
     assert printed["parameters"] == 390_410
     assert printed["rows"][0]["layer"] == "conv1"

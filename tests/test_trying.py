@@ -1,10 +1,9 @@
 """`harness try`, and the code that it watches over: what is followed, what is hashed, what an edit makes of a study."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 from own import FUNCTION, TRAINERS, write_study
+from schemas import fitting
 
 from harness.api.trying import try_study
 from harness.cli import cli
@@ -83,7 +82,7 @@ def test_what_was_found_can_be_read_by_a_program(tmp_path):
 
     done = CliRunner().invoke(cli, arguments)
 
-    found = json.loads(done.stdout)
+    found = fitting("try", done.stdout)
     assert (found["num_steps"], found["resume"], found["unread"]) == (6, "identical", ["never"])
 
 

@@ -1,7 +1,6 @@
 """Tuning: the same trials for every variant, the best one for each seed, compared as pairs; and what trials reach."""
 
 import itertools
-import json
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ import yaml
 from click.testing import CliRunner
 from own import write_study
 from pydantic import ValidationError
+from schemas import fitting
 
 import harness
 from harness.cli import cli
@@ -114,7 +114,7 @@ def test_the_command_trains_once_says_both_and_leaves_an_ordinary_study_run(tmp_
     assert "Tuned: rate; 4 trials x 3 variants x 8 seeds = 96 cells" in first.output
     assert "tuned beside untuned: test score [points]" in first.output
     again = CliRunner().invoke(cli, ["tune", *arguments, "--trials", "4", "--json"], catch_exceptions=False)
-    said = json.loads(again.stdout)
+    said = fitting("tune", again.stdout)
     assert "0 to train" in again.stderr
     assert "cells trained" not in again.stderr
     assert {row["change"]: row["verdict"] for row in said["tuned"]} == {"fancy": "inconclusive", "helps": "improves"}

@@ -3,6 +3,7 @@
     ablate     train what a study needs; which changes helped?        `ablation`, and `greedy` for its path
     search     combinations by Optuna                                 `searching`
     confirm    the winner on fresh seeds, once                        `confirmation`
+    confirm_line  a line's champion on fresh seeds, once              `line_confirmation`
     compare    which effects differ between two study runs?           `comparing`
     gate       did this code get worse than a commit's?               `gating`
     study_range  a range of commits, or a loop's log, as a study      `studying`
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from harness.api.confirmation import confirm
     from harness.api.gating import gate
     from harness.api.judging import judge
+    from harness.api.line_confirmation import confirm_line
     from harness.api.lineages import lineage
     from harness.api.pruning import prune
     from harness.api.searching import search
@@ -38,6 +40,7 @@ __all__ = [
     "ablate",
     "compare",
     "confirm",
+    "confirm_line",
     "gate",
     "judge",
     "lineage",
@@ -54,6 +57,7 @@ _HOMES = {
     "ablate": ("ablation", "ablate"),
     "compare": ("comparing", "compare"),
     "confirm": ("confirmation", "confirm"),
+    "confirm_line": ("line_confirmation", "confirm_line"),
     "gate": ("gating", "gate"),
     "judge": ("judging", "judge"),
     "lineage": ("lineages", "lineage"),

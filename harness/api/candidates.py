@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.api.confirmation import fresh_seeds
 from harness.api.work import Work, plan_work
-from harness.errors import StudyError
+from harness.errors import ResultsError, StudyError
+from harness.plan.variants import Variant
 from harness.store.lines import Champion, Line, Lines
 from harness.study.compose import Composed
 from harness.study.history import change_name
@@ -17,6 +18,7 @@ from harness.study.study import Study
 from harness.texts import shortened
 from harness.trainers.git import Logged, run_git
 from harness.trainers.user import UserTrainer
+from harness.trees import flatten, layered
 
 WORKTREE = "."
 _LEFT_OUT = (
@@ -62,6 +64,19 @@ class Asked:
         options = {**self.request, "store": self.store, "profile": self.profile, "seeds": tuple(seeds)}
         made = plan_work(self.declared(more), **options, designs=("add-one",), settings=settings)
         return replace(made, asked=str(self.study))
+
+    def side(self, base: str, entries: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[Work, Variant]:
+        """A line's base with these changes: their settings, later ones on top, and their code, a chain in which each
+        needs the one before it."""
+        code: list[dict[str, Any]] = []
+        settings: dict[str, Any] = {}
+        for entry in entries:
+            settings = layered(settings, flatten(entry.get("overrides", {})))
+            if "commit" in entry or "patch" in entry:
+                plain = {key: it for key, it in entry.items() if key != "overrides"}
+                code.append({**plain, "needs": [it["name"] for it in code[-1:]]})
+        work = self.planned({**at_commit(base), "changes": code}, seeds, settings)
+        return work, work.plan.make_variant(tuple(it["name"] for it in code))
 
     @property
     def trainer(self) -> UserTrainer | None:
@@ -117,6 +132,19 @@ class Asked:
         name = change_name(summary, code["commit"][0] if "commit" in code else "patch", taken)
         summary = shortened("; ".join(filter(None, [summary, settings])), 200)
         return {"name": name, "summary": summary, **code} | ({"overrides": dict(change)} if change else {})
+
+
+def line_called(lines: Lines, name: str) -> Line:
+    """A line that was begun.
+
+    Raises:
+        ResultsError: there is no such line.
+    """
+    found = lines.read(name)
+    if found is None:
+        known = ", ".join(lines.names()) or "none"
+        raise ResultsError(f"{lines.folder.parent}: no line {name}; there is {known}. `harness judge` begins one.")
+    return found
 
 
 def at_commit(base: str) -> dict[str, Any]:

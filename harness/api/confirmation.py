@@ -136,13 +136,13 @@ def begin_confirmation(
             "is made once: adding seeds until it succeeds would be no confirmation. Leave --seeds out to continue."
         )
     alpha = confirmation_alpha(1 + sum(it.confirms == source.id for it in work.cells.manifests().values()))
-    seeds = seeds_of(known) if known else fresh_seeds(work.cells, _enough(wanted, alpha, request.get("seeds")))
+    seeds = seeds_of(known) if known else fresh_seeds(work.cells, enough(wanted, alpha, request.get("seeds")))
     again = plan_work(study, **{**request, "seeds": seeds, "mde": None, "horizon": None})
     plan = confirmation_plan(again.plan, found.changes)
     return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line(), alpha), winner
 
 
-def _enough(wanted: int, alpha: float, asked: Any) -> int:
+def enough(wanted: int, alpha: float, asked: Any) -> int:
     """How many fresh seeds: at least as many as can decide at this level.
 
     Raises:
@@ -168,13 +168,16 @@ def save_confirmation(work: Work, manifest: Manifest) -> Manifest:
 def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
     """The headline of a confirmation whose cells have ended; a supported improvement is registered as champion, where
     the study's trainer exports a model."""
-    from harness.stats import confirmation_line, decide, paired_effect
+    from harness.stats import confirmation_line, decide, fresh_line, paired_effect
     from harness.store.load import find_manifest, results_table
 
-    searched = results_table(work.cells, find_manifest(work.cells, manifest.confirms))
     effect = paired_effect(results_table(work.cells, manifest), winner)
     decision = decide(effect, manifest.alpha or 0.05)
-    line = confirmation_line(effect, paired_effect(searched, winner), decision)
+    if manifest.belongs_to:  # a champion of a line, of which the reported metric was never looked at
+        line = fresh_line(effect, decision)
+    else:
+        searched = results_table(work.cells, find_manifest(work.cells, manifest.confirms))
+        line = confirmation_line(effect, paired_effect(searched, winner), decision)
     work.cells.write_manifest(replace(manifest, headline=line, outcome=decision.outcome))
     if decision.outcome != "confirmed":
         why = f"Nothing was registered: the winner is {decision.outcome}."

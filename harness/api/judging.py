@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.api.candidates import Asked, at_commit, begun
+from harness.api.candidates import Asked, begun
 from harness.api.confirmation import fresh_seeds
 from harness.api.training import Watch, train_work
 from harness.api.work import Work, unfinished
@@ -29,7 +29,6 @@ from harness.store.lines import FORMAT, Champion, Line, Lines, Proposed
 from harness.store.result import Result
 from harness.study.changes import placebo_problem
 from harness.trainers.run import SETTINGS_UNREAD
-from harness.trees import flatten, layered
 
 if TYPE_CHECKING:
     from harness.stats.online import Judgement
@@ -169,8 +168,8 @@ class _Court:
     ) -> None:
         self.asked, self.lines, self.line, self.rule, self.entry = asked, lines, line, rule, entry
         first = line.champion.first_seed
-        _, champion = self.side(line.champion.entries, (first,))
-        work, candidate = self.side((*line.champion.entries, entry), (first,))
+        _, champion = asked.side(line.base, line.champion.entries, (first,))
+        work, candidate = asked.side(line.base, (*line.champion.entries, entry), (first,))
         self.identity = candidate.settings_hash
         self.is_same = champion.cells[0].key == candidate.cells[0].key
         self.metric = work.plan.study.trainer.metrics.selecting
@@ -181,24 +180,11 @@ class _Court:
         first = self.proposal.first_seed or first
         self.work, self.sides = self._sides(range(first, first + self.most))
 
-    def side(self, entries: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> tuple[Work, Variant]:
-        """The line's base with these changes: their settings, later ones on top, and their code, a chain in which each
-        needs the one before it."""
-        code: list[dict[str, Any]] = []
-        settings: dict[str, Any] = {}
-        for entry in entries:
-            settings = layered(settings, flatten(entry.get("overrides", {})))
-            if "commit" in entry or "patch" in entry:
-                plain = {key: it for key, it in entry.items() if key != "overrides"}
-                code.append({**plain, "needs": [it["name"] for it in code[-1:]]})
-        work = self.asked.planned({**at_commit(self.line.base), "changes": code}, seeds, settings)
-        return work, work.plan.make_variant(tuple(it["name"] for it in code))
-
     def _sides(self, seeds: Sequence[int]) -> tuple[Work, tuple[Variant, Variant]]:
         """The champion and the candidate, under the names that they have in the line."""
         number = self.line.champion.number
-        _, champion = self.side(self.line.champion.entries, seeds)
-        work, candidate = self.side((*self.line.champion.entries, self.entry), seeds)
+        _, champion = self.asked.side(self.line.base, self.line.champion.entries, seeds)
+        work, candidate = self.asked.side(self.line.base, (*self.line.champion.entries, self.entry), seeds)
         name = f"{self.entry['name']}-against-{number}"
         return work, (replace(champion, name=f"champion-{number}"), replace(candidate, name=name))
 
@@ -230,7 +216,8 @@ class _Court:
         """The champion's seed after the last one that this candidate was trained with. Seeds on which it was seen, by
         `explore` or another rule, may be why it is proposed: they would count for it a second time."""
         first = self.line.champion.first_seed
-        work, candidate = self.side((*self.line.champion.entries, self.entry), range(first, first + MOST_SEEN))
+        entries = (*self.line.champion.entries, self.entry)
+        work, candidate = self.asked.side(self.line.base, entries, range(first, first + MOST_SEEN))
         seen = (cell.seed for cell in candidate.cells if work.cells.result(cell.key) is not None)
         return max(seen, default=first - 1) + 1
 

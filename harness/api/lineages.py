@@ -5,6 +5,7 @@ from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from harness.api.candidates import line_called
 from harness.api.judging import champion_estimate
 from harness.api.stores import lines_of
 from harness.errors import ResultsError, StudyError
@@ -77,10 +78,7 @@ def lineage(
     """
     declared, cells = load_study(study), Cells(Path(store).absolute())
     lines, name = Lines(cells.root), f"{declared.name}-{profile}-{line}"
-    found = lines.read(name)
-    if found is None:
-        known = ", ".join(lines.names()) or "none"
-        raise ResultsError(f"{cells.root}: no line {name}; there is {known}. `harness judge` begins one.")
+    found = line_called(lines, name)
     metrics = declared.trainer.metrics
     return replace(_lineage(cells, found, metrics.selecting), is_shown=metrics.select == metrics.report)
 

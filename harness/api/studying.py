@@ -40,6 +40,7 @@ class Studied:
         asked: the range, or the log, as it was asked for.
         claims: of a loop's log, by change: how much better it looked to the loop, in the selecting metric as it is
             logged; positive where better.
+        is_main_line: the changes are steps of it, so that their path is what history was.
         budget: what each design does within the budget, the one that was chosen first; empty where none was said.
     """
 
@@ -50,6 +51,7 @@ class Studied:
     asked: str
     claims: Mapping[str, float] = field(default_factory=dict)
     budget: tuple[Option, ...] = ()
+    is_main_line: bool = False
 
 
 def study_range(
@@ -58,20 +60,24 @@ def study_range(
     *,
     output: str | Path = "commits.yaml",
     by: str = "commit",
+    first_parent: bool = False,
     log: str | Path | None = None,
     budget: str | None = None,
     store: str | Path = "mlruns",
 ) -> Studied:
     """Writes a study whose baseline is the code of the range's beginning and whose changes are its commits.
 
-    Its design leaves each change out of all of them; `path` adds them one by one in their order. Of a loop's log the
-    changes are all proposals, and `head` and the path hold those that it kept.
+    Its design leaves each change out of all of them; `path` adds them one by one in their order, which is the design
+    where the changes are steps of the main line. Of a loop's log the changes are all proposals, and `head` and the path
+    hold those that it kept.
 
     Args:
         commits: `BASE..TIP`; HEAD where no TIP stands. Of a log, where it began, if that is not its first row.
         study: a study of one's own training, which the new one extends: metrics, settings and profiles are its own;
             its changes are dropped.
         by: what one change is; see `grouping`.
+        first_parent: the commits are the steps of the main line, of which a merge is one, with all that it brought: the
+            path is then the code of history itself, whatever merges resolved by hand.
         log: a table that a loop wrote, such as results.tsv: commit, a number, status, description.
         budget: cells (`800`) or time (`3h`, `1d12h`, `90m`): the design and the number of seeds that find the smallest
             effects with it.
@@ -91,7 +97,9 @@ def study_range(
         )
     repository = loaded.trainer.repository
     rows = read_log(Path(log)) if log else ()
-    base, tip, logged, notes = _logged(commits, rows, repository) if log else _ranged(commits, repository)
+    if log and first_parent:
+        raise StudyError("--first-parent: a log names its commits itself; it goes with a range alone.")
+    base, tip, logged, notes = _logged(commits, rows, repository) if log else _ranged(commits, repository, first_parent)
     trainer = trainer_from_study({**composed.tree, "commit": base}, composed.root)
     assert isinstance(trainer, UserTrainer)
     history = read_history(trainer, logged, tip, by=key)
@@ -101,7 +109,7 @@ def study_range(
         said = "\n".join(["", *(f"  {line}" for line in in_words(history.left_out))])
         raise StudyError(f"{asked}: no commit can be a change, and nothing was written.{said}")
     claims = _claims(history, rows, loaded.trainer.metrics.selecting.sign)
-    found = Studied(output, base, tip, history, asked, claims)
+    found = Studied(output, base, tip, history, asked, claims, is_main_line=first_parent)
     tree = _tree(found, rows, composed, loaded.trainer.metrics.selecting.say_difference)
     if budget:
         cells = _cells_in(budget, composed, store) if is_time else int(budget)
@@ -129,7 +137,7 @@ def _write(output: Path, text: str) -> None:
 _Range = tuple[str, str, Sequence[Logged], Sequence[str]]  # base, tip, commits in order, what else is to be said
 
 
-def _ranged(commits: str, repository: Repository) -> _Range:
+def _ranged(commits: str, repository: Repository, first_parent: bool) -> _Range:
     first, dots, last = commits.partition("..")
     if not dots or not first or last.startswith("."):
         raise StudyError(f"{commits!r}: expected BASE..TIP, such as v1.0..HEAD.")
@@ -139,7 +147,20 @@ def _ranged(commits: str, repository: Repository) -> _Range:
         raise StudyError(f"{commits}: {last or 'HEAD'} does not stand on {first}; their histories part at {fork[:10]}.")
     if base == tip:
         raise StudyError(f"{commits}: holds no commit.")
-    return base, tip, repository.history(base, tip), ()
+    if not first_parent:
+        return base, tip, repository.history(base, tip), ()
+    steps = [_as_step(it, repository) for it in repository.main_line(base, tip)]
+    return base, tip, steps, ()
+
+
+def _as_step(it: Logged, repository: Repository) -> Logged:
+    """A step of the main line by its first parent alone; a merge by the first commit that it brought."""
+    if len(it.parents) < 2:
+        return it
+    brought = [other for other in repository.history(it.parents[0], it.commit) if len(other.parents) < 2]
+    first, more = (brought[0].subject, f", and {len(brought) - 1} more" if brought[1:] else "") if brought else ("", "")
+    said = f"{first}{more} ({it.subject})" if brought else it.subject
+    return Logged(it.commit, it.parents[:1], f"{said}\n\n{it.message}")
 
 
 def _logged(commits: str, rows: Sequence[Row], repository: Repository) -> _Range:
@@ -233,6 +254,7 @@ def _tree(found: Studied, rows: Sequence[Row], extended: Composed, say: Callable
     entries = [it for key in NAMED for it in below.get(key, [])]
     dropped = [it["name"] if isinstance(it, dict) else it for it in entries] + list(below.get("paths", {}))
     summary = "all of them" if len(kept) == len(names) else "what was kept"
+    design = f"path:{IN_ORDER}" if found.is_main_line else f"leave-one-out:{ALL}"
     return {
         "title": f"Commits {found.asked} ({found.base[:10]}..{found.tip[:10]})",
         "extends": os.path.relpath(extended.path.resolve(), found.path.parent.resolve()),
@@ -246,7 +268,7 @@ def _tree(found: Studied, rows: Sequence[Row], extended: Composed, say: Callable
         ],
         "combinations": [{"name": ALL, "summary": summary, "changes": kept}] if kept else [],
         "paths": {IN_ORDER: kept} if kept else {},
-        "designs": [f"leave-one-out:{ALL}"] if kept else ["add-one"],
+        "designs": [design] if kept else ["add-one"],
     }
 
 

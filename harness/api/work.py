@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.api.probing import sampled
 from harness.cuda import is_exclusive, most_workers, mps_state, num_cuda_devices
 from harness.errors import DamagedError, HarnessError, StoreError, StudyError
 from harness.execution.executor import EXECUTORS, Demand, check_executor
 from harness.execution.provenance import command_line
 from harness.hardware import free_memory_bytes, resolve_device, usable_cores
 from harness.plan.cell import Cell
-from harness.plan.estimate import Estimate, estimate
+from harness.plan.estimate import Estimate, Sample, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
 from harness.plan.registration import registration
@@ -226,7 +227,12 @@ def unfinished(work: Work) -> tuple[list[Cell], Estimate]:
     ended: list[Cell] = []
     for cell in work.plan.cells:
         (todo if work.cells.result(cell.key, seed=cell.seed) is None else ended).append(cell)
-    return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=len(work.devices))
+
+    def sample() -> Sample | None:
+        return sampled(work.plan, work.cells.root, work.device)
+
+    workers = len(work.devices)
+    return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=workers, sample=sample)
 
 
 def edited_since(work: Work) -> str:

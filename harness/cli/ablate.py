@@ -1,7 +1,5 @@
 """`harness ablate`: train what a study needs, then print the table of effects."""
 
-import json
-import sys
 from typing import Any
 
 import click
@@ -13,6 +11,7 @@ from harness.api.racing import effect_of
 from harness.api.racing import race as run_race
 from harness.api.training import Watch
 from harness.api.work import Work, forget_failed, plan_work, save_manifest, unfinished
+from harness.cli.as_json import print_json
 from harness.cli.next_step import say_next
 from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
@@ -56,7 +55,7 @@ def ablate(
     if retry_failed and not dry_run:
         forget_failed(work)
     todo, expected = unfinished(work)
-    announce(console, work, todo, expected)
+    announce(console, work, todo, expected, probes=not dry_run)
     if dry_run:
         return
     problems: dict[str, str] = {}
@@ -102,7 +101,7 @@ def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set
     if as_json:
         from harness.report.tables import effects_json
 
-        sys.stdout.write(json.dumps(effects_json(table), indent=1) + "\n")
+        print_json(effects_json(table))
     else:
         from harness.cli.table import print_effects
 

@@ -1,12 +1,11 @@
 """`harness check`: looks at the whole store."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import say
 
@@ -25,7 +24,7 @@ def check(ctx: click.Context, store: Path, as_json: bool) -> None:
 
     found = list(check_store(store, on_part=lambda part: click.echo(f"looking at {part}", err=True)))
     if as_json:
-        sys.stdout.write(json.dumps([asdict(it) for it in found], indent=1) + "\n")
+        print_json({"findings": [asdict(it) for it in found]})
     else:
         for it in found:
             say(f"{'wrong' if it.is_wrong else 'note'}: {it}")

@@ -1,7 +1,5 @@
 """`harness compare`: which effects changed from one study run to another."""
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +7,7 @@ import click
 
 from harness.api.comparing import Compared
 from harness.api.comparing import compare as compare_runs
+from harness.cli.as_json import print_json
 from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, store_option
 from harness.cli.screen import Screen
@@ -48,7 +47,7 @@ def compare(
     """
     found = compare_runs(first, second, metric=metric, margin=margin or 0.0, store=store, second_store=second_store)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(found), indent=1) + "\n")
+        print_json(_as_json(found))
         return
     grid = _grid(found)
     if markdown:

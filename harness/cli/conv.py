@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.as_json import print_json
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def apply(image: str, kernel: str, padding: int, stride: int, flip: bool, as_jso
     result = operation(_rows(image, "image"), _rows(kernel, "kernel"), padding=padding, stride=stride).tolist()
     name = "convolution (flipped kernel)" if flip else "cross-correlation"
     if as_json:
-        click.echo(json.dumps({"operation": name, "padding": padding, "stride": stride, "output": result}))
+        print_json({"operation": name, "padding": padding, "stride": stride, "output": result}, indent=None)
         return
     title = f"{name}, padding {padding}, stride {stride}: {len(result)}x{len(result[0])}"
     _print_table(title, [""] * len(result[0]), [[_cell(cell) for cell in row] for row in result])
@@ -80,7 +81,7 @@ def size(
     sizes = solve_size(**given, exact=exact)
     solved = next(name for name, value in given.items() if value is None)
     if as_json:
-        click.echo(json.dumps({"solved": solved, **asdict(sizes), "unused": sizes.unused}))
+        print_json({"solved": solved, **asdict(sizes), "unused": sizes.unused}, indent=None)
         return
     found = {**asdict(sizes), "unused pixels": sizes.unused}
     title = f"{solved} = {found[solved]}"
@@ -96,7 +97,7 @@ def same(kernel: int, as_json: bool) -> None:
 
     padding = same_padding(kernel)
     if as_json:
-        click.echo(json.dumps({"kernel": kernel, "padding": padding}))
+        print_json({"kernel": kernel, "padding": padding}, indent=None)
         return
     _print_table(f"padding = {padding}", ["kernel", "stride", "padding"], [[str(kernel), "1", str(padding)]])
 
@@ -129,7 +130,7 @@ def stack(layers: str, input_: int | None, as_json: bool) -> None:
         for number, (window, field) in enumerate(zip(windows, receptive_fields(windows, input_), strict=True), start=1)
     ]
     if as_json:
-        click.echo(json.dumps([{name.replace(" ", "_"): value for name, value in row.items()} for row in rows]))
+        print_json({"layers": [{name.replace(" ", "_"): it for name, it in row.items()} for row in rows]}, indent=None)
         return
     known = [{name: value for name, value in row.items() if value is not None} for row in rows]
     _print_table("receptive fields, in input pixels", list(known[0]), [[str(v) for v in row.values()] for row in known])

@@ -1,7 +1,5 @@
 """`harness gate`: for the CI of a repository of models; did this commit lower what the study reports?"""
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ from harness.api.gating import Gate, Verdict
 from harness.api.gating import gate as find
 from harness.api.training import Watch
 from harness.api.work import Work
+from harness.cli.as_json import print_json
 from harness.cli.options import (
     complete_variant,
     device_option,
@@ -89,7 +88,7 @@ def gate(
     if markdown:
         write_file(markdown, as_markdown(found).encode())
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(found), indent=1) + "\n")
+        print_json(_as_json(found))
     else:
         console.print(f"\n{found.work.plan.study.name} {HEADLINES[found.verdict]}. {found.reason}", style="bold")
         if found.effect:

@@ -1,7 +1,5 @@
 """`harness judge`: is this candidate better than the champion? For people, and for programs that propose commits."""
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +9,13 @@ from harness.api.judging import RULES, Judged
 from harness.api.judging import judge as find
 from harness.api.training import Watch
 from harness.api.work import Work
+from harness.cli.as_json import print_json
 from harness.cli.options import device_option, json_option, settings_option, store_option, study_option
 from harness.cli.screen import Screen, say
 from harness.cli.training import announce, stop_on_signals
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
 
-FORMAT = 1  # of what --json prints; docs/loops.md has its schema
 EXIT_CODES = {"keep": 0, "discard": 1, "undecided": 3}
 
 
@@ -75,7 +73,7 @@ def judge(
     chosen: Any = "explore" if explore else rule
     found = find(change=settings, rule=chosen, watch=watch, before_training=before_training, **request)
     if as_json:
-        sys.stdout.write(json.dumps(as_plain(found), indent=1) + "\n")
+        print_json(as_plain(found))
     else:
         for sentence in _sentences(found):
             say(sentence)
@@ -108,11 +106,10 @@ def _e(log_e: float) -> str:
 
 
 def as_plain(found: Judged) -> dict[str, Any]:
-    """What --json prints; the schema of FORMAT stands in docs/loops.md."""
+    """What --json prints; the schema stands in docs/loops.md."""
     it = found.proposal
     estimate = found.estimate
     return {
-        "format": FORMAT,
         "verdict": it.verdict,
         "reason": it.reason,
         "proposal": it.number,

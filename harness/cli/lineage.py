@@ -1,7 +1,5 @@
 """`harness lineage`: a line of champions, or a loop's log, as a table: proven, unproven, refuted."""
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,13 +9,13 @@ from rich.table import Table
 
 from harness.api.lineages import Step, lineage_of_log
 from harness.api.lineages import lineage as find
+from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option, study_option
 from harness.cli.screen import Screen
 from harness.cli.wide import print_whole
 from harness.metrics import Metric
 from harness.study.load import load_study
 
-FORMAT = 1  # of what --json prints
 STYLES = {"proven": "green", "refuted": "red"}
 
 
@@ -45,14 +43,13 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         head = f"{found.line.id}: begun{began}{reached}"
     if as_json:
         told = {
-            "format": FORMAT,
             "line": "" if log else found.line.id,
             "metric": metric.name,
             "goal": metric.goal,
             "looks": 0 if log else len(steps),
             "steps": [_as_plain(it) for it in steps],
         }
-        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        print_json(told)
         return
     console = Screen()
     console.print(head, style="bold", soft_wrap=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import click
 
 from harness.api.training import Watch
+from harness.cli.as_json import FORMAT
 from harness.cli.options import store_option, study_option
 from harness.errors import HarnessError, StudyError
 from harness.execution.runner import Progress
@@ -154,7 +155,7 @@ class Tools:
             watch=self._watch,
             before_training=reserve,
         )
-        return as_plain(found) | {"budget_left": self.left}
+        return {"format": FORMAT, **as_plain(found), "budget_left": self.left}
 
     def results(self) -> dict[str, Any]:
         """The cells of the study that have ended, newest study run: variant, seed, status, and the selecting metric."""
@@ -206,7 +207,7 @@ class Tools:
             watch=self._watch,
             before_training=lambda work, todo, expected: self._reserve(len(todo)),
         )
-        return as_plain(found) | {"budget_left": self.left}
+        return {"format": FORMAT, **as_plain(found), "budget_left": self.left}
 
     @property
     def _metric(self) -> str:

@@ -1,14 +1,13 @@
 """`harness plan`: what a study would train, and what that would take."""
 
-import json
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from harness.api.work import Work, freeze, plan_work, reported, unfinished
+from harness.cli.as_json import print_json
 from harness.cli.grid import Column, print_grid
 from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
@@ -48,14 +47,14 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     todo, expected = unfinished(work)
     can_show = sensitivity(work.plan, reported(work.plan, work.cells))
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(work, len(todo), expected, can_show), indent=1) + "\n")
+        print_json(_as_json(work, len(todo), expected, can_show))
         return
     console = Screen()
     _print_variants(console, work, {cell.key for cell in todo})
     num_cells = counted(len(work.plan.cells), "distinct cell")
     console.print(
         f"{num_cells}, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; "
-        f"{duration_range(*expected.bounds)} on {work.workers} ({_basis(expected)}) and "
+        f"{duration_range(*expected.bounds)} on {work.workers} ({expected.basis}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
@@ -108,10 +107,6 @@ def _share(can_show: "Sensitivity") -> str:
     return f" (the first design; it has {100 * can_show.share:.0f}% of the error budget, the other designs the rest)"
 
 
-def _basis(expected: Estimate) -> str:
-    return f"from {expected.measured} measured cells" if expected.measured else "a guess: nothing was measured here yet"
-
-
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -127,6 +122,7 @@ def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivi
         "expected_seconds": expected.seconds,
         "expected_seconds_range": list(expected.bounds),
         "expected_from_measured_cells": expected.measured,
+        "expected_basis": expected.basis,
         "disk_bytes": expected.disk_bytes,
         "smallest_detectable_effect": _number(can_show.detectable),
         "difference_sd": _number(can_show.sd),

@@ -1,7 +1,5 @@
 """`harness prune`: the smallest set of commits that is no worse than all of them, as a branch."""
 
-import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +9,12 @@ from harness.api.pruning import HEAD, Pruned
 from harness.api.pruning import prune as find
 from harness.api.training import Watch
 from harness.api.work import Work
+from harness.cli.as_json import print_json
 from harness.cli.options import device_option, json_option, settings_option, store_option, study_option
 from harness.cli.screen import Screen
 from harness.cli.training import announce, stop_on_signals
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
-
-FORMAT = 1  # of what --json prints
 
 
 @click.command()
@@ -56,7 +53,7 @@ def prune(as_json: bool, **request: Any) -> None:
 
     found = find(watch=watch, before_training=before_training, **request)
     if as_json:
-        sys.stdout.write(json.dumps(as_plain(found), indent=1) + "\n")
+        print_json(as_plain(found))
         return
     console.print(f"\n{found.sentence}", style="bold", soft_wrap=True)
     console.print(f"Kept: {', '.join(found.kept) or 'nothing'}.", soft_wrap=True)
@@ -71,9 +68,8 @@ def prune(as_json: bool, **request: Any) -> None:
 
 
 def as_plain(found: Pruned) -> dict[str, Any]:
-    """What --json prints; the schema of FORMAT stands in docs/json.md."""
+    """What --json prints; the schema stands in docs/json.md."""
     return {
-        "format": FORMAT,
         "sentence": found.sentence,
         "metric": found.metric.name,
         "delta": found.delta,

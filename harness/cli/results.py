@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.api.looking import looked_at
+from harness.cli.as_json import print_json
 from harness.cli.grid import folded
 from harness.cli.options import complete_run, json_option, store_option
 from harness.cli.progress import size
@@ -43,14 +44,16 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
     """Print every cell of a study run, a row each: what the study measures, as it was logged."""
     cells = Cells(store.absolute())
     if list_runs or study is None:
-        _list_runs(cells)
+        _list_runs(cells, as_json=as_json)
         return
     from harness.store.load import find_manifest
 
     table = looked_at(cells, find_manifest(cells, study, profile))
     say_which_run(cells, table.attrs["manifest"], study)
     if as_json:
-        sys.stdout.write(table.to_json(orient="records", indent=1) + "\n")
+        from harness.report.tables import records
+
+        print_json({"run": table.attrs["manifest"].id, "cells": records(table)})
         return
     click.echo(f"study run {table.attrs['manifest'].id}, {counted(len(table), 'cell')}")
     columns = _columns(table)
@@ -73,7 +76,8 @@ def _columns(table: "pd.DataFrame") -> dict[str, list[str]]:
     columns |= {heading: _numbers(table[metric.name], metric.logged_digits) for metric, heading in shown.items()}
     best = next((it for it in (EPOCHS, STEPS) if it.best in table.columns), None)
     columns |= {f"best {best.unit}": _numbers(table[best.best], best.digits)} if best else {}
-    return columns | {"seconds": _numbers(table["seconds"], 0), "cell": _said(table["key"])}
+    is_short = not table["seconds"].max() >= 100  # NaN where none has ended
+    return columns | {"seconds": _numbers(table["seconds"], int(is_short)), "cell": _said(table["key"])}
 
 
 def _said(column: "pd.Series[Any]") -> list[str]:
@@ -130,12 +134,13 @@ def _say_reasons(table: "pd.DataFrame") -> None:
         say(f"`harness logs {failed['key'].iloc[0]}` shows what the first of them said.")
 
 
-def _list_runs(cells: Cells) -> None:
+def _list_runs(cells: Cells, *, as_json: bool) -> None:
     from harness.store.usage import Usage, cell_usage
 
     manifests = cells.manifests()
     usages: dict[str, Usage] = {}
-    if not manifests:
+    listed = []
+    if not manifests and not as_json:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
         seeds = {key: seed for variant in manifest.variants for seed, key in variant.cells.items()}
@@ -147,12 +152,19 @@ def _list_runs(cells: Cells) -> None:
                 refused.append(str(error))
         usages |= {key: cell_usage(cells, key) for key in seeds.keys() - usages.keys()}
         taken = sum((usages[key] for key in seeds), Usage())
+        if as_json:
+            counts = {"num_variants": len(manifest.variants), "num_cells": len(seeds), "num_ended": ended}
+            about = {"id": name, "study": manifest.study, "profile": manifest.profile, "command": manifest.command}
+            listed.append({**about, **counts, "bytes": taken.total, "problems": refused})
+            continue
         num_variants, num_cells = counted(len(manifest.variants), "variant"), counted(len(seeds), "cell")
         say(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
             say(f"    {problem}")
-    if len(manifests) > 1:
+    if as_json:
+        print_json({"runs": listed})
+    elif len(manifests) > 1:
         say(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from rich.table import Table
 from harness.api.searching import SearchOptions, search_work
 from harness.api.training import Watch
 from harness.api.work import Work, plan_work, unfinished
+from harness.cli.as_json import print_json
 from harness.cli.notify import notifying
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
@@ -103,7 +103,7 @@ def search(
     if as_json:
         from harness.search.sentences import to_json
 
-        sys.stdout.write(json.dumps(to_json(answer), indent=1) + "\n")
+        print_json(to_json(answer))
     else:
         _print(console, answer, request)
     if answer.outcomes.get("failed"):

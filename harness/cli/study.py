@@ -1,15 +1,11 @@
 """`harness study`: a range of commits, or the log of a loop, as a study."""
 
-import json
-import sys
-
 import click
 
+from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
 from harness.cli.progress import duration
 from harness.cli.screen import say
-
-FORMAT = 1  # of what --json prints
 
 
 @click.command()
@@ -22,12 +18,21 @@ FORMAT = 1  # of what --json prints
     show_default=True,
     help="What one change is: each commit, or all of one `path` (first folder), `trailer:KEY` or `message:REGEX`.",
 )
+@click.option("--first-parent", is_flag=True, help="Steps of the main line; a merge is one, with all that it brought.")
 @click.option("--from", "log", help="A loop's log in place of a range: results.tsv (commit, metric, status, ...).")
 @click.option("--budget", help="Cells (800) or time (3h): picks the design and seeds that find the smallest effects.")
 @store_option
 @json_option
 def study(
-    commits: str, study: str, output: str, by: str, log: str | None, budget: str | None, store: str, as_json: bool
+    commits: str,
+    study: str,
+    output: str,
+    by: str,
+    first_parent: bool,
+    log: str | None,
+    budget: str | None,
+    store: str,
+    as_json: bool,
 ) -> None:
     """Write a study of a range of commits, or of a loop's log: which of them helped?
 
@@ -45,7 +50,9 @@ def study(
 
     if not commits and not log:
         raise click.UsageError("expected BASE..TIP, such as v1.0..HEAD, or --from results.tsv.")
-    found = study_range(commits, study, output=output, by=by, log=log, budget=budget, store=store)
+    found = study_range(
+        commits, study, output=output, by=by, first_parent=first_parent, log=log, budget=budget, store=store
+    )
     profiles = load_study(found.path).profiles
     profile = "standard" if "standard" in profiles else next(iter(profiles))
     work = plan_work(found.path, profile=profile, store=store, device="cpu")
@@ -53,7 +60,6 @@ def study(
     history = found.history
     if as_json:
         told = {
-            "format": FORMAT,
             "study": str(found.path),
             "base": found.base,
             "tip": found.tip,
@@ -76,7 +82,7 @@ def study(
             "cells": len(todo),
             "expected_seconds": expected.seconds if expected.measured else None,
         }
-        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        print_json(told)
         return
     kept = f", {len(history.kept)} of them kept" if log else ""
     say(f"{found.path}: {len(history.changes)} changes of {found.asked}{kept}.")

@@ -1,10 +1,10 @@
 """`harness summary`: the layers of a variant's model, in numbers."""
 
-import json
 from dataclasses import asdict
 
 import click
 
+from harness.cli.as_json import print_json
 from harness.cli.options import json_option, study_option
 from harness.study.load import load_study
 from harness.trainers.images.model_summary import Summary, summarize_settings, variant_settings
@@ -27,7 +27,7 @@ def summary(study: str, variant: str, profile: str, as_json: bool) -> None:
     loaded = load_study(study)
     counted = summarize_settings(variant_settings(loaded, variant, profile=profile))
     if as_json:
-        click.echo(json.dumps({"study": loaded.name, "variant": variant, "profile": profile, **asdict(counted)}))
+        print_json({"study": loaded.name, "variant": variant, "profile": profile, **asdict(counted)}, indent=None)
         return
     _print(f"{loaded.name} ({profile}), {variant}", counted)
 

@@ -1,7 +1,5 @@
 """`harness try`: one short cell of a study's training, looked at closely."""
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import click
 from rich.console import Console
 
 from harness.api.trying import try_study
+from harness.cli.as_json import print_json
 from harness.cli.options import device_option, json_option, settings_option, store_option
 from harness.cli.screen import Screen
 
@@ -46,7 +45,7 @@ def try_(
         on_step=lambda sentence: console.print(f"... {sentence}", style="dim"),
     )
     if as_json:
-        sys.stdout.write(json.dumps(asdict(trial), indent=1) + "\n")
+        print_json(asdict(trial))
     else:
         _print(console, trial)
     if not trial.is_sound:

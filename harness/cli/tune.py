@@ -1,7 +1,5 @@
 """`harness tune`: the variants compared at their best, beside what they do with their own settings."""
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +11,7 @@ from harness.api.training import Placebos
 from harness.api.tuning import TRIALS, Tuned, plan_tuning, train_tuning
 from harness.api.work import Work, forget_failed, save_manifest, unfinished
 from harness.cli.ablate import show_table
+from harness.cli.as_json import print_json
 from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
@@ -92,7 +91,7 @@ def tune(
             forget_failed(part)
         todo, expected = unfinished(part)
         if part.plan.comparisons or todo:
-            announce(console, part, todo, expected)
+            expected = announce(console, part, todo, expected)
         found = train_plan(console, part, todo, lambda: save_manifest(part), expected)
         if part.plan is untuned.plan:
             failed = explain_failures(console, part)
@@ -102,11 +101,11 @@ def tune(
         from dataclasses import replace
 
         for part in (untuned, replace(untuned, plan=tuning.trials)):
-            announce(console, part, *unfinished(part))
+            announce(console, part, *unfinished(part), probes=False)
         return
     tuned = train_tuning(untuned, tuning, train)
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(tuned), indent=1) + "\n")
+        print_json(_as_json(tuned))
     else:
         _print(console, tuned)
     if failed:

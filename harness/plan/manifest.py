@@ -194,10 +194,21 @@ class Manifest:
         """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
 
         Where a variant has other settings than before (its change was edited), its earlier cells are another variant's
-        and are dropped from the manifest; they stay in the folder of cells.
+        and are dropped from the manifest; they stay in the folder of cells. One that was called by all of its
+        changes has the name that they have now.
         """
         assert self.id == added.id
-        variants = {it.name: it for it in self.variants}
+        called = {it.changes: it.name for it in added.variants}
+        joined = {it.changes: "+".join(it.changes) for it in self.variants if it.changes}
+        now = {
+            it.name: called.get(it.changes, it.name) if it.name == joined.get(it.changes) else it.name
+            for it in self.variants
+        }
+        variants = {now[it.name]: replace(it, name=now[it.name]) for it in self.variants}
+        compared = [
+            replace(it, variant=now.get(it.variant, it.variant), reference=now.get(it.reference, it.reference))
+            for it in self.comparisons
+        ]
         for it in added.variants:
             known = variants.get(it.name, it)
             before = known.cells if known.settings == it.settings else {}
@@ -206,7 +217,7 @@ class Manifest:
         return replace(
             added,
             variants=tuple(variants.values()),
-            comparisons=tuple(dict.fromkeys((*self.comparisons, *added.comparisons))),
+            comparisons=tuple(dict.fromkeys((*compared, *added.comparisons))),
             notes=tuple(dict.fromkeys((*self.notes, *added.notes))),
             horizon=self._horizon_beside(added),
             looks=self.looks,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.plan.cell import Cell, make_cells
 from harness.study.changes import combine, edited
-from harness.study.designs.comparisons import Changes, combination_names, variant_name
+from harness.study.designs.comparisons import LONGEST_JOINED, Changes, combination_names, names_of_many, variant_name
 from harness.study.study import Study
 from harness.trainers.trainer import Settings
 
@@ -20,7 +20,8 @@ class Variant:
     """The baseline plus zero or more changes.
 
     Attributes:
-        name: `baseline`, a named combination, or the names of the changes joined by `+`.
+        name: `baseline`, a named combination, or the names of the changes joined by `+`; where these are many, a step
+            of a path, a combination without a change, or their number and a hash.
         changes: names of changes, in the order of the study.
         cells: one a seed, in the order of `Plan.seeds`.
     """
@@ -62,15 +63,17 @@ class Variants:
         self._trainer, self._baseline, self._seeds = study.trainer, study.baseline, seeds
         self._resolve, self._fingerprints = resolve, fingerprints
         self._changes = {change.name: change for change in study.changes}
-        self._combinations = combination_names(study)
+        self._named = names_of_many(study) | combination_names(study)
         self._summaries = {combination.name: combination.summary for combination in study.combinations}
 
     def __call__(self, names: Changes) -> Variant:
         """Raises StudyError where the changes exclude each other, do not merge or make settings that are wrong here."""
         changes = [self._changes[name] for name in names]
         settings = self._resolve(combine(self._baseline, changes))
-        name = variant_name(names, self._combinations)
+        name = variant_name(names, self._named)
         joined = " + ".join(change.summary for change in changes) or "the baseline"
+        if len("+".join(names)) > LONGEST_JOINED:
+            joined = f"{len(changes)} changes, the last one: {changes[-1].summary}"
         trainer, named = edited(self._trainer, changes), self._fingerprints(settings)
         if trainer is not self._trainer:
             named = {**named, **trainer.fingerprints(settings)}

@@ -68,7 +68,7 @@ from harness.plan.power import (
     t_power,
 )
 from harness.stats.combinations import factorial_interactions, interactions, shapley_values
-from harness.stats.decision import Decision, confirmation_alpha, confirmation_line, decide
+from harness.stats.decision import Decision, confirmation_alpha, confirmation_line, decide, fresh_line
 from harness.stats.effect import Contrast, Effect, MissingCell, metric_of_row
 from harness.stats.family import (
     EFFECT_COLUMNS,
@@ -116,6 +116,7 @@ __all__ = [
     "expected_luck",
     "factorial_interactions",
     "format_p",
+    "fresh_line",
     "holm",
     "interactions",
     "leave_one_out_effects",

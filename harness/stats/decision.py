@@ -85,13 +85,18 @@ def confirmation_line(confirmed: Effect, searched: Effect, decision: Decision) -
             f"seeds {describe_cells(reused)} were used to find {searched.variant}, so they cannot confirm it; use"
             " fresh ones."
         )
+    found = fresh_line(confirmed, decision)
+    return f"{found} The estimate that led to it: {_estimate(searched)} on {searched.n} seeds."
+
+
+def fresh_line(confirmed: Effect, decision: Decision) -> str:
+    """The headline of a confirmation, of what was measured on fresh seeds alone."""
     said = {"refuted": "Refuted: it is worse."}.get(decision.outcome, f"{decision.outcome.capitalize()}.")
     outcome = f"{said} {decision.reason}".rstrip()
     missing = f" Missing: {describe_cells(confirmed.missing)}." if confirmed.missing else ""
     return (
         f"{outcome} {confirmed.variant} against {confirmed.reference} on {confirmed.n} fresh seeds:"
-        f" {_estimate(confirmed)}, p {format_p(confirmed.p)} (tested at {format_p(decision.alpha)}).{missing} The"
-        f" estimate that led to it: {_estimate(searched)} on {searched.n} seeds."
+        f" {_estimate(confirmed)}, p {format_p(confirmed.p)} (tested at {format_p(decision.alpha)}).{missing}"
     )
 
 

@@ -8,16 +8,16 @@ The cells that a verdict rests on are in the store like any others; what a verdi
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import write_atomically
+from harness.files.locks import locked, trying
 from harness.store.journal import Journal, writing
 
 FORMAT = 1
@@ -98,16 +98,15 @@ class Lines:
         Raises:
             StoreError: somebody does, and this one does not wait.
         """
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f"{name}.lock").open("a")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise StoreError(
-                    f"{self.path(name)}: is judged in now; run the same command when that is over."
-                ) from None
+        path = self.folder / f"{name}.lock"
+        with contextlib.ExitStack() as holding:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                is_ours = waits or holding.enter_context(trying(path))
+                if waits:
+                    holding.enter_context(locked(path))
+            if not is_ours:
+                raise StoreError(f"{self.path(name)}: is judged in now; run the same command when that is over.")
             yield
 
     def append(self, line: str, event: str, /, **content: Any) -> None:
@@ -155,13 +154,13 @@ class Lines:
             DamagedError: the file holds something else.
         """
         path = self.path(name)
-        line: Line | None = None
+        told = _Told(name)
         try:
             for event in self.events(name):
-                line = _after(line, name, _with_patches(event, lambda patch: str(self.patch_path(patch))))
+                told.hear(_with_patches(event, lambda patch: str(self.patch_path(patch))))
+            return told.line
         except (TypeError, KeyError, AttributeError, AssertionError) as error:
             raise DamagedError(f"{path}: is no line of champions ({error}). Move it away to begin a new one.") from None
-        return line
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """A line's events, patches by their names alone; half a line that a dying process left is passed over.
@@ -201,26 +200,39 @@ def _with_patches(content: dict[str, Any], place: Callable[[str], str]) -> dict[
     return found
 
 
-def _after(line: Line | None, name: str, event: dict[str, Any]) -> Line:
-    """The line after one event more."""
-    kind = event["event"]
-    if kind == "begun":
-        if event["format"] != FORMAT:
-            raise TypeError(f"format {event['format']}; this harness reads {FORMAT}")
-        return Line(name, event["study_run"], event["base"], event["alpha"], (Champion(0, event["first_seed"]),))
-    assert line is not None, "a line begins with `begun`"
-    if kind in ("proposed", "judged"):
-        known = {it.name for it in fields(Proposed)}
-        made = Proposed(**{key: value for key, value in event.items() if key in known})
-        others = tuple(it for it in line.proposals if it.number != made.number)
-        return _replaced(line, proposals=(*others, made))
-    champion = Champion(event["number"], event["first_seed"], tuple(event["entries"]))
-    proposals = tuple(
-        Proposed(**{**asdict(it), "promoted": champion.number}) if it.number == event["proposal"] else it
-        for it in line.proposals
-    )
-    return _replaced(line, champions=(*line.champions, champion), proposals=proposals)
+@dataclass
+class _Told:
+    """A line as its events tell it, one after the other; hundreds of proposals are looked up by their numbers."""
+
+    name: str
+    begun: dict[str, Any] = field(default_factory=dict)
+    champions: list[Champion] = field(default_factory=list)
+    proposals: dict[int, Proposed] = field(default_factory=dict)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "begun":
+            if event["format"] != FORMAT:
+                raise TypeError(f"format {event['format']}; this harness reads {FORMAT}")
+            self.begun, self.champions, self.proposals = event, [Champion(0, event["first_seed"])], {}
+            return
+        assert self.begun, "a line begins with `begun`"
+        if kind in ("proposed", "judged"):
+            made = Proposed(**{key: value for key, value in event.items() if key in _PROPOSED})
+            self.proposals.pop(made.number, None)  # the latest judged stands last
+            self.proposals[made.number] = made
+            return
+        self.champions.append(Champion(event["number"], event["first_seed"], tuple(event["entries"])))
+        if known := self.proposals.get(event["proposal"]):
+            self.proposals[known.number] = replace(known, promoted=event["number"])
+
+    @property
+    def line(self) -> Line | None:
+        it = self.begun
+        if not it:
+            return None
+        champions, proposals = tuple(self.champions), tuple(self.proposals.values())
+        return Line(self.name, it["study_run"], it["base"], it["alpha"], champions, proposals)
 
 
-def _replaced(line: Line, **changes: Any) -> Line:
-    return Line(**{**{it.name: getattr(line, it.name) for it in fields(line)}, **changes})
+_PROPOSED = frozenset(it.name for it in fields(Proposed))

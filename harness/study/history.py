@@ -99,7 +99,8 @@ def read_history(trainer: UserTrainer, commits: Sequence[Logged], tip: str, *, b
 
     Args:
         trainer: with the code of the commit that the range begins after.
-        commits: the range, each after its parents; several histories that begin there, where some were discarded.
+        commits: the range, each after its parents; several histories that begin there, where some were discarded. A
+            merge is a change where it has one parent here: what it brings to that one.
         tip: the commit that counts as the last one.
     """
     left_out = _taken_back(commits)
@@ -108,16 +109,28 @@ def read_history(trainer: UserTrainer, commits: Sequence[Logged], tip: str, *, b
             left_out[it.commit] = why
     preparing = [it.commit for it in commits if left_out.get(it.commit) == UNREAD]
     tries = _Tries(trainer, preparing, [it.commit for it in commits], _pasts(commits))
+    num_unmerged = 0
     for name, members in _groups(trainer, [it for it in commits if it.commit not in left_out], by).items():
         found = Found(name, shortened(members[0].subject, 200) or name, tuple(it.commit for it in members))
         if problem := tries.add(found):
             left_out |= dict.fromkeys(found.commits, problem)
+            num_unmerged += problem != UNREAD
     for found in tries.changes.values():
         for commit in found.commits:
             left_out.pop(commit, None)
     listed = tuple((it, left_out[it.commit]) for it in commits if it.commit in left_out)
-    kept = tries.in_past_of([tip])
-    return History(tuple(tries.changes.values()), listed, tuple(kept), tuple(tries.compared_with(tip, kept)))
+    past = tries.in_past_of([tip])
+    kept = tries.that_merge(past)
+    notes = tries.compared_with(tip, kept)
+    if len(kept) < len(past):
+        lost = [name for name in past if name not in kept]
+        notes.append(f"{', '.join(lost)}: do not merge with all before them, so they are changes by themselves alone.")
+    if (num_unmerged or len(kept) < len(past)) and any(len(it.parents) > 1 for it in commits):
+        notes.append(
+            "What a merge resolved by hand is in no commit's own edit, so that what stands on it does not merge here; "
+            "--first-parent takes each step of the main line as it is, a merge with all that it brought."
+        )
+    return History(tuple(tries.changes.values()), listed, tuple(kept), tuple(notes))
 
 
 def _pasts(commits: Sequence[Logged]) -> dict[str, frozenset[str]]:
@@ -235,7 +248,9 @@ class _Tries:
         if not self._problem(found, []):
             return []
         every = self.in_past_of(found.commits)
-        if problem := self._problem(found, every):
+        if (problem := self._problem(found, every)) and (
+            problem := self._problem(found, every := self.that_merge(every))
+        ):
             return problem
         files = {name: self.trainer.touched(it.edit) for name, it in self.changes.items()}
         near = self._whole(name for name in every if files[name] & self.trainer.touched(found.edit))
@@ -258,6 +273,23 @@ class _Tries:
         """Names of the changes of which some commit is one of these, or one that they stand on."""
         past = frozenset().union(*(self.pasts[it] for it in commits))
         return [name for name, it in self.changes.items() if past & {*it.commits}]
+
+    def that_merge(self, names: Sequence[str]) -> list[str]:
+        """These changes without those that do not merge with the ones before them, and without what needs those."""
+        if self._merges(names):
+            return list(names)
+        found: list[str] = []
+        for name in names:
+            if self.below[name] <= {*found} and self._merges([*found, name]):
+                found.append(name)
+        return found
+
+    def _merges(self, names: Sequence[str]) -> bool:
+        try:
+            self.trainer.with_edits([self.changes[name].edit for name in names])
+        except StudyError:
+            return False
+        return True
 
     def _whole(self, names: Iterable[str]) -> list[str]:
         """These changes with what they stand on, in order."""

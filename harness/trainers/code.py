@@ -70,27 +70,36 @@ class Folder:
 
 @dataclass
 class Committed:
-    """The code as it is in a commit, whatever the folder holds now."""
+    """The code as it is in a commit, whatever the folder holds now.
+
+    Attributes:
+        own: files that are the folder's, whatever a commit holds or does to them.
+    """
 
     root: Path
     repository: Repository
     commit: str
+    own: frozenset[str] = frozenset()
 
     @cached_property
     def _files(self) -> Mapping[str, Blob]:
         return {name: blob for name, blob in self.repository.files(self.commit).items() if blob.is_file}
 
+    @cached_property
+    def _folder(self) -> Folder:
+        return Folder(self.root)
+
     def is_file(self, name: str) -> bool:
-        return name in self._files
+        return self._folder.is_file(name) if name in self.own else name in self._files
 
     def read(self, name: str) -> bytes:
-        return self.repository.read(self._files[name])
+        return self._folder.read(name) if name in self.own else self.repository.read(self._files[name])
 
     def is_program(self, name: str) -> bool:
-        return self._files[name].is_program
+        return self._folder.is_program(name) if name in self.own else self._files[name].is_program
 
     def glob(self, pattern: str) -> list[str]:
-        return sorted(name for name in self._files if matches(name, pattern))
+        return sorted(name for name in {*self._files, *self.own} if matches(name, pattern))
 
 
 class ClashError(StudyError):
@@ -148,12 +157,14 @@ class Edited:
 
     def __init__(self, below: Code, edits: Sequence["FileEdits"], base: str) -> None:
         self.root, self._below, self._base = below.root, below, base
+        self._own = below.own if isinstance(below, Committed) else frozenset()
         self._histories: dict[str, _History] = {}
         self._moved: dict[str, str] = {}
         self._found: dict[str, tuple[bytes | None, bool]] = {}
         for edit in edits:
             for it in edit.files(self):
-                self._add(edit.change, it)
+                if not self._own & {it.old, it.new}:
+                    self._add(edit.change, it)
             self._found.clear()
 
     def is_file(self, name: str) -> bool:
@@ -339,11 +350,12 @@ def edits_of(edit: Edit, below: Code, repository: Repository, home: Path) -> Fil
     """What a change's edit does to the files of the code.
 
     Args:
+        edit: a merge among its commits is what it brings to its first parent.
         below: the code that all changes are edits of; where it is a commit, a branch is what it adds to that one.
         home: the study's folder, which a patch's path is relative to.
 
     Raises:
-        StudyError: no such commit, branch or file; a merge, which is an edit of two pasts.
+        StudyError: no such commit, branch or file.
     """
     try:
         if edit.patch:
@@ -358,8 +370,6 @@ def edits_of(edit: Edit, below: Code, repository: Repository, home: Path) -> Fil
         for name in edit.commits:
             commit = repository.commit(name)
             parents = repository.parents(commit)
-            if len(parents) > 1:
-                raise StudyError(f"{name} is a merge of {len(parents)} commits; name the branch that it merged.")
             touched += repository.touched(parents[0] if parents else None, commit)
         return Commits(edit.change, repository, tuple(touched))
     except OSError as error:

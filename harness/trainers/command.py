@@ -94,6 +94,9 @@ class CommandTrainer(UserTrainer):
     def _files(self) -> list[str]:
         return [word for word in self.call if not placeholders(word) and _is_inside(word) and self.code.is_file(word)]
 
+    def _named(self) -> list[str]:
+        return [word for word in self.call if not placeholders(word) and _is_file_of(self.root, word)]
+
     def before_attempt(self, folder: Path) -> None:
         """Finds the checkpoint that the script had told of when it or its reader died."""
         lines = folder / LINES

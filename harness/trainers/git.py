@@ -127,6 +127,20 @@ class Repository:
         """What `tip` holds and `base` does not, the oldest first, each commit after its parents."""
         return self._logged("--reverse", "--topo-order", f"{base}..{tip}")
 
+    def main_line(self, base: str, tip: str) -> list[Logged]:
+        """The steps from `base` to `tip` by first parents, the oldest first; a merge among them, too.
+
+        Raises:
+            StudyError: this line does not pass `base`.
+        """
+        found = self._logged("--reverse", "--first-parent", f"{base}..{tip}")
+        if found and found[0].parents[:1] != (base,):
+            raise StudyError(
+                f"the main line of {tip[:10]} (first parents) does not pass {base[:10]}, which a merge brought; name a "
+                "commit of it: `git log --oneline --first-parent` lists them."
+            )
+        return found
+
     def _logged(self, *asked: str) -> list[Logged]:
         told = self._git("rev-list", "--no-commit-header", "--format=%H %P%n%B%x00", *asked)
         found = []

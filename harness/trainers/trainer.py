@@ -304,6 +304,11 @@ class Trainer:
         """
         return None
 
+    def probed_seconds(self, settings: Settings, *, device: str) -> float | None:
+        """What a cell of these settings takes on this device, from a few steps made now; None where the trainer has no
+        way to find out, or it takes longer than a minute."""
+        return None
+
     def share_trained(self, settings: Settings, facts: Mapping[str, Any]) -> float:
         """Share of the training allowed at most that an ended cell with these facts has done."""
         return 1.0

@@ -184,7 +184,10 @@ class UserTrainer(Trainer):
     def notes(self) -> tuple[str, ...]:
         pinned = f"sources: pinned as {self.pinned!r} by the study; edits of the code are not looked for"
         code = self.code
-        at = (f"sources: those of commit {code.commit[:SHOWN]}",) if isinstance(code, Committed) else ()
+        at = [f"sources: those of commit {code.commit[:SHOWN]}"] if isinstance(code, Committed) else []
+        if isinstance(code, Committed) and code.own:
+            names = ", ".join(sorted(code.own))
+            at.append(f"sources: {names} of the folder, for all variants: the commit does not hold what is called")
         return (*at, *self.sources.notes) if self.sources else (pinned,)
 
     @cached_property
@@ -193,9 +196,20 @@ class UserTrainer(Trainer):
         if not self.commit:
             return Folder(self.root)
         try:
-            return Committed(self.root, self.repository, self.repository.commit(self.commit))
+            commit = self.repository.commit(self.commit)
+            return Committed(self.root, self.repository, commit, self._own)
         except StudyError as error:
             raise StudyError(*(f"commit: {problem}" for problem in error.problems)) from None
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """Files that the call names and the baseline's commit lacks: the folder's, the same for all variants."""
+        held = self.repository.files(self.repository.commit(self.commit)) if self.commit else {}
+        return frozenset(name for name in self._named() if name not in held) if self.commit else frozenset()
+
+    def _named(self) -> list[str]:
+        """Files of the study's folder that the call names, whether or not a commit holds them."""
+        return []
 
     def with_edits(self, edits: Sequence[Edit]) -> Self:
         """Raises StudyError where the code is pinned, edits do not merge, cannot be found or are of what is fixed."""
@@ -239,6 +253,7 @@ class UserTrainer(Trainer):
     def at(self, commit: str) -> Self:
         """The same training by the code that another commit holds."""
         made = copy.copy(self)
+        made.__dict__["_own"] = self._own
         for name in ("sources", "code", "_fingerprint"):
             made.__dict__.pop(name, None)
         made.commit, made._edited, made._edits, made._unpacked = commit, {}, {}, None

@@ -3,12 +3,14 @@
 The types that `registry.py`, `factorials.py` and `harness.plan` share. No design is defined here; nothing is trained.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.study.study import Study
 
 BASELINE = "baseline"
+LONGEST_JOINED = 120  # characters
 Changes = tuple[str, ...]  # names of changes, in the order of the study; the baseline is the empty one
 
 
@@ -62,13 +64,33 @@ def combination_names(study: Study) -> dict[Changes, str]:
     return {in_order(study, combination.changes): combination.name for combination in study.combinations}
 
 
-def variant_name(changes: Changes, named: dict[Changes, str]) -> str:
-    """What people call a set of changes: `baseline`, a named combination, or the names joined by `+`.
+def names_of_many(study: Study) -> dict[Changes, str]:
+    """Sets of changes of which the joined names are too long for a table: a path's steps (`commits..swiglu` is the path
+    `commits` up to `swiglu`), and combinations without one change (`head..without-swiglu`)."""
+    stages = {
+        in_order(study, steps[:count]): f"{label}..{steps[count - 1]}"
+        for label, steps in reversed(study.paths.items())
+        for count in range(1, len(steps) + 1)
+    }
+    rests = {
+        in_order(study, {*it.changes} - {left_out}): f"{it.name}..without-{left_out}"
+        for it in study.combinations
+        for left_out in it.changes
+    }
+    return {changes: name for changes, name in (rests | stages).items() if len("+".join(changes)) > LONGEST_JOINED}
+
+
+def variant_name(changes: Changes, named: Mapping[Changes, str]) -> str:
+    """What people call a set of changes: `baseline`, a named one, or the names joined by `+`; where that is too long,
+    their number and a hash.
 
     Args:
-        named: as `combination_names` gives them.
+        named: as `combination_names` gives them, and `names_of_many`.
     """
-    return named.get(changes) or "+".join(changes) or BASELINE
+    joined = "+".join(changes)
+    if changes in named or len(joined) <= LONGEST_JOINED:
+        return named.get(changes) or joined or BASELINE
+    return f"{len(changes)}-changes-{hashlib.sha256(joined.encode()).hexdigest()[:6]}"
 
 
 def against_baseline(

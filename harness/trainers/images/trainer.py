@@ -179,6 +179,15 @@ class ImageTrainer(Trainer):
         assert isinstance(settings, Settings)
         return cost.modelled_seconds(settings, device, share * settings.training.max_epochs)
 
+    def probed_seconds(self, settings: AnySettings, *, device: str) -> float | None:
+        from harness.trainers.images.probe import step_seconds
+
+        assert isinstance(settings, Settings)
+        kind = device.partition(":")[0]
+        step = step_seconds(settings, device)
+        slowness = step / cost.modelled_step_seconds(settings, kind) if step else None
+        return slowness * self.modelled_seconds(settings, device=kind) if slowness else None
+
     def share_trained(self, settings: AnySettings, facts: Mapping[str, Any]) -> float:
         assert isinstance(settings, Settings)
         return float(facts.get("num_epochs", 0.0)) / settings.training.max_epochs
