@@ -24,11 +24,12 @@ from harness.store.cells import Cells
 from harness.study.changes import combine
 from harness.study.load import load_study, studies
 from harness.trainers.images import augment, machine, train
-from harness.trainers.images.arithmetic import environment, is_out_of_memory, is_poisoned
+from harness.trainers.images.arithmetic import environment, is_out_of_memory, is_poisoned, peak_memory_bytes
 from harness.trainers.images.cuda_devices import CudaDevice, CudaSetup, cuda_setup
 from harness.trainers.images.settings import ConvNet
 from harness.trainers.images.train import EVALUATION_PIXELS
 from harness.trainers.images.trainer import ImageTrainer
+from harness.trainers.trainer import DeviceMemory
 
 CPU = torch.device("cpu")
 
@@ -90,6 +91,16 @@ def test_cached_memory_is_given_back_after_a_cell(monkeypatch):
         with environment(threads=1, device=torch.device("cuda:0"), precision="float32"):
             assert calls == []
         assert calls == ["synchronize", "empty_cache"]
+
+
+def test_memory_is_what_the_process_reserves_not_what_its_tensors_fill(monkeypatch):
+    numbers = {"mem_get_info": (60, 80), "memory_reserved": 5, "max_memory_reserved": 7}
+    numbers |= {"memory_allocated": 1, "max_memory_allocated": 3}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, number=number: number)
+    assert peak_memory_bytes(torch.device("cuda:0")) == 7
+    assert ImageTrainer().device_memory("cuda:0") == DeviceMemory(60, 80, 5, 7)
+    assert ImageTrainer().device_memory("cpu") is None
 
 
 @pytest.mark.parametrize("study", studies())
