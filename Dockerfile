@@ -5,11 +5,11 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY harness harness
 COPY experiments experiments
-# The compiler makes the fast convolutions for CPUs; nothing needs it afterwards.
+# The compiler makes the fast convolutions for CPUs. It stays (0.2 of 6 GB): the harness itself compiles nothing when it
+# trains, but Triton, behind torch.compile, builds what launches its kernels with it, and your training may call that.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[ray]' \
-    && apt-get purge -y --auto-remove gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
 # A new volume takes its owner from the folder in the image.

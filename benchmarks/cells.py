@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from benchmarks.processes import Facts, Ready, peak_rss_bytes
 from benchmarks.workload import Workload
 from harness.api.work import Work, save_manifest, unfinished
 from harness.cli.training import train_plan
+from harness.execution.executor import Demand
 from harness.execution.here import run_one
 from harness.plan.cell import make_cells
 from harness.plan.plan import make_plan
@@ -126,21 +128,38 @@ def train_without_files(ready: Ready, workload: Workload, variant: str, is_plain
 def train_study(ready: Ready, workload: Workload, variant: str, num_cells: int, workers: int) -> Facts:
     """A study of so many seeds of one variant, by the code behind `harness ablate`, tracked in SQLite.
 
-    Besides images it tells `cell_seconds` (the sum over cells) and the peak memory of the largest worker and of the
-    process that feeds them and MLflow.
+    Besides images it tells `start_seconds` (until the first cell begins), `images_a_second` (from then to the last
+    cell's end), `cell_seconds` (the sum over cells) and the peak memory of the largest worker and of the process that
+    feeds them and MLflow.
     """
     with _store(workload) as cells:
         work = _planned(workload, variant, num_cells, workers, cells)
         ready()
+        began = time.time()
         _ablate(work)
         peak = peak_rss_bytes()
         results = [_finished(cells.result(cell.key)) for cell in work.plan.cells]
+        first, last = _span(cells, work)
+    images = sum(it.num_steps for it in results) * workload.settings(variant).training.batch_size
     return {
-        "images": sum(it.num_steps for it in results) * workload.settings(variant).training.batch_size,
+        "images": images,
+        "start_seconds": first - began,
+        "images_a_second": images / (last - first),
         "cell_seconds": sum(it.seconds for it in results),
         "worker_peak_bytes": max(it.peak_memory_bytes or 0 for it in results),
         "parent_peak_bytes": peak,
     }
+
+
+def _span(cells: Cells, work: Work) -> tuple[float, float]:
+    """When the first cell began and the last one ended, in seconds since the epoch, by their journals."""
+    times = [
+        datetime.fromisoformat(event["time"]).timestamp()
+        for cell in work.plan.cells
+        for event in cells.events(cell.key)
+        if event["event"] in ("started", "ended")
+    ]
+    return min(times), max(times)
 
 
 def estimate_study(ready: Ready, workload: Workload, variant: str, num_cells: int, workers: int) -> Facts:
@@ -164,7 +183,7 @@ def _planned(workload: Workload, variant: str, num_cells: int, workers: int, cel
         device=workload.device.partition(":")[0],
     )
     assert len(plan.cells) == num_cells
-    return Work(plan, cells, workload.device, (workload.device,) * workers)
+    return Work(plan, cells, workload.device, (workload.device,) * workers, demand=Demand(most=workers))
 
 
 def _ablate(work: Work) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.processes import Facts, Ready
 
 WORKERS = 2
+SEEDS = 100  # of each variant
 STUDY: dict[str, Any] = {
     "name": "idle",
     "title": "A training that does nothing",
@@ -23,7 +24,6 @@ STUDY: dict[str, Any] = {
     "select": "val/score",
     "report": "test/score",
     "baseline": {"rate": 0.1, "width": 8},
-    "changes": [{"name": "wide", "summary": "twice as wide", "overrides": {"width": 16}}],
 }
 FUNCTION = """
 def train(run):
@@ -40,7 +40,7 @@ printf '{"step": 1, "val/score": %s}\\n{"final": true, "test/score": %s}\\n' "$2
 
 
 def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: bool = False) -> Facts:
-    """A study of two variants by `harness.api`, MLflow following; seconds from the start of the first cell.
+    """A study of ten variants and more by `harness.api`, MLflow following; seconds from the start of the first cell.
 
     Args:
         is_command: the training is a shell script of two lines, not a function.
@@ -54,7 +54,7 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: boo
     store = folder / "mlruns"
     store.mkdir()
     init(resolve_uri(None, store), store)
-    study = _write_study(folder, num_cells, is_command)
+    study = write_study(folder, num_cells, is_command=is_command)
     work = plan_work(study, device="cpu", jobs=WORKERS, store=store)
     todo, expected = unfinished(work)
     assert len(todo) == num_cells
@@ -69,7 +69,7 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: boo
     train_work(work, todo, lambda: save_manifest(work), expected, watch=Watch(note))
     delivered = time.monotonic()
     first, last = moments[0], moments[-1]
-    assert _finished_runs(store / "mlflow.db") == num_cells + 1 + 2, "cells, the study, its variants"
+    assert _finished_runs(store / "mlflow.db") == num_cells + 1 + len(work.plan.variants), "cells, study, variants"
     return {
         "cells": num_cells,
         "start_seconds": first - began,
@@ -78,13 +78,15 @@ def train_by_harness(ready: Ready, folder: Path, num_cells: int, is_command: boo
     }
 
 
-def _write_study(folder: Path, num_cells: int, is_command: bool) -> Path:
-    variants = 1 + len(STUDY["changes"])
-    assert num_cells % variants == 0
+def write_study(folder: Path, num_cells: int, *, is_command: bool = False) -> Path:
+    """So many cells as a baseline and changes of a hundred seeds each, or fewer where there are fewer cells."""
+    seeds = min(SEEDS, max(2, num_cells // 10))
+    assert num_cells % seeds == 0, (num_cells, seeds)
+    changes = [{"name": f"width-{it}", "overrides": {"width": it}} for it in range(9, 8 + num_cells // seeds)]
+    study = {**STUDY, "changes": changes, "profiles": {"standard": {"seeds": seeds}}}
     (folder / "idle.py").write_text(FUNCTION)
-    (folder / "idle.sh").write_text(SCRIPT)
-    study = {**STUDY, "profiles": {"standard": {"seeds": num_cells // variants}}}
     if is_command:
+        (folder / "idle.sh").write_text(SCRIPT)
         study["trainer"] = {"command": ["sh", "idle.sh", "{rate}", "{width}", "{seed}"]}
     path = folder / "idle.yaml"
     path.write_text(json.dumps(study))  # JSON is YAML
@@ -162,7 +164,7 @@ def train_by_ray(ready: Ready, folder: Path, num_trials: int, is_tracked: bool) 
         tuner = tune.Tuner(
             train,
             param_space=space,
-            tune_config=tune.TuneConfig(metric="val/score", mode="max"),
+            tune_config=tune.TuneConfig(metric="val/score", mode="max", reuse_actors=True),
             run_config=tune.RunConfig(name="idle", storage_path=str(folder), callbacks=callbacks, verbose=0),
         )
         ready()

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.cuda import cuda_capabilities
 from harness.execution.provenance import library_versions, provenance
-from harness.hardware import cpu_flags, cpu_name, cuda_capabilities, usable_cores
+from harness.hardware import cpu_flags, cpu_name, usable_cores
 
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 LIBRARIES = ("harness", "torch", "torchvision", "lightning", "numpy", "pillow", "mlflow", "pandas")

@@ -5,7 +5,6 @@ start, a validation, an end), writes the result, judges placebos, and has MLflow
 Messages of a cluster have a cost of their own, which `cluster_overhead` measures.
 """
 
-import json
 import platform
 import resource
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
 
-from benchmarks.core_overhead import FUNCTION, STUDY, leave_the_user_alone
+from benchmarks.core_overhead import leave_the_user_alone, write_study
 from benchmarks.processes import Facts, Ready
 from harness.execution.attempt import Ended, Logged, Message
 from harness.execution.executor import Progress, Tell
@@ -25,8 +24,6 @@ from harness.execution.record import Record
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.result import Result
-
-SEEDS = 100  # of each variant
 
 
 @dataclass
@@ -120,7 +117,7 @@ def drive(ready: Ready, folder: Path, num_cells: int, slots: int, is_tracked: bo
     store.mkdir()
     if is_tracked:
         init(resolve_uri(None, store), store)
-    study = _write_study(folder, num_cells)
+    study = write_study(folder, num_cells)
     ready()
     began = _now()
     work = plan_work(study, device="cpu", jobs=slots, store=store)
@@ -176,14 +173,3 @@ def _nobody(*arguments: object) -> ExitStack:
 
 def _nothing(*arguments: object) -> None:
     """In place of what is not simulated."""
-
-
-def _write_study(folder: Path, num_cells: int) -> Path:
-    """So many cells as a baseline and changes of a hundred seeds each, or fewer where there are fewer cells."""
-    seeds = min(SEEDS, max(2, num_cells // 10))
-    assert num_cells % seeds == 0
-    changes = [{"name": f"width-{it}", "overrides": {"width": it}} for it in range(9, 9 + num_cells // seeds - 1)]
-    (folder / "idle.py").write_text(FUNCTION)
-    path = folder / "idle.yaml"
-    path.write_text(json.dumps({**STUDY, "changes": changes, "profiles": {"standard": {"seeds": seeds}}}))
-    return path

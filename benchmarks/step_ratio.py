@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,23 +29,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--steps", type=int, default=20, help="a round")
     options = parser.parse_args()
+    with checked_out(options.revision) as other:
+        print(json.dumps(compare(other, options), indent=1))
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """A temporary folder with another revision, and the convolutions that were compiled for this one."""
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder) / "other"
-        subprocess.run(["git", "worktree", "add", "--detach", "-q", str(other), options.revision], cwd=ROOT, check=True)
+        subprocess.run(["git", "worktree", "add", "--detach", "-q", str(other), revision], cwd=ROOT, check=True)
         try:
             _copy_kernels(other)
-            print(json.dumps(compare(other, options), indent=1))
+            yield other
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(other)], cwd=ROOT, check=True)
 
 
 def compare(other: Path, options: argparse.Namespace) -> dict[str, object]:
     """Seconds a step in both, and the ratio of ours to the other's: median and quartiles over rounds."""
-    sides = {"here": _Side(ROOT, options.variant), options.revision: _Side(other, options.variant)}
+    sides = {
+        "here": Side(ROOT, __file__, options.variant),
+        options.revision: Side(other, __file__, options.variant),
+    }
     here, there = sides.values()
     seconds: list[tuple[float, float]] = []
     for number in range(options.rounds + 2):
-        pair = [side.steps(options.steps) for side in ((here, there) if number % 2 else (there, here))]
+        pair = [float(side.ask(options.steps)) for side in ((here, there) if number % 2 else (there, here))]
         seconds.append((pair[0], pair[1]) if number % 2 else (pair[1], pair[0]))
     for side in sides.values():
         side.end()
@@ -58,22 +70,25 @@ def compare(other: Path, options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-class _Side:
-    """A process that makes steps of one revision when it is asked."""
+class Side:
+    """A process with the code of one revision, which answers a line with a line.
 
-    def __init__(self, root: Path, variant: str) -> None:
+    Args:
+        script: what it runs, with `--serve` and the arguments.
+    """
+
+    def __init__(self, root: Path, script: str, *arguments: str) -> None:
         environment = os.environ | {"PYTHONPATH": str(root)}
-        command = [sys.executable, str(Path(__file__)), "--serve", variant]
+        command = [sys.executable, script, "--serve", *arguments]
         self.process = subprocess.Popen(
             command, cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def steps(self, count: int) -> float:
-        """CPU seconds a step."""
+    def ask(self, request: object) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None  # noqa: PT018
-        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.write(f"{request}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return self.process.stdout.readline()
 
     def end(self) -> None:
         assert self.process.stdin is not None

@@ -6,6 +6,7 @@ that it always does, without a switch for benchmarks in it. Everybody else maps 
 Axes: N images, H rows, W columns, C channels.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ class Request:
         proposals: that `judge` itself judges, in streams of 300 at most.
         storms: on a Ray cluster; storm_cells: of the study in each.
         cluster_images: that a cluster is sent, where it was said how many.
+        ends_at: figures of CUDA begin nothing that would take longer; by `time.monotonic`.
     """
 
     workload: Workload
@@ -100,6 +102,7 @@ class Request:
     storms: int
     storm_cells: int
     cluster_images: int | None
+    ends_at: float = math.inf
 
 
 def write_images(workload: Workload) -> None:

@@ -3,13 +3,13 @@
 Devices, cores and memory, for whoever spreads work; what a device means for one kind of training is that trainer's.
 """
 
-import ctypes
 import os
 import resource
 import sys
 from functools import cache
 from pathlib import Path
 
+from harness.cuda import cuda_capabilities, num_cuda_devices
 from harness.errors import HarnessError
 
 
@@ -24,7 +24,7 @@ def resolve_device(requested: str) -> str:
     kind, _, index = requested.partition(":")
     if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
         raise HarnessError(f"--device {requested}: unknown device; expected auto, cpu, cuda or cuda:N.")
-    count = len(cuda_capabilities())
+    count = num_cuda_devices() if kind == "cuda" else 0
     if kind == "cuda" and int(index or 0) >= count:
         raise HarnessError(f"--device {requested}: this machine shows {count} CUDA devices. Use --device cpu.")
     return requested
@@ -38,6 +38,15 @@ def peak_memory_bytes() -> int:
     except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory_bytes() -> int:
+    """Of the host, as Linux estimates what new processes can have; all of it where there is no /proc."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(it.split()[1] for it in lines if it.startswith("MemAvailable:")))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_cores() -> int:
@@ -62,23 +71,3 @@ def cpu_name() -> str:
     except OSError:
         return "unknown"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-@cache
-def cuda_capabilities() -> tuple[tuple[int, int], ...]:
-    """Compute capability (major, minor) of each visible CUDA device, by the driver's library; empty without one."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return ()
-    count = ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return ()
-    found = []
-    for index in range(count.value):
-        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-        driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)  # ..._MINOR
-        found.append((major.value, minor.value))
-    return tuple(found)

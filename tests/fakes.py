@@ -19,7 +19,7 @@ from harness.store.result import ENVELOPE, Result, Validation
 from harness.trainers.images.settings import Settings, parse_settings, with_overrides
 from harness.trainers.images.trainer import METRICS, ImageTrainer
 from harness.trainers.run import CHECKPOINT, Event, Run
-from harness.trainers.trainer import Trainer
+from harness.trainers.trainer import DeviceMemory, Trainer
 
 FLOAT32 = with_overrides(Settings(), {"training.precision": "float32"})
 FINAL = {
@@ -160,6 +160,64 @@ class NeedsAllMemory(Counting):
         while not path.exists():
             assert time.monotonic() < end, path
             time.sleep(0.02)
+
+
+class Sized(FakeTrainer):
+    """Says what it takes of a device of 20 GB, and then trains until as many train as fit, by their files.
+
+    Its settings say how: `model.hidden_units` GB a cell, and `model.filters[0]` that are to train at a time.
+    """
+
+    def device_memory(self, device: str) -> DeviceMemory:
+        gigabytes, (started, ended) = self.gigabytes, self.counts
+        others = (started - ended - 1) * (gigabytes + 1)
+        return DeviceMemory(*(it * 10**9 for it in (20 - others - gigabytes - 1, 20, gigabytes, gigabytes)))
+
+    def train(self, run: Run) -> None:
+        self.folder, self.gigabytes = run.folder.parent.parent, run.settings.model.hidden_units
+        (self.folder / f"{run.seed}.started").touch()
+        end, together = time.monotonic() + 60, self._train_now()
+        run.log(10, epoch=1.0, **LOGGED)
+        while together < run.settings.model.filters[0] and time.monotonic() < end:
+            time.sleep(0.02)
+            together = max(together, self._train_now())
+        time.sleep(0.3)
+        with (self.folder / "together").open("a") as noted:
+            noted.write(f"{run.seed} {max(together, self._train_now())}\n")
+        (self.folder / f"{run.seed}.ended").touch()
+        finish(run)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(list(self.folder.glob("*.started"))), len(list(self.folder.glob("*.ended")))
+
+    def _train_now(self) -> int:
+        started, ended = self.counts
+        return started - ended
+
+
+class LeavesWhenAsked(FakeTrainer):
+    """Trains until it is asked to stop; notes when it has left."""
+
+    def train(self, run: Run) -> None:
+        root = run.folder.parent.parent
+        while not run.should_stop:
+            (root / "trains").touch()
+            time.sleep(0.02)
+        time.sleep(0.1)  # a step that is under way
+        (root / "left").touch()
+
+
+class CountsNeighbours(NeedsAllMemory):
+    """Notes how many processes of this run live at the end of its training."""
+
+    def train(self, run: Run) -> None:
+        seen = run.folder.parent.parent / "seen"
+        seen.mkdir(exist_ok=True)
+        (seen / str(os.getpid())).touch()
+        super().train(run)
+        living = [it for it in seen.iterdir() if Path("/proc", it.name).exists()]
+        (run.folder / "neighbours").write_text(str(len(living)))
 
 
 def die_at_birth(pipe: Any, *arguments: Any) -> None:

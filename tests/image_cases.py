@@ -116,6 +116,11 @@ IS_CLOSE = {
         "torchvision mobilenet_v2",
     ),
 }
+# On CUDA: what trains before a max pooling of 3x3 with stride 2.
+UNREPEATABLE = {
+    "full-fine-tuning",
+    *("torchvision resnet18", "torchvision shufflenet_v2_x0_5", "torchvision squeezenet1_1"),
+}
 # Of torch's optimizers: one reads norms in each step, one makes numbers of the device in its first.
 WAITS = {
     f"{kind} {name}": CASES[f"{kind} {name}"] for kind in ("optimizer", "cosine") for name in ("adafactor", "asgd")

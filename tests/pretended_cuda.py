@@ -273,6 +273,8 @@ def pretended_cuda() -> Iterator[Watch]:
         "get_device_name": lambda *_: "Pretended",
         "get_device_capability": lambda *_: (9, 0),
         "reset_peak_memory_stats": _reset_peak,
+        "mem_get_info": lambda *_: (10**10, 10**10),
+        "memory_reserved": lambda *_: 0,
         "max_memory_reserved": lambda *_: 0,
         "get_rng_state": _random_state,
         "set_rng_state": _set_random_state,

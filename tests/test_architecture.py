@@ -112,6 +112,7 @@ def test_there_is_no_import_circle():
 GROUND = frozenset(
     {
         *(
+            "cuda",
             "errors",
             "files",
             "guard",

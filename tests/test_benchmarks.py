@@ -7,6 +7,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from image_files import encoded, write_files
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
-from benchmarks.__main__ import main  # noqa: E402
+from benchmarks import cuda_figure  # noqa: E402
+from benchmarks.__main__ import CUDA_EPOCHS, CUDA_IMAGES, CUDA_SECONDS, main  # noqa: E402
 from benchmarks.accuracy_figure import Kept  # noqa: E402
 from benchmarks.figures import FIGURES  # noqa: E402
 from benchmarks.processes import together  # noqa: E402
@@ -69,6 +71,34 @@ def test_an_aim_is_a_bound_on_the_median():
     assert Line("x", "", (0.9, 1.1, 1.2), Aim("at_least", 1.05)).to_json()["is_met"] is True
     assert Line("x", "", (0.9, 1.0, 1.2), Aim("at_least", 1.05)).to_json()["is_met"] is False
     assert Line("x", "", (3.1,), Aim("at_most", 3.0)).to_json()["is_met"] is False
+
+
+def test_all_of_a_cuda_device_fits_into_nine_minutes(tmp_path, monkeypatch):
+    """By what processes, compiling and cells took on an H200 (results/2026-11-26-nvidia-h200.json and README.md)."""
+    monkeypatch.setattr(cuda_figure.shutil, "which", lambda program: program)  # with MPS
+    monkeypatch.setattr(cuda_figure, "find_spec", lambda name: name)  # with Lightning
+    workload = Workload(tmp_path, CUDA_IMAGES, CUDA_EPOCHS, "cuda")
+    contenders = [*cuda_figure.step_contenders(workload), *cuda_figure.cuda_contenders(workload)]
+    assert {"study, 4 workers", "study, 4 workers, MPS", "lightning, 8 processes"} <= {it.name for it in contenders}
+    drawing_images = 15
+    assert sum(it.seconds for it in contenders) + drawing_images <= CUDA_SECONDS < 540
+
+
+def test_what_there_is_no_time_for_or_does_not_work_here_is_left_out_and_named():
+    def fails():
+        raise RuntimeError("Traceback\nInvalidCxxCompiler: no compiler")
+
+    def contender(name, measure=lambda: Sample(1.0), seconds=1.0):
+        return cuda_figure.Timed(name, "", measure, seconds)
+
+    request = SimpleNamespace(rounds=2, ends_at=time.monotonic() + 50)
+    contenders = [contender("a"), contender("b", seconds=100.0), contender("c", fails), contender("d")]
+    samples, measured, said = cuda_figure._measured(contenders, request, lambda name, sample: None)
+    assert {name: len(it) for name, it in samples.items()} == {"a": 2, "d": 2}
+    assert [it.name for it in measured] == ["a", "d"]
+    assert said == "; left out: b (no time), c (InvalidCxxCompiler: no compiler)"
+    request.ends_at = time.monotonic() + 1.5  # for the first round, whatever the second would be
+    assert len(cuda_figure._measured([contender("a"), contender("d")], request, lambda *_: None)[0]["a"]) == 1
 
 
 def test_no_result_file_is_overwritten(tmp_path):

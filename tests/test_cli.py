@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from schemas import fitting
 
-from harness.cli import COMMANDS, cli
+from harness.cli import COMMANDS, cli, main
 
 TINY = """
 name: tiny
@@ -82,6 +82,13 @@ def test_an_unknown_command_gets_a_suggestion(run):
 
     assert answer.exit_code == 2
     assert "Did you mean 'ablate'?" in answer.output
+
+
+def test_windows_is_refused_in_one_sentence_before_anything_of_posix_is_loaded(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith("error: harness does not run on Windows itself")
 
 
 @pytest.mark.parametrize(

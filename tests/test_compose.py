@@ -228,6 +228,28 @@ def test_a_service_writes_to_volumes_and_memory_alone_and_gains_no_rights(name):
     assert ("cap_add" in confined) == (name == "postgres")
 
 
+def test_what_trains_has_a_compiler_and_may_load_what_it_compiles():
+    """torch.compile writes to the temporary folder; Docker mounts a tmpfs `noexec` unless told otherwise."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    installed = re.findall(r"apt-get install .*", dockerfile)
+    assert any({"gcc", "libc6-dev"} <= set(line.split()) for line in installed)
+    assert not re.search(r"apt-get (purge|remove|autoremove)", dockerfile)
+    for name in ("harness", "ray-worker"):
+        folders = dict(it.partition(":")[::2] for it in service(name)["tmpfs"])
+        assert "exec" in folders["/tmp"].split(",")
+        assert service(name)["environment"]["TRITON_CACHE_DIR"].startswith("/tmp/")
+    assert all(
+        "exec" not in " ".join(service(name)["tmpfs"]) for name in EVERY if name not in ("harness", "ray-worker")
+    )
+
+
+def test_training_itself_compiles_nothing():
+    """So that a machine without a compiler, a CUDA one too, trains all that the registry knows."""
+    sources = (ROOT / "harness").rglob("*.py")
+    calls = re.compile(r"torch\.compile\(|\btriton\b|_inductor|cpp_extension")
+    assert [str(path) for path in sources if calls.search(path.read_text())] == []
+
+
 def test_the_database_is_in_a_network_of_its_own():
     assert service("postgres")["networks"] == ["database"]
     assert all("database" in service(name)["networks"] for name in EVERY if name != "ray-worker")

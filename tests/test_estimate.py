@@ -5,12 +5,17 @@ import time
 import fakes
 import pytest
 from fakes import METRICS, cells_for
+from own import write_study
 from rich.console import Console
 
 import harness.trainers.images.cost
+from harness.api.probing import probe
+from harness.api.trying import try_study
+from harness.api.work import plan_work, unfinished
 from harness.cli.progress import RunProgress, duration_range
-from harness.plan.estimate import UNKNOWN_SECONDS, Estimate, estimate, makespan
+from harness.plan.estimate import START_SECONDS, UNKNOWN_SECONDS, Estimate, Sample, estimate, makespan
 from harness.store.cells import Cells
+from harness.store.tried import read_tried
 from harness.trainers.images.cost import modelled_seconds
 from harness.trainers.images.settings import with_overrides
 from harness.trainers.images.trainer import ImageTrainer
@@ -107,10 +112,52 @@ def test_cells_of_a_trainer_without_a_model_of_costs_take_the_mean_of_what_was_m
     assert estimate([other], [], cells.result, device="cpu", workers=1).seconds == UNKNOWN_SECONDS
 
 
+def test_where_no_cell_has_ended_a_sample_stands_in_for_it(tmp_path):
+    cells, (first, second) = Cells(tmp_path), cells_for(2, IMAGES)
+    (wider,) = cells_for(1, IMAGES, model__filters=(64, 128, 256))
+    sample = Sample(first, 100.0, "a probe of some steps")
+
+    def found(todo, ended=()):
+        return estimate(todo, ended, cells.result, device="cpu", workers=1, sample=lambda: sample)
+
+    assert found([second]).seconds == 100
+    assert 300 < found([wider]).seconds < 400
+    assert found([second]).bounds == (50.0, 205.0)
+    assert found([second]).basis == "from a probe of some steps"
+    cells.open(first)
+    cells.write_result(fakes.result_of(first, seconds=10.0))
+    assert found([second], [first]).seconds == 10
+    assert found([second], [first]).basis == "from 1 measured cell"
+
+
+@pytest.mark.slow
+def test_a_probe_is_noted_for_every_command_that_follows(tmp_path):
+    work = plan_work("task3", profile="quick", device="cpu", jobs=1, store=tmp_path / "store")
+    _, guess = unfinished(work)
+    assert "a guess" in guess.basis
+    assert probe(work.plan, work.cells.root, "cpu")  # the real steps, in a process of their own
+    again = plan_work("task3", profile="quick", device="cpu", jobs=1, store=tmp_path / "store")
+    _, known = unfinished(again)
+    assert known.basis == "from a probe of some steps"
+    assert (known.bounds[1] - START_SECONDS) / known.bounds[0] == pytest.approx(4.0)
+    assert known.seconds > 1.0
+
+
+@pytest.mark.slow
+def test_what_try_took_is_what_a_cell_of_ones_own_takes(tmp_path):
+    path = write_study(tmp_path / "study", "function")
+    try_study(path, store=tmp_path / "store", device="cpu")
+    work = plan_work(path, device="cpu", jobs=1, store=tmp_path / "store")
+    todo, expected = unfinished(work)
+    tried = read_tried(work.cells.root, work.plan.study.name, work.plan.fingerprints)
+    assert expected.basis == "from what `harness try` took"
+    assert expected.seconds == pytest.approx(len(todo) * tried.seconds)
+
+
 def test_an_estimate_is_a_range_that_measured_cells_make_narrower():
     guess, measured = Estimate(60.0, 0, 0), Estimate(60.0, 0, 4)
-    assert guess.bounds == (10.0, 360.0)
-    assert measured.bounds == (40.0, 90.0)
+    assert guess.bounds == (10.0, 365.0)
+    assert measured.bounds == (40.0, 95.0)
 
 
 @pytest.mark.parametrize(

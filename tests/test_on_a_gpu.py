@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from fakes import AssertsOnItsDeviceOnSeed1, cells_for, recorded_run
-from image_cases import CASES, PRECISIONS, SETTINGS, SHORT
+from image_cases import CASES, PRECISIONS, SETTINGS, SHORT, UNREPEATABLE
 from planted import batches_between, planted_images, tiny_cell, trained
 from test_train import LEARNS, parts_of
 
@@ -63,6 +63,10 @@ def test_every_change_replays_a_graph_that_gives_the_numbers_of_eager_steps(tmp_
     assert eager.facts["step_mode"] == "eager"
     optimizer = tiny_cell(overrides).settings.optimizer.name
     reason = "" if is_capturable(optimizer) else f"{optimizer} keeps numbers on the host"
+    if name in UNREPEATABLE:  # so that a replay may differ from eager steps, and steps are eager then
+        assert "unrepeatable" in replayed.facts
+        assert replayed.final == pytest.approx(eager.final, rel=0.1, abs=0.1)
+        return
     assert replayed.facts.get("step_mode_reason", "") == reason
     assert replayed.final == eager.final == again.final
 

@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 import torch
-from image_cases import CASES, IS_CLOSE, PRECISIONS, SHORT, WAITS
+from image_cases import CASES, IS_CLOSE, PRECISIONS, SHORT, UNREPEATABLE, WAITS
 from planted import tiny_cell, trained
 from pretended_cuda import pretended_cuda, watch
 
@@ -59,6 +59,8 @@ def test_every_change_trains_without_a_wait_in_a_step_and_with_the_values_of_the
         there = on_cuda(overrides, tmp_path / "cuda")
     assert there.facts["device"] == "cuda: Pretended"
     assert there.final.keys() == set(METRICS.names)
+    assert "unrepeatable" not in here.facts
+    assert ("unrepeatable" in there.facts) == (name in UNREPEATABLE), there.facts.get("unrepeatable")
     ours, theirs = ([run.final[it] for it in METRICS.names] for run in (there, here))
     # The CPU's bfloat16 kernels round by the layout of what they get, which a wrapped tensor does not pass on. Adamax's
     # step size, which the CPU computes on the host, must be computed on the device; so must a rate that changes.

@@ -15,6 +15,7 @@ from fakes import cells_for
 from image_files import encoded_pixels, write_files
 from own import results_of, train_study, write_study
 
+from harness.api.searching import search
 from harness.api.work import plan_work
 from harness.errors import StudyError
 from harness.execution.executor import Demand
@@ -22,6 +23,7 @@ from harness.execution.runner import make_executor, run
 from harness.plan.cell import make_cells
 from harness.store.cells import Cells
 from harness.store.load import load_results
+from harness.tracking.run_image import milliseconds
 from harness.trainers.images.settings import parse_settings, with_overrides
 
 pytest.importorskip("ray")
@@ -179,6 +181,25 @@ def test_a_driver_that_is_killed_and_one_that_is_stopped_lose_nothing(tmp_path, 
     assert {place: it.facts for place, it in found.items()} == {place: it.facts for place, it in straight.items()}
     assert "resumed" in {event["event"] for cell in work.plan.cells for event in work.cells.events(cell.key)}
     assert len(load_results("own", store=store)) == 4
+
+
+@pytest.mark.ordeal
+def test_a_search_keeps_the_slots_of_a_cluster_filled(tmp_path, cluster):
+    """It asks ahead of what it is told: no slot waits for the trial of another one to end."""
+    changes = {"slow": {"rate": 0.25}, "wide": {"model.width": 16}, "flagged": {"flag": True}}
+    named = [{"name": name, "overrides": overrides} for name, overrides in changes.items()]
+    path = write_study(tmp_path / "study", pause=0.5, changes=named, profiles={"standard": {"seeds": 1}})
+
+    search(path, trials=8, store=tmp_path / "store", device="cpu", executor=f"ray:{cluster.address}")
+
+    cells = Cells(tmp_path / "store")
+    times = [[milliseconds(event["time"]) for event in cells.events(key)] for key in cells.all_keys()]
+    assert len(times) == 8
+    spans = [(min(it), max(it)) for it in times]
+    assert max(sum(began <= moment < ended for began, ended in spans) for moment, _ in spans) == 2
+    taken = max(ended for _, ended in spans) - min(began for began, _ in spans)
+    busy = sum(ended - began for began, ended in spans) / (2 * taken)
+    assert busy > 0.7, busy
 
 
 def test_nothing_of_rays_own_stands_among_what_is_printed(tmp_path, cluster):

@@ -184,9 +184,9 @@ def test_what_several_looks_claim_agrees_with_the_definition(seed: int) -> None:
 PUBLISHED = {
     "O'Brien-Fleming": (
         lambda t: 4 * stats.norm.sf(stats.norm.isf(0.0125) / np.sqrt(t)),
-        (3.3569, 2.6803, 2.2898, 2.0310),
+        (4.8769, 3.3569, 2.6803, 2.2898, 2.0310),
     ),
-    "Pocock": (lambda t: 0.05 * np.log(1 + (np.e - 1) * t), (2.4268, 2.4101, 2.3966, 2.3859)),
+    "Pocock": (lambda t: 0.05 * np.log(1 + (np.e - 1) * t), (2.4380, 2.4268, 2.4101, 2.3966, 2.3859)),
 }
 
 
@@ -197,9 +197,11 @@ def test_the_boundaries_agree_with_published_tables_to_the_third_digit(kind: str
     sums = np.cumsum(stats.norm.ppf(uniform), axis=1)
     paths = [np.abs(sums[:, k]) / np.sqrt(k + 1) for k in range(5)]
     allowed = np.floor(len(uniform) * spending(np.arange(1, 6) / 5)).astype(np.int64)
-    # The first look of the one removes 1 path of a million, which such a simulation cannot place.
-    assert boundaries(paths, allowed)[1:] == pytest.approx(published, abs=0.005)
-    assert boundaries(paths, allowed)[2:] == pytest.approx(published[1:], abs=0.002)
+    found = boundaries(paths, allowed)
+    assert found[1:] == pytest.approx(published[1:], abs=0.005)
+    assert found[2:] == pytest.approx(published[2:], abs=0.002)
+    if kind == "Pocock":  # O'Brien and Fleming's first look removes 1 path of a million, which none can place
+        assert found[0] == pytest.approx(published[0], abs=0.001)
 
 
 def test_by_each_look_as_much_is_spent_as_its_share_of_the_horizon() -> None:

@@ -11,6 +11,7 @@ from stats_tables import TOY, make_table, noisy
 from statsmodels.stats.multitest import multipletests
 
 from harness.errors import ResultsError
+from harness.plan.manifest import Look
 from harness.stats import (
     EFFECT_COLUMNS,
     VERDICTS,
@@ -256,3 +257,15 @@ def test_five_thousand_cells_take_less_than_three_seconds() -> None:
     family = effects(table)
     assert time.process_time() - started < 3
     assert len(family) == 499
+
+
+def test_what_looked_stronger_before_has_no_adjusted_p_below_the_one_that_is_seen_now() -> None:
+    """It claimed nothing then; with a raw p of .8 beside an adjusted one of .3 nobody could read the table."""
+    baseline = [0.5 + 0.001 * it for it in range(10)]
+    fading = [0.01, 0.012, 0.008, 0.011, -0.002, 0.009, -0.05, -0.04, 0.02, 0.015]
+    table = make_table({"baseline": baseline, "fading": [a + b for a, b in zip(baseline, fading, strict=True)]})
+    looks = tuple(Look(tuple(range(n)), "", "") for n in (6, 8, 10))
+    table.attrs["manifest"] = replace(TOY, horizon=10, looks=looks)
+    (row,) = effects(table).to_dict("records")
+    assert row["look"].startswith("look 3")
+    assert row["p"] == row["p_adjusted"] > 0.5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.stats import intervals
 from harness.stats.intervals import (
     bca_interval,
     clopper_pearson,
@@ -14,6 +15,8 @@ from harness.stats.intervals import (
     standard_error,
     t_interval,
 )
+from harness.stats.significance import sign_flip_p, smallest_sign_flip_p
+from harness.stats.stepdown import westfall_young
 
 AGREE = {"rel": 1e-9, "abs": 1e-12}
 
@@ -114,6 +117,28 @@ def test_hodges_lehmann_is_the_median_of_the_means_of_pairs_with_the_bounds_of_t
     p_of = lambda shift: stats.wilcoxon(differences - shift, method="exact").pvalue  # noqa: E731
     assert p_of(low - 1e-9) <= 0.05 < p_of(low + 1e-9)
     assert p_of(high + 1e-9) <= 0.05 < p_of(high - 1e-9)
+
+
+def test_many_seeds_are_measured_as_few_are_but_in_less_memory(monkeypatch) -> None:
+    differences = np.random.default_rng(3).normal(0.1, 1, 150)
+    exact, resampled = hodges_lehmann(differences), bca_interval(differences)
+    monkeypatch.setattr(intervals, "MANY_SEEDS", 100)
+    intervals._largest_rejected_sum.cache_clear()
+    assert hodges_lehmann(differences) == pytest.approx(exact, abs=0.001)  # signed ranks as normal
+    assert bca_interval(differences) == pytest.approx(resampled)  # the same draws
+    intervals._largest_rejected_sum.cache_clear()
+
+
+def test_five_thousand_seeds_have_intervals_and_tests() -> None:
+    differences = np.random.default_rng(4).normal(0.1, 1, 5_000)
+    centre, low, high = hodges_lehmann(differences)
+    assert low < 0.1 < high < low + 0.06
+    assert low < centre < high
+    assert bca_interval(differences) == pytest.approx(np.array(t_interval(differences)), abs=0.002)
+    assert sign_flip_p(differences) == smallest_sign_flip_p(5_000) == 1 / 20_001
+    both = westfall_young(np.stack([differences, differences - differences.mean()]))
+    assert both[0] == pytest.approx(1 / 20_001)
+    assert both[1] == 1.0
 
 
 def test_skewness_and_what_normal_differences_exceed_once_in_a_hundred() -> None:

@@ -28,6 +28,7 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.tracking import Delivery, Tracking, sync
 from harness.tracking.server import Server
+from harness.tracking.tracking import _Pass
 from harness.tracking.whole_runs import COLUMNS
 
 pytestmark = pytest.mark.slow
@@ -662,6 +663,27 @@ def test_whole_runs_are_the_rows_that_the_client_writes(store, tmp_path, monkeyp
     project(other)
 
     assert rows(store) == rows(other)
+
+
+def test_cells_that_start_while_others_are_delivered_go_whole_with_the_next_look(store, monkeypatch):
+    train(store[1], BASELINE[0])
+    late = [BASELINE[1], *NORMED]
+    study, create_run = _Pass.study, Server.create_run
+    one_by_one = list[str]()
+
+    def with_more(this: _Pass) -> str:
+        while late:  # ends while the pass is on its way
+            train(store[1], late.pop())
+        return study(this)
+
+    def counted(server: Server, experiment: str, name: str, *arguments: Any) -> Any:
+        one_by_one.append(name)
+        return create_run(server, experiment, name, *arguments)
+
+    monkeypatch.setattr(_Pass, "study", with_more)
+    monkeypatch.setattr(Server, "create_run", counted)
+    assert [project(store), project(store), project(store)] == [4, 4 * (len(BASELINE) + len(NORMED) - 1), 0]
+    assert one_by_one == []
 
 
 def test_tables_that_mlflow_has_altered_are_left_to_its_client(store, monkeypatch):

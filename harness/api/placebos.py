@@ -65,7 +65,8 @@ def train_again(work: Work, cells: Sequence[Cell], *, executor: str = "here") ->
     with scratch() as folder:
         there = replace(work, cells=Cells(folder))
         prepare(there, list(first))
-        run(first, there.cells, devices=work.devices, provenance=provenance(command_line()), executor=executor)
+        versions = provenance(command_line())
+        run(first, there.cells, devices=work.devices, provenance=versions, executor=executor, demand=work.demand)
         second = {cell: there.cells.result(cell.key) for cell in first}
     both = [(first[cell].metrics, it.metrics) for cell, it in second.items() if it is not None and it.is_finished]
     differences = [after[metric.name] - before[metric.name] for before, after in both]

@@ -151,6 +151,7 @@ def train_work(
     """
     if watch == Watch() and (bar := notebook_bar(work.plan.study.name, len(todo))):
         watch = Watch(bar.see, bar.say)
+    import_tracking_ahead()
     get_ready(work, todo, expected)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
@@ -179,16 +180,23 @@ def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate, *, prepared:
         prepared: what is fetched is for these, by default for `todo`; a search may come to any of its space.
     """
     check_disk(work, expected)
+    if todo:
+        warm_up_workers(work)  # first: trying a CUDA device takes as long as importing PyTorch
     check_device(work, todo)
     prepare(work, todo if prepared is None else prepared)
-    if todo:
-        warm_up_workers(work)
 
 
 def warm_up_workers(work: Work) -> None:
     """Begin to import what workers need while other things are done."""
     if work.executor == "processes":
         warm_up(*work.plan.study.trainer.warm_up)
+
+
+def import_tracking_ahead() -> None:
+    """Begin to import MLflow while other things are done."""
+    from harness.tracking import import_ahead
+
+    import_ahead()
 
 
 def open_tracking(cells: Cells) -> "Tracking":

@@ -80,6 +80,7 @@ def try_study(
             unread=_named(result, SETTINGS_UNREAD),
             unseen=_named(result, SETTINGS_UNSEEN),
             notes=tuple(loaded.trainer.notes),
+            device=work.device,
         )
     write_tried(Path(store).absolute(), found)
     return found

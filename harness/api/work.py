@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.api.probing import sampled
+from harness.cuda import is_exclusive, most_workers, mps_state, num_cuda_devices
 from harness.errors import DamagedError, HarnessError, StoreError, StudyError
 from harness.execution.executor import EXECUTORS, Demand, check_executor
 from harness.execution.provenance import command_line
-from harness.hardware import cuda_capabilities, resolve_device, usable_cores
+from harness.hardware import free_memory_bytes, resolve_device, usable_cores
 from harness.plan.cell import Cell
-from harness.plan.estimate import Estimate, estimate
+from harness.plan.estimate import Estimate, Sample, estimate
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
 from harness.plan.registration import registration
@@ -23,7 +25,6 @@ from harness.trainers.trainer import Settings, Trainer
 
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set in what `ray job submit` runs
 MOST_JOBS = 1_000  # processes on one machine
-WORKERS_A_DEVICE = 4  # of CUDA, by default
 SPARE_BYTES = 500_000_000  # for the tracking database, logs and caches
 
 
@@ -48,7 +49,8 @@ class Work:
     @property
     def workers(self) -> str:
         """How many train on what, in words; how many nodes a cluster has room for shows when they train."""
-        counted = f"{len(self.devices)} x {self.device}"
+        is_sized = self.demand.most is None and self.device.startswith("cuda") and len(self.devices) > 1
+        counted = f"{'up to ' * is_sized}{len(self.devices)} x {self.device}"
         is_limited = self.demand.most is not None or not self.executor.startswith("ray")
         return counted if is_limited else f"ray ({self.device}; times are those of one worker)"
 
@@ -186,14 +188,26 @@ def _numbers(seeds: int | Sequence[int] | str | None) -> tuple[int, ...]:
 
 
 def worker_devices(device: str, jobs: int | None, threads: int) -> tuple[str, ...]:
-    """One device name a worker: on a CPU as many workers as cores allow; on CUDA some a device."""
+    """One device name a worker: on a CPU as many workers as cores allow; on CUDA those of each device at most, of which
+    so many train at a time as its memory has room for (`execution.room`)."""
     if jobs is not None and not 0 < jobs <= MOST_JOBS:
         raise StudyError(f"--jobs: expected 1 to {MOST_JOBS:,} cells at a time.")
     if device == "cpu":
         return ("cpu",) * (jobs or max(1, usable_cores() // threads))
-    count = len(cuda_capabilities())
-    names = [device] if ":" in device else [f"cuda:{index}" for index in range(count)]
-    return tuple(names[index % len(names)] for index in range(jobs or WORKERS_A_DEVICE * len(names)))
+    names = [device] if ":" in device else [f"cuda:{index}" for index in range(num_cuda_devices())]
+    count = jobs or len(names) * workers_a_device(threads, len(names))
+    return tuple(names[index % len(names)] for index in range(count))
+
+
+def workers_a_device(threads: int = 1, num_devices: int = 1) -> int:
+    """Workers of a CUDA device at most, without `--jobs`."""
+    return most_workers(
+        cores=usable_cores() // threads,
+        memory_bytes=free_memory_bytes(),
+        num_devices=num_devices,
+        mps=mps_state(),
+        exclusive=is_exclusive(),
+    )
 
 
 def reported(plan: Plan, cells: Cells) -> Callable[[Cell], float | None]:
@@ -213,7 +227,12 @@ def unfinished(work: Work) -> tuple[list[Cell], Estimate]:
     ended: list[Cell] = []
     for cell in work.plan.cells:
         (todo if work.cells.result(cell.key, seed=cell.seed) is None else ended).append(cell)
-    return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=len(work.devices))
+
+    def sample() -> Sample | None:
+        return sampled(work.plan, work.cells.root, work.device)
+
+    workers = len(work.devices)
+    return todo, estimate(todo, ended, work.cells.result, device=work.device, workers=workers, sample=sample)
 
 
 def edited_since(work: Work) -> str:

@@ -82,6 +82,7 @@ def _train(work: Work, until: float | None, seconds_of_grace: float, watch: Watc
             on_progress=judging(placebos, watch),
             should_stop=should_stop,
             executor=work.executor,
+            demand=work.demand,
             seconds_of_grace=seconds_of_grace,
         )
     except _TimeIsUp:
@@ -163,6 +164,7 @@ def _search(
                 on_progress=refusing(placebos, watch),
                 on_trial=begin,
                 executor=work.executor,
+                demand=work.demand,
                 seconds_of_grace=seconds_of_grace,
                 look=look,
             )

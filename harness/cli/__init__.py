@@ -161,6 +161,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _make_printable()
     try:
+        _refuse_windows()
         code = cli.main(prog_name="harness", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
@@ -176,6 +177,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         _drop_what_is_unwritten(stream)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_windows() -> None:
+    if sys.platform == "win32":
+        raise Problem(
+            "harness does not run on Windows itself: what keeps two processes from one cell is flock, which is freed "
+            "when its process dies, and which Windows lacks. Use WSL 2 (`wsl --install`), with the store on its disk."
+        )
 
 
 def _make_printable() -> None:

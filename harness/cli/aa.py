@@ -33,7 +33,7 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
     baseline = work.plan.variants[:1]
     work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
     todo, expected = unfinished(work)
-    announce(console, work, todo, expected)
+    expected = announce(console, work, todo, expected)
     train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     results = results_table(work.cells, work.plan.manifest())
     floor = aa_noise_floor(results, num_pairs=pairs)

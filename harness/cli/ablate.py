@@ -55,7 +55,7 @@ def ablate(
     if retry_failed and not dry_run:
         forget_failed(work)
     todo, expected = unfinished(work)
-    announce(console, work, todo, expected)
+    announce(console, work, todo, expected, probes=not dry_run)
     if dry_run:
         return
     problems: dict[str, str] = {}

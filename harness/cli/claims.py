@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 
 from harness.claims import STATUSES, Claim, Finding, Value, check_claims
 from harness.cli.as_json import print_json
@@ -80,16 +81,22 @@ def _explain(console: Console, checked: list[tuple[Claim, Finding]]) -> None:
         if differing:
             console.print(f"\n{status}", style=f"bold {STYLES[status]}")
         for claim, found in differing:
-            console.print(
-                f"  {', '.join(filter(None, [claim.source, claim.text]))}: {found.how}.".replace("..", "."),
-                soft_wrap=not console.is_terminal,
-            )
+            named = ", ".join(filter(None, [claim.source, claim.text]))
+            _print_below(console, f"{named}: {found.how}.".replace("..", "."))
     lacking = Counter(found.how for _, found in checked if found.status == "not run")
     if lacking:
         console.print("\nnot run", style="bold")
     for how, count in lacking.items():
-        console.print(f"  {count} claim{'s' if count > 1 else ''}: {how}", soft_wrap=not console.is_terminal)
+        _print_below(console, f"{counted(count, 'claim')}: {how}")
     console.print()
+
+
+def _print_below(console: Console, text: str) -> None:
+    """Below a heading, set in; in a pipe on one line."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, 2)))
+    else:
+        console.print(f"  {text}", soft_wrap=True)
 
 
 def _measured(found: Finding) -> str:

@@ -37,7 +37,7 @@ def confirm(ctx: click.Context, /, line: str | None, variant: str | None, **requ
     todo, expected = unfinished(work)
     against = " against where its line began" if line else ""
     console.print(f"To confirm: {winner}{against}, on seeds {', '.join(map(str, work.plan.seeds))}.", style="bold")
-    announce(console, work, todo, expected)
+    expected = announce(console, work, todo, expected)
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)

@@ -7,16 +7,17 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from harness.api.work import WORKERS_A_DEVICE
+from harness.api.work import workers_a_device
 from harness.cli.options import store_option
 from harness.cli.progress import size
 from harness.cli.screen import Screen
+from harness.cuda import Mps, cuda_capabilities, is_exclusive, mps_state, num_cuda_devices
 from harness.errors import HarnessError
 from harness.execution.provenance import library_versions
-from harness.hardware import cpu_name, cuda_capabilities, resolve_device, usable_cores
+from harness.hardware import cpu_name, resolve_device, usable_cores
 from harness.store.cells import Cells
-from harness.trainers.images.cuda_devices import CudaSetup, cuda_setup, mps_state
-from harness.trainers.images.machine import cuda_problem, native_precision, winograd_pays, winograd_problem
+from harness.trainers.images.cuda_devices import CudaSetup, cuda_setup
+from harness.trainers.images.machine import cuda_refusal, native_precision, winograd_pays, winograd_problem
 
 
 @click.command()
@@ -38,15 +39,15 @@ def doctor(ctx: click.Context, store: Path) -> None:
 
 
 Check = tuple[bool, str, str]
+LEAST_FREE_BYTES = 2_000_000_000  # of a device: a context, and a small network
 
 
 def _device() -> Check:
     if not cuda_capabilities():
         return True, "device", f"{cpu_name()}, {usable_cores()} cores; no CUDA device"
-    if problem := cuda_problem():
-        said = f"the driver shows a CUDA device, but torch cannot compute on it: {problem}"
-        return False, "device", f"{said}; install a driver and a torch that go together"
-    return True, "device", f"{len(cuda_capabilities())} CUDA; a product and a convolution on it were right"
+    if problem := cuda_refusal():
+        return False, "device", f"the driver shows a CUDA device, but {problem}"
+    return True, "device", f"{num_cuda_devices()} CUDA; a product and a convolution on the first were right"
 
 
 def _cuda() -> list[Check]:
@@ -54,27 +55,50 @@ def _cuda() -> list[Check]:
     if not cuda_capabilities():
         return []
     setup = cuda_setup()
-    return cuda_checks(setup, mps_state()) if setup else []
+    if setup is None:
+        said = "torch did not answer; `python -c 'import torch; torch.cuda.init()'` in this environment says why"
+        return [(False, "CUDA", said)]
+    most = workers_a_device(num_devices=num_cuda_devices())
+    return cuda_checks(setup, mps_state(), most=most, exclusive=is_exclusive())
 
 
-def cuda_checks(setup: CudaSetup, mps: str) -> list[Check]:
-    """The lines of `doctor` about CUDA devices."""
-    kernels = ", ".join(setup.kernels)
-    checks = [(True, "CUDA", f"the driver runs CUDA {setup.driver}; torch is built for {setup.built_for}: {kernels}")]
+def cuda_checks(setup: CudaSetup, mps: Mps, *, most: int, exclusive: bool = False) -> list[Check]:
+    """The lines of `doctor` about CUDA devices.
+
+    Args:
+        most: workers a device. exclusive: whether one admits a single process only.
+    """
+    built_for = f"{setup.built_for}: {', '.join(setup.kernels)}"
+    if not setup.built_for:
+        built_for = "the CPU alone; install PyTorch's build for CUDA"
+    driver = f"the driver runs CUDA {setup.driver}; torch is built for {built_for}"
+    checks = [(bool(setup.built_for), "CUDA", driver)]
     for index, device in enumerate(setup.devices):
         capability = ".".join(map(str, device.capability))
         memory = f"{size(device.free_bytes)} of {size(device.total_bytes)} free"
-        checks.append((True, f"cuda:{index}", f"{device.name}, compute capability {capability}, {memory}"))
-        steps = (
-            f"eager: a graph cannot be replayed: {device.graph_problem}" if device.graph_problem else "one CUDA graph"
-        )
+        is_free = device.free_bytes >= LEAST_FREE_BYTES
+        if not is_free:
+            memory += "; other programs hold the rest (`nvidia-smi` lists them): end them, or wait for them"
+        checks.append((is_free, f"cuda:{index}", f"{device.name}, compute capability {capability}, {memory}"))
+        steps = "one CUDA graph"
+        if device.graph_problem:
+            steps = (
+                f"eager: a graph cannot be replayed: {device.graph_problem}; numbers are the same, each step slower. "
+                "Install a newer driver, or another torch"
+            )
         checks.append((not device.graph_problem, "steps", steps))
     together = {
         "running": "MPS is running: their kernels run side by side",
         "not running": "MPS is not running, so that they take turns; `nvidia-cuda-mps-control -d` starts it",
         "not installed": "without MPS (nvidia-cuda-mps-control) they take turns",
     }[mps]
-    return [*checks, (True, "workers", f"{WORKERS_A_DEVICE} cells a device at a time (--jobs); {together}")]
+    if exclusive and mps != "running":
+        together = (
+            "it admits one process only: start MPS (`nvidia-cuda-mps-control -d`), or have it shared "
+            "(`nvidia-smi --compute-mode=DEFAULT`)"
+        )
+    counted = f"{most} cell{'s' * (most > 1)} a device at a time at most, as its memory has room (or --jobs)"
+    return [*checks, (not exclusive or mps == "running", "workers", f"{counted}; {together}")]
 
 
 def _precision() -> Check:

@@ -1,5 +1,6 @@
 """Tables for a terminal of any width: words are broken between words, numbers never."""
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from rich.text import Text
 
 GAP = 2
 LEAST_WIDTH = 12  # of a column of words that has to give way
+MOST_ROWS_WEIGHED = 100  # when the room is shared out
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +56,43 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: in
         if not optional:
             break
         kept.remove(optional[-1])
-    given = {i: least[i] for i in kept}
-    room = width - sum(given.values()) - GAP * (len(kept) - 1)
-    for i in sorted(kept, key=lambda i: wanted[i] - least[i]):  # who needs little gets it, the last one gets the rest
-        more = min(wanted[i] - least[i], max(room, 0))
-        given[i] += more
-        room -= more
-    return kept, [given[i] for i in kept]
+    room = width - sum(least[i] for i in kept) - GAP * (len(kept) - 1)
+    texts = [[row[i] for row in rows[:MOST_ROWS_WEIGHED]] for i in kept]
+    return kept, _widened([least[i] for i in kept], [wanted[i] for i in kept], texts, room)
+
+
+def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths of columns that share the room: what makes the table shorter first, by lines a character.
+
+    Args:
+        texts: of each column, its cells.
+    """
+    given = list(least)
+
+    @functools.cache
+    def heights(column: int, width: int) -> list[int]:
+        return [len(folded(text, width)) for text in texts[column]]
+
+    def lines(widths: Sequence[int]) -> int:
+        return sum(map(max, zip(*(heights(i, width) for i, width in enumerate(widths)), strict=True)))
+
+    while room > 0 and sum(wanted) > sum(given):
+        now = lines(given)
+        gains = []
+        for i, width in enumerate(given):
+            for more in range(1, min(wanted[i] - width, room) + 1):
+                gained = now - lines([*given[:i], width + more, *given[i + 1 :]])
+                gains.append((gained / more, -more, -i))
+        gain, more, place = max(gains)
+        if gain <= 0:  # nothing gets shorter by one column alone: who needs little gets it, the last one the rest
+            for i in sorted(range(len(given)), key=lambda i: wanted[i] - given[i]):
+                extra = min(wanted[i] - given[i], room)
+                given[i] += extra
+                room -= extra
+            break
+        given[-place] -= more
+        room += more
+    return given
 
 
 def _parts(text: str, is_number: bool) -> list[str]:

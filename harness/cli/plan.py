@@ -54,7 +54,7 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     num_cells = counted(len(work.plan.cells), "distinct cell")
     console.print(
         f"{num_cells}, {len(work.plan.cells) - len(todo)} done, {len(todo)} to train; "
-        f"{duration_range(*expected.bounds)} on {work.workers} ({_basis(expected)}) and "
+        f"{duration_range(*expected.bounds)} on {work.workers} ({expected.basis}) and "
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
@@ -107,10 +107,6 @@ def _share(can_show: "Sensitivity") -> str:
     return f" (the first design; it has {100 * can_show.share:.0f}% of the error budget, the other designs the rest)"
 
 
-def _basis(expected: Estimate) -> str:
-    return f"from {expected.measured} measured cells" if expected.measured else "a guess: nothing was measured here yet"
-
-
 def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -126,6 +122,7 @@ def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivi
         "expected_seconds": expected.seconds,
         "expected_seconds_range": list(expected.bounds),
         "expected_from_measured_cells": expected.measured,
+        "expected_basis": expected.basis,
         "disk_bytes": expected.disk_bytes,
         "smallest_detectable_effect": _number(can_show.detectable),
         "difference_sd": _number(can_show.sd),

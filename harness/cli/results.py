@@ -76,7 +76,8 @@ def _columns(table: "pd.DataFrame") -> dict[str, list[str]]:
     columns |= {heading: _numbers(table[metric.name], metric.logged_digits) for metric, heading in shown.items()}
     best = next((it for it in (EPOCHS, STEPS) if it.best in table.columns), None)
     columns |= {f"best {best.unit}": _numbers(table[best.best], best.digits)} if best else {}
-    return columns | {"seconds": _numbers(table["seconds"], 0), "cell": _said(table["key"])}
+    is_short = not table["seconds"].max() >= 100  # NaN where none has ended
+    return columns | {"seconds": _numbers(table["seconds"], int(is_short)), "cell": _said(table["key"])}
 
 
 def _said(column: "pd.Series[Any]") -> list[str]:

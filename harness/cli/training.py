@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from harness.api.probing import is_worth_a_probe, probe
 from harness.api.training import Placebos, Watch, train_work
-from harness.api.work import Work, edited_since, failed_cells, other_file
+from harness.api.work import Work, edited_since, failed_cells, other_file, unfinished
 from harness.cli import was_interrupted
 from harness.cli.progress import RunProgress, duration, duration_range
 from harness.plan.cell import Cell
@@ -18,8 +19,23 @@ from harness.plan.manifest import Manifest
 from harness.texts import counted
 
 
-def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estimate, *, edits: bool = True) -> None:
-    """Says what a plan is about to train; of `edits`, that the code is another one than it was."""
+def announce(
+    console: Console,
+    work: Work,
+    todo: Sequence[Cell],
+    expected: Estimate,
+    *,
+    edits: bool = True,
+    probes: bool = True,
+) -> Estimate:
+    """Says what a plan is about to train; of `edits`, that the code is another one than it was.
+
+    Args:
+        probes: where all that is known is a guess, some steps may be made here to know better.
+
+    Returns:
+        What it will take, as it was said.
+    """
     if edits and (edited := edited_since(work)):
         console.print(edited, style="yellow")
     if other := other_file(work):
@@ -30,11 +46,14 @@ def announce(console: Console, work: Work, todo: Sequence[Cell], expected: Estim
     line = f"{plan.study.name} ({plan.profile}): {size} = {num_cells}, {len(plan.cells) - len(todo)} done, "
     line += f"{len(todo)} to train"
     if todo:
-        basis = "measured" if expected.measured else "a guess: nothing was measured here yet"
-        line += f" on {work.workers}, {duration_range(*expected.bounds)} ({basis})"
+        if probes and not work.executor.startswith("ray") and is_worth_a_probe(expected):
+            with console.status("making some steps, to say how long this will take ..."):
+                expected = unfinished(work)[1] if probe(plan, work.cells.root, work.devices[0]) else expected
+        line += f" on {work.workers}, {duration_range(*expected.bounds)} ({expected.basis})"
     console.print(line + ".")
     for note in plan.notes:
         console.print(f"note: {note}", style="dim")
+    return expected
 
 
 def train_plan(

@@ -91,7 +91,7 @@ def tune(
             forget_failed(part)
         todo, expected = unfinished(part)
         if part.plan.comparisons or todo:
-            announce(console, part, todo, expected)
+            expected = announce(console, part, todo, expected)
         found = train_plan(console, part, todo, lambda: save_manifest(part), expected)
         if part.plan is untuned.plan:
             failed = explain_failures(console, part)
@@ -101,7 +101,7 @@ def tune(
         from dataclasses import replace
 
         for part in (untuned, replace(untuned, plan=tuning.trials)):
-            announce(console, part, *unfinished(part))
+            announce(console, part, *unfinished(part), probes=False)
         return
     tuned = train_tuning(untuned, tuning, train)
     if as_json:

@@ -48,7 +48,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a cell asks of a cluster's node.
+    """What a cell asks of a cluster's node, and how many are wanted at a time.
 
     Attributes:
         cpus: CPU threads. gpus: a share of a GPU or several, where cells train on one; 0.5 puts two on each.

@@ -14,7 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -23,19 +24,23 @@ from multiprocessing.process import BaseProcess
 from tempfile import gettempdir
 from typing import Any, Self
 
+from harness.cuda import cuda_ids, seen_alone
 from harness.errors import DeviceLostError, HarnessError
 from harness.execution.executor import SECONDS_OF_GRACE, Died, Progress, Tell
 from harness.execution.here import progress_of, run_one
 from harness.execution.record import STOPPED
+from harness.execution.room import Room
 from harness.execution.todo import POLL_SECONDS
 from harness.files.scratch import scratch
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.trainers.run import Event
+from harness.trainers.trainer import DeviceMemory
 
 _OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # Ctrl-C, and that it was closed
 _HELD = (*_OF_THE_TERMINAL, signal.SIGTERM)  # which a scheduler sends to every process of a job
 DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
+ORPHAN_SECONDS = 5.0  # that a worker on a CUDA device has for its step when the process that started it is killed
 LIVES = 3  # workers that may die one after another as they start
 _IS_GONE = (BrokenPipeError, ConnectionResetError, EOFError)  # what talking to a dead process gives
 HINTS = {
@@ -84,10 +89,11 @@ class _Worker:
 
 
 class Processes:
-    """An executor (`executor.py`): local processes, one a device, started when there is a cell for them. One that dies
-    is replaced.
+    """An executor (`executor.py`): local processes, started when there is a cell for them. One that dies is replaced.
 
     Args:
+        devices: one entry a worker.
+        is_sized: whether on a CUDA device only as many of its workers train at a time as its memory has room for.
         seconds_of_grace: of workers that are asked to stop, and whose training looks at `run.should_stop`.
     """
 
@@ -97,9 +103,11 @@ class Processes:
         cells: Cells,
         provenance: Mapping[str, Any],
         *,
+        is_sized: bool = False,
         seconds_of_grace: float = SECONDS_OF_GRACE,
     ) -> None:
         self._cells, self._provenance = cells, dict(provenance)
+        self._rooms = {it: Room(count) for it, count in Counter(devices).items() if is_sized and it.startswith("cuda")}
         self._seconds_of_grace = seconds_of_grace
         self.is_single = len(devices) == 1
         self._context = _context()
@@ -113,27 +121,46 @@ class Processes:
     def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self._interrupt(self._workers)
-        for worker in self._workers:
+        self._end(self._workers)
+
+    @staticmethod
+    def _end(workers: Sequence[_Worker]) -> None:
+        for worker in workers:
             worker.pipe.close()  # an idle worker ends when its pipe does
-        for worker in self._workers:
+        for worker in workers:
             worker.process.join(timeout=10)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
 
+    def _forget(self, worker: _Worker) -> None:
+        if worker.device in self._rooms:
+            self._rooms[worker.device].forget(worker.process.pid or 0)
+
     @property
     def num_free(self) -> int:
-        return len(self._free_devices) + sum(worker.cell is None for worker in self._workers)
+        there = Counter(self._free_devices) + Counter(it.device for it in self._workers if it.cell is None)
+        return sum(min(count, self._room_on(device)) for device, count in there.items())
+
+    def _room_on(self, device: str) -> int:
+        """How many more cells a device has room for."""
+        if device not in self._rooms:
+            return len(self._workers) + len(self._free_devices)
+        busy = sum(it.cell is not None for it in self._workers if it.device == device)
+        return max(0, self._rooms[device].workers - busy)
 
     def submit(self, cell: Cell, *, is_alone: bool = True) -> None:
-        worker = next((it for it in self._workers if it.cell is None), None)
-        if worker is not None and not worker.process.is_alive():  # it died while it had nothing to do
-            self._workers.remove(worker)
-            self._free_devices.append(worker.device)
-            worker = None
+        idle = [it for it in self._workers if it.cell is None]
+        for dead in [it for it in idle if not it.process.is_alive()]:  # it died while it had nothing to do
+            self._dismiss(dead)
+        worker = next((it for it in idle if it in self._workers and self._room_on(it.device)), None)
         if worker is None:
-            worker = self._start(self._free_devices.pop())
+            place = max(at for at, device in enumerate(self._free_devices) if self._room_on(device))
+            worker = self._start(self._free_devices.pop(place))
             self._workers.append(worker)
+        if is_alone:  # the others hold memory, too, though they do nothing
+            for other in [it for it in self._workers if it.cell is None and it is not worker]:
+                self._dismiss(other)
         worker.cell = cell
         with contextlib.suppress(*_IS_GONE):  # it dies just now: that is heard as the cell's first death
             worker.pipe.send((cell.to_json(), is_alone))
@@ -150,11 +177,16 @@ class Processes:
         worker = next((it for it in self._workers if it.cell and it.cell.key == cell.key), None)
         if worker is None:
             return
+        self._interrupt([worker])
+        self._dismiss(worker)
+        self._stopped.append(cell)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        """Ends a worker that trains nothing (or has ended); another one may take its place when there is a cell."""
         self._workers.remove(worker)
         self._free_devices.append(worker.device)
-        self._interrupt([worker])
-        worker.pipe.close()
-        self._stopped.append(cell)
+        self._forget(worker)
+        self._end([worker])
 
     def _ready(self) -> list[_Worker]:
         busy = {worker.pipe: worker for worker in self._workers if worker.cell}
@@ -168,16 +200,25 @@ class Processes:
         try:
             kind, payload = worker.pipe.recv()
         except _IS_GONE:
+            self._forget(worker)
             self._workers[self._workers.index(worker)] = self._start(worker.device)
             tell(Died(cell, _how_it_ended(worker.process)))
             return
         if kind == "event":
             tell(Progress("event", cell, event=payload))
             return
+        if kind == "memory":
+            self._note(worker, payload)
+            return
         worker.cell = None
         if kind == "error":
             raise payload
         tell(progress_of(cell, payload))
+
+    def _note(self, worker: _Worker, memory: DeviceMemory) -> None:
+        if worker.device in self._rooms:
+            ours = sum(it.device == worker.device for it in self._workers)
+            self._rooms[worker.device].note(worker.process.pid or 0, memory, ours)
 
     def _interrupt(self, workers: Sequence[_Worker]) -> None:
         """Asks them to end, all at once; kills those that have not when their time is over."""
@@ -199,10 +240,10 @@ class Processes:
             self._cells.append(cell.key, STOPPED)
 
     def _start(self, device: str) -> _Worker:
-        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        ids = cuda_ids() if device.startswith("cuda") else ()
         for _ in range(LIVES):
             ours, theirs = self._context.Pipe()
-            arguments = (theirs, self._cells, device, self._provenance, listed)
+            arguments = (theirs, self._cells, device, self._provenance, ids)
             process = self._context.Process(  # type: ignore[attr-defined]
                 target=_work, args=arguments, daemon=True, name=f"harness-{device}"
             )
@@ -255,12 +296,14 @@ def _deaf_to_interrupts() -> Iterator[None]:
             signal.raise_signal(waiting[0])
 
 
-def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, Any], listed: str) -> None:
+def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, Any], ids: Sequence[str]) -> None:
     """The life of a worker: one cell after another, until the pipe closes."""
-    device = _see_only(device, listed)
+    # Before CUDA starts here. Without it a worker of `cuda:1` would open a context on the first device, too.
+    device, variables = seen_alone(device, ids)
+    os.environ |= variables
     for number in _OF_THE_TERMINAL:  # they reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(device,), daemon=True).start()
     stop = _Stop()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     while True:
@@ -276,15 +319,10 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
             pipe.send(("error", error))
             continue
 
-        def tell(event: Event) -> None:
-            try:
-                pipe.send(("event", event))
-            except (BrokenPipeError, ConnectionResetError):
-                sys.exit(1)  # the parent is gone; not a failure of the cell, which continues from its checkpoint
-
         try:
+            told = _told(pipe, cell, device)
             outcome = run_one(
-                cell, cells, device=device, provenance=provenance, on_event=tell, should_stop=stop, is_alone=is_alone
+                cell, cells, device=device, provenance=provenance, on_event=told, should_stop=stop, is_alone=is_alone
             )
             if outcome == "stopped":
                 return
@@ -295,6 +333,24 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
             pipe.send(("error", error))
         except (BrokenPipeError, ConnectionResetError):
             return
+
+
+def _told(pipe: Connection, cell: Cell, device: str) -> Callable[[Event], None]:
+    """Tells the parent of events, and with the first validation what training takes of the device."""
+    is_measured = False
+
+    def tell(event: Event) -> None:
+        nonlocal is_measured
+        try:
+            pipe.send(("event", event))
+            if event["event"] == "validation" and not is_measured:
+                is_measured = True
+                if memory := cell.trainer.device_memory(device):
+                    pipe.send(("memory", memory))
+        except (BrokenPipeError, ConnectionResetError):
+            sys.exit(1)  # the parent is gone; not a failure of the cell, which continues from its checkpoint
+
+    return tell
 
 
 class _Stop:
@@ -320,26 +376,16 @@ class _Stop:
         self.is_asked = True
 
 
-def _see_only(device: str, listed: str) -> str:
-    """Hides every CUDA device but the worker's own, before CUDA starts in this process; gives its name from then on.
+def _die_with_parent(device: str) -> None:
+    """Ends this process as soon as the one that asked for it is gone, so that no orphan goes on training.
 
-    Without it a worker of `cuda:1` would open a context on the first device, too.
-
-    Args:
-        listed: $CUDA_VISIBLE_DEVICES of the command. Where it names devices (or MIG instances), the number counts among
-            those. The server that workers are forked from may have started with another one.
+    On a CUDA device after its step: under MPS a process that is killed while the device works for it can take the other
+    ones along, and those may be anybody's.
     """
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not index:
-        return device
-    visible = [it.strip() for it in listed.split(",") if it.strip()]
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if int(index) < len(visible) else index
-    return "cuda:0"
-
-
-def _die_with_parent() -> None:
-    """Kills this process as soon as the one that asked for it is gone, so that no orphan goes on training."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    if device.startswith("cuda"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(ORPHAN_SECONDS)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -38,7 +38,8 @@ def make_executor(
     Args:
         devices: one entry a worker, such as `["cpu", "cpu"]` or `["cuda:0", "cuda:0", "cuda:1"]`.
         provenance: commit, versions and the like; goes into the journal of each cell.
-        demand: of each cell, on a cluster, whose nodes and not `devices` say how many train at a time.
+        demand: of each cell, on a cluster, whose nodes and not `devices` say how many train at a time. Without `most`,
+            worker processes on a CUDA device are as many as fit into its memory, and no more than `devices` has.
         seconds_of_grace: that worker processes get to save when they are interrupted.
 
     Raises:
@@ -49,7 +50,8 @@ def make_executor(
     if asked == "here":
         return Here(devices[0], cells, provenance)
     if asked == "processes":
-        return Processes(devices, cells, provenance, seconds_of_grace=seconds_of_grace)
+        is_sized = demand.most is None
+        return Processes(devices, cells, provenance, is_sized=is_sized, seconds_of_grace=seconds_of_grace)
     from harness.execution.ray import Ray
 
     return Ray(asked.partition(":")[2], cells, provenance, device=devices[0], demand=demand)

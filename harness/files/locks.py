@@ -1,4 +1,7 @@
-"""File locks between processes on one machine: held by a living process, free again when it dies, however it dies."""
+"""File locks between processes on one machine: held by a living process, free again when it dies, however it dies.
+
+`flock`, as `filelock` does it on POSIX; that library's shared lock is a SQLite database, where this is one flag.
+"""
 
 import contextlib
 import errno
@@ -19,12 +22,24 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def trying(path: Path) -> Iterator[bool]:
+    """Holds the lock while the block runs, and gives True; or False, at once, where another process holds it."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def is_locked(path: Path) -> bool:
     """Whether a living process (this one too) holds the lock now."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
     except BlockingIOError:
         return True

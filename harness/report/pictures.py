@@ -1,6 +1,8 @@
 """The figures as PNG files, drawn by matplotlib without a window or a browser: for papers and for tracking.
 
-The same data steps as `figures.py`; light paper only. The only matplotlib import.
+Why twice: plotly makes pictures with a Chrome alone (Kaleido), which a machine that trains has not, and a page of
+matplotlib's would neither zoom nor say what a point is. What is shown is decided once, in the data steps that both
+draw; only ink is doubled. Light paper only. The only matplotlib import.
 """
 
 import io

@@ -208,6 +208,8 @@ class _Joint:
         found, alpha = self.found, self.alpha
         level = alpha * float(self.weights[place] / self.weights.sum())
         p, smallest, p_worst = (float(it[place]) for it in (found.p, found.smallest, self.worst.p))
+        if p > alpha:  # the strongest look was an earlier one, and claimed nothing: no less than what is seen now
+            p = max(p, effect.p)
         claim = _Claim(p, smallest, p_worst, float(self.equivalence[place]), level)
         detectable = smallest_detectable_effect(effect.n, effect.sd, alpha, m, share=share) if effect.n > 1 else np.nan
         return {

@@ -16,6 +16,8 @@ from harness.stats.values import FloatArray
 BCA_RESAMPLES = 10_000
 BCA_MIN_SEEDS = 10  # below, it covers 84% (n = 5) and less of a nominal 95%
 BCA_GENERATOR_SEED = 0
+RESAMPLES_AT_ONCE = 250
+MANY_SEEDS = 200  # above, resamples are not kept, and signed ranks are as good as normal
 
 
 def mean_and_sd(differences: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -67,7 +69,7 @@ def bca_interval(differences: FloatArray, confidence: float = 0.95) -> tuple[flo
     if n < BCA_MIN_SEEDS or np.ptp(differences) == 0:
         return np.nan, np.nan
     mean = differences.mean()
-    means = _resample_counts(n) @ differences / n
+    means = _resampled_means(differences)
     tolerance = 1e-12 * np.abs(differences).max()  # a tie with the observed mean, up to the order of summing
     below = np.mean(means < mean - tolerance) + 0.5 * np.mean(np.abs(means - mean) <= tolerance)
     bias = ndtri(below)
@@ -79,23 +81,50 @@ def bca_interval(differences: FloatArray, confidence: float = 0.95) -> tuple[flo
 
 
 def hodges_lehmann(differences: FloatArray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Hodges and Lehmann's estimate (1963) of the centre of symmetry, and its exact signed-rank interval.
+    """Hodges and Lehmann's estimate (1963) of the centre of symmetry, and its signed-rank interval.
 
     The median of the n (n + 1) / 2 means of two differences (each with itself, too); the bounds are the means that
-    Wilcoxon's signed-rank test does not reject at 1 - confidence. NaN bounds where n is too small for that.
+    Wilcoxon's signed-rank test does not reject at 1 - confidence: exact, and by its normal approximation above
+    `MANY_SEEDS`. NaN bounds where n is too small for that.
     """
     n = differences.size
     if n == 0:
         return np.nan, np.nan, np.nan
-    first, second = np.triu_indices(n)
-    means = np.sort((differences[first] + differences[second]) / 2)
-    ways = np.ones(1)
-    for rank in range(1, n + 1):  # the number of subsets of 1..n with each sum
-        ways = np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways])
-    below = np.cumsum(ways / 2.0**n)  # P(sum of positive ranks <= k)
-    cut = int(np.searchsorted(below, (1 - confidence) / 2, side="right")) - 1  # the largest sum that is rejected
-    bounds = (means[cut], means[-1 - cut]) if cut >= 0 else (np.nan, np.nan)
-    return float(np.median(means)), float(bounds[0]), float(bounds[1])
+    total, cut = n * (n + 1) // 2, _largest_rejected_sum(n, (1 - confidence) / 2)
+    places = [(total - 1) // 2, total // 2, max(cut, 0), total - 1 - max(cut, 0)]
+    below, above, low, high = _means_of_two(differences, places)
+    bounds = (low, high) if cut >= 0 else (np.nan, np.nan)
+    return float((below + above) / 2), float(bounds[0]), float(bounds[1])
+
+
+@lru_cache(maxsize=64)
+def _largest_rejected_sum(n: int, tail: float) -> int:
+    """Of the positive ranks: the largest k with P(sum <= k) <= tail; -1 where there is none."""
+    if n > MANY_SEEDS:
+        mean, variance = n * (n + 1) / 4, n * (n + 1) * (2 * n + 1) / 24
+        return int(np.floor(mean + ndtri(tail) * np.sqrt(variance) - 0.5))
+    shares = np.ones(1)
+    for rank in range(1, n + 1):  # of the subsets of 1..rank, those with each sum
+        shares = (np.concatenate([shares, np.zeros(rank)]) + np.concatenate([np.zeros(rank), shares])) / 2
+    return int(np.searchsorted(np.cumsum(shares), tail, side="right")) - 1
+
+
+def _means_of_two(differences: FloatArray, places: list[int]) -> FloatArray:
+    """The means of two differences (each with itself, too) at these places of their order."""
+    n = differences.size
+    if n <= MANY_SEEDS:
+        first, second = np.triu_indices(n)
+        return np.asarray(np.sort((differences[first] + differences[second]) / 2)[places])
+    ordered, own = np.sort(differences), np.arange(n)
+
+    def at(place: int) -> float:  # by halving: all of them would take n^2 / 2 numbers
+        low, high = float(ordered[0]), float(ordered[-1])
+        while low < (middle := low + (high - low) / 2) < high:
+            reached = np.searchsorted(ordered, 2 * middle - ordered, side="right") - own
+            low, high = (low, middle) if np.maximum(reached, 0).sum() > place else (middle, high)
+        return high
+
+    return np.array([at(place) for place in places])
 
 
 def skewness(differences: FloatArray) -> tuple[float, float]:
@@ -131,6 +160,16 @@ def sd_interval(sd: float, n: int, confidence: float = 0.95) -> tuple[float, flo
     degrees = n - 1
     low_tail, high_tail = 2 * gammaincinv(degrees / 2, np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
     return float(sd * np.sqrt(degrees / high_tail)), float(sd * np.sqrt(degrees / low_tail))
+
+
+def _resampled_means(differences: FloatArray) -> FloatArray:
+    n = differences.size
+    if n <= MANY_SEEDS:
+        return np.asarray(_resample_counts(n) @ differences / n)
+    generator = np.random.default_rng(BCA_GENERATOR_SEED)
+    shape = (RESAMPLES_AT_ONCE, n)
+    drawn = (generator.integers(0, n, shape) for _ in range(BCA_RESAMPLES // RESAMPLES_AT_ONCE))
+    return np.concatenate([differences[it].mean(axis=1) for it in drawn])
 
 
 @lru_cache(maxsize=8)

@@ -9,7 +9,14 @@ Axes: b sign vectors, m members of the family, s seeds.
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.significance import EXACT_MAX_SEEDS, FLIP_GENERATOR_SEED, all_signs
+from harness.stats.significance import (
+    EXACT_MAX_SEEDS,
+    FLIP_GENERATOR_SEED,
+    SIGNS_AT_ONCE,
+    all_signs,
+    as_signs,
+    num_flips,
+)
 from harness.stats.values import FloatArray
 
 FLIPS_AT_ONCE = 8_192
@@ -20,12 +27,14 @@ def joint_signs(num_seeds: int, at_most: int) -> NDArray[np.int8]:
     """Sign vectors (b, s). The first is all ones: the data as they were observed.
 
     Up to 16 seeds all 2^(s-1) with the first sign fixed (the other half are mirror images); above, `at_most` drawn with
-    a fixed seed, behind the one that was observed.
+    a fixed seed (fewer where they would not fit into memory), behind the one that was observed.
     """
     if num_seeds <= EXACT_MAX_SEEDS:
         return all_signs(num_seeds)
-    drawn = np.random.default_rng(FLIP_GENERATOR_SEED).integers(0, 2, (at_most, num_seeds), dtype=np.int8)
-    return np.concatenate([np.ones((1, num_seeds), dtype=np.int8), (1 - 2 * drawn).astype(np.int8)])
+    drawn = (min(at_most, num_flips(num_seeds)), num_seeds)
+    signs = np.ones((drawn[0] + 1, num_seeds), dtype=np.int8)
+    signs[1:] = as_signs(np.random.default_rng(FLIP_GENERATOR_SEED).integers(0, 2, drawn, dtype=np.int8))
+    return signs
 
 
 def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray | None = None) -> FloatArray:
@@ -47,7 +56,7 @@ def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray
     filled = np.where(has, differences, 0.0)
     n = has.sum(axis=1)
     sum_of_squares = n * (filled**2).sum(axis=1)
-    share: FloatArray = signs.astype(np.float64) @ filled.T  # of the sums at first; all in place: b m is large
+    share = _sums(signs, filled)  # of the sums at first; all in place: b m is large
     # Flips leave the sum of squares: t^2 / (t^2 + v) = (sum d)^2 / (n sum d^2), a share of 1.
     np.square(share, out=share)
     share /= np.where(sum_of_squares > 0, sum_of_squares, np.inf)
@@ -64,6 +73,15 @@ def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray
         squares += 2 * np.log(weights)
         return squares
     return np.asarray(np.sqrt(squares, out=squares))
+
+
+def _sums(signs: NDArray[np.int8], rows: FloatArray) -> FloatArray:
+    """(b, m) of signs (b, s) times rows (m, s)."""
+    at_once = max(1, SIGNS_AT_ONCE // max(1, signs.shape[1]))
+    if len(signs) <= at_once:
+        return np.asarray(signs.astype(np.float64) @ rows.T)
+    blocks = (signs[it : it + at_once] for it in range(0, len(signs), at_once))
+    return np.concatenate([block.astype(np.float64) @ rows.T for block in blocks])
 
 
 def can_decide(differences: FloatArray, alpha: float) -> NDArray[np.bool_]:

@@ -17,8 +17,11 @@ from harness.stats.values import FloatArray
 
 EXACT_MAX_SEEDS = 16
 MONTE_CARLO_FLIPS = 100_000
+MOST_SIGNS = 100_000_000  # in memory: of more than 1,000 seeds fewer sign vectors are drawn
+LEAST_FLIPS = 1_000
 FLIP_GENERATOR_SEED = 0
 _FLIPS_AT_ONCE = 8_192  # sign vectors as floats: 2 MB for 30 seeds, which stays in the cache
+SIGNS_AT_ONCE = 8_000_000  # as floats
 _ROWS_AT_ONCE = 512
 
 
@@ -57,8 +60,8 @@ def sign_flip_p(differences: FloatArray) -> FloatArray:
     """Two-sided p of the sign-flip permutation test of the mean.
 
     Exact for up to 16 differences: the share of the 2^n sign vectors whose |sum| reaches the observed one. Above,
-    100,000 sign vectors from a generator with a fixed seed, as (b + 1) / (B + 1) (Phipson & Smyth 2010), which is never
-    0. Assumes only that differences are symmetric around 0 under the null. NaN for fewer than two differences.
+    `num_flips` sign vectors from a generator with a fixed seed, as (b + 1) / (B + 1) (Phipson & Smyth 2010), which is
+    never 0. Assumes only that differences are symmetric around 0 under the null. NaN for fewer than two differences.
     """
     n = differences.shape[-1]
     if n < 2:
@@ -68,8 +71,9 @@ def sign_flip_p(differences: FloatArray) -> FloatArray:
     # Two sums of the same numbers in another order differ in the last bits; a tie must count as a tie.
     reach = np.abs(rows.sum(axis=1)) - 1e-12 * np.abs(rows).sum(axis=1)
     reached = np.zeros(len(rows))
-    for flip in range(0, len(signs), _FLIPS_AT_ONCE):
-        block = signs[flip : flip + _FLIPS_AT_ONCE].astype(np.float64)
+    at_once = min(_FLIPS_AT_ONCE, max(1, SIGNS_AT_ONCE // n))
+    for flip in range(0, len(signs), at_once):
+        block = signs[flip : flip + at_once].astype(np.float64)
         for row in range(0, len(rows), _ROWS_AT_ONCE):
             part = slice(row, row + _ROWS_AT_ONCE)
             reached[part] += (np.abs(block @ rows[part].T) >= reach[part]).sum(axis=0)
@@ -80,7 +84,12 @@ def sign_flip_p(differences: FloatArray) -> FloatArray:
 def smallest_sign_flip_p(n: int) -> float:
     """The smallest two-sided p that the sign-flip test can give with n seeds: 2 / 2^n, and 1 / (B + 1) above 16."""
     exact = 2.0 ** (1 - n) if n > 0 else 1.0
-    return exact if n <= EXACT_MAX_SEEDS else max(exact, 1 / (MONTE_CARLO_FLIPS + 1))
+    return exact if n <= EXACT_MAX_SEEDS else max(exact, 1 / (num_flips(n) + 1))
+
+
+def num_flips(n: int) -> int:
+    """Sign vectors that are drawn for n seeds, more than `EXACT_MAX_SEEDS`: 100,000, and fewer above 1,000 seeds."""
+    return min(MONTE_CARLO_FLIPS, max(LEAST_FLIPS, MOST_SIGNS // n))
 
 
 def holm(p_values: FloatArray, weights: FloatArray | None = None) -> FloatArray:
@@ -129,5 +138,11 @@ def all_signs(n: int) -> NDArray[np.int8]:
 
 @lru_cache(maxsize=4)
 def _random_signs(n: int) -> NDArray[np.int8]:
-    bits = np.random.default_rng(FLIP_GENERATOR_SEED).integers(0, 2, (MONTE_CARLO_FLIPS, n), dtype=np.int8)
-    return (1 - 2 * bits).astype(np.int8)
+    return as_signs(np.random.default_rng(FLIP_GENERATOR_SEED).integers(0, 2, (num_flips(n), n), dtype=np.int8))
+
+
+def as_signs(bits: NDArray[np.int8]) -> NDArray[np.int8]:
+    """1 for 0, -1 for 1; in place."""
+    bits *= -2
+    bits += 1
+    return bits

@@ -15,7 +15,6 @@ This folder is the truth; MLflow (`harness.tracking`) is a projection of it that
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import logging
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, write_atomically
 from harness.files.bits import EXAMPLES_FILE, unpacked
+from harness.files.locks import is_locked, locked, trying
 from harness.plan.cell import KEY_LENGTH, Cell
 from harness.plan.manifest import Manifest
 from harness.store.journal import Journal, writing
@@ -93,26 +93,14 @@ class Cells:
     def hold(self, key: str) -> Iterator[bool]:
         """`claim`, of a cell whose folder is there."""
         path = self.folder(key) / "lock"
-        with writing(path):
-            file = path.open("a")
-        with file as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        with contextlib.ExitStack() as holding:
+            with writing(path):
+                is_ours = holding.enter_context(trying(path))
+            yield is_ours
 
     def is_claimed(self, key: str) -> bool:
         """Whether a living process trains this cell now."""
-        try:
-            with (self.folder(key) / "lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, IsADirectoryError):
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.folder(key) / "lock")
 
     def spec(self, key: str) -> Cell:
         """Raises StoreError as `specification`, and where this version would train something else from it."""
@@ -298,11 +286,9 @@ class Cells:
     def updating_manifest(self, name: str) -> Iterator[None]:
         """Waits until no other process reads and writes this manifest; none must write it from an older one."""
         folder = self.root / "studies"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / f".{name}.lock").open("a")
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as holding:
+            with writing(folder):
+                holding.enter_context(locked(folder / f".{name}.lock"))
             yield
 
     def write_manifest(self, manifest: Manifest) -> None:

@@ -8,7 +8,6 @@ The cells that a verdict rests on are in the store like any others; what a verdi
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import write_atomically
+from harness.files.locks import locked, trying
 from harness.store.journal import Journal, writing
 
 FORMAT = 1
@@ -98,16 +98,15 @@ class Lines:
         Raises:
             StoreError: somebody does, and this one does not wait.
         """
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f"{name}.lock").open("a")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise StoreError(
-                    f"{self.path(name)}: is judged in now; run the same command when that is over."
-                ) from None
+        path = self.folder / f"{name}.lock"
+        with contextlib.ExitStack() as holding:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                is_ours = waits or holding.enter_context(trying(path))
+                if waits:
+                    holding.enter_context(locked(path))
+            if not is_ours:
+                raise StoreError(f"{self.path(name)}: is judged in now; run the same command when that is over.")
             yield
 
     def append(self, line: str, event: str, /, **content: Any) -> None:

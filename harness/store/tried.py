@@ -18,7 +18,7 @@ class Tried:
 
     Attributes:
         study, profile: what was tried; fingerprints: of its sources and data.
-        metrics: of the cell. seconds, peak_memory_bytes: what it took.
+        metrics: of the cell. seconds, peak_memory_bytes: what it took, on this device.
         resume: `identical`, `differs` or `starts again`; resume_detail: by how much, or why.
         repeat_difference: largest difference between two trainings of one seed; 0 where all bits agree.
         ignores_seed: two seeds gave the same bits.
@@ -39,6 +39,7 @@ class Tried:
     unread: tuple[str, ...]
     unseen: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    device: str = ""
 
     @property
     def is_deterministic(self) -> bool:

@@ -15,7 +15,7 @@
 Training, plans and statistics do not belong here.
 """
 
-from harness.tracking.database import init, resolve_uri
+from harness.tracking.database import import_ahead, init, resolve_uri
 from harness.tracking.follower import Follower, follow
 from harness.tracking.tracking import Delivery, RunLink, Tracking, sync
 
@@ -25,6 +25,7 @@ __all__ = [
     "RunLink",
     "Tracking",
     "follow",
+    "import_ahead",
     "init",
     "resolve_uri",
     "sync",

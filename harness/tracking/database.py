@@ -9,7 +9,8 @@ import logging
 import os
 import re
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def configure_mlflow() -> None:
         os.environ.setdefault(name, value)
     for name in ("mlflow.store.db.utils", "alembic"):  # a line for each migration, a traceback for each locked moment
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def import_ahead() -> None:
+    """Begins to import MLflow, about two seconds of work, in the background; whoever needs it waits for the rest."""
+
+    def work() -> None:
+        configure_mlflow()
+        with suppress(Exception):  # whoever needs it is told
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    threading.Thread(target=work, name="harness-import", daemon=True).start()
 
 
 def tracking_failures() -> tuple[type[Exception], ...]:

@@ -7,7 +7,8 @@ id: two machines that run the same study against one server make two trees, and 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -35,12 +36,13 @@ STATES: Mapping[RunStatus, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outline:
     """One manifest in one store."""
 
     manifest: Manifest
     store_id: str
+    _keys: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False)
 
     @property
     def id(self) -> str:
@@ -56,6 +58,11 @@ class Outline:
     def cell_key(self, variant: RunVariant, cell_key: str) -> str:
         """The identity of the run that shows this cell in this variant; the same cell has one in every study."""
         return self._key(variant.name, cell_key)
+
+    @cached_property
+    def _manifest_artifact(self) -> Artifact:
+        text = json.dumps(self.manifest.to_json(), indent=1)
+        return Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
 
     def cell_tags(self, variant: RunVariant, parent: str) -> dict[str, str]:
         return {**self._variant_tags(variant), "harness.kind": "cell", PARENT_TAG: parent}
@@ -99,8 +106,6 @@ class Outline:
         first_ms: int | None = None,
         artifacts: Sequence[Artifact] = (),
     ) -> RunImage:
-        text = json.dumps(self.manifest.to_json(), indent=1)
-        manifest = Artifact("manifest.json", text, sha256(text.encode()).hexdigest()[:16])
         command = self.manifest.command
         parts = (self.manifest.title, self.manifest.note, f"    {command}" if command else "")
         note = "\n\n".join(filter(None, parts))
@@ -122,7 +127,7 @@ class Outline:
                 "mlflow.source.type": "LOCAL",
             },
             params=params(fingerprint_tree(self.manifest.fingerprints)),
-            artifacts=(manifest, *artifacts),
+            artifacts=(self._manifest_artifact, *artifacts),
         )
 
     def _group(
@@ -169,4 +174,6 @@ class Outline:
         }
 
     def _key(self, *parts: str) -> str:
-        return sha256(json.dumps([self.store_id, self.id, *parts]).encode()).hexdigest()[:32]
+        if parts not in self._keys:
+            self._keys[parts] = sha256(json.dumps([self.store_id, self.id, *parts]).encode()).hexdigest()[:32]
+        return self._keys[parts]

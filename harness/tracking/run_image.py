@@ -160,7 +160,7 @@ def cell_image(
         start_ms=milliseconds(record.events[0]["time"]),
         end_ms=end,
         tags={**tags, **_cell_tags(record, provenance)},
-        params=params({**settings, "seed": record.spec["seed"], **fingerprint_tree(fingerprints)}),
+        params={**_settings_params(json.dumps([settings, fingerprints])), "seed": str(record.spec["seed"])},
         points=tuple(_points(record)),
         artifacts=tuple(_artifacts(record, provenance, kept)),
         dataset=_dataset(settings.get("data"), fingerprints.get("data")),
@@ -206,6 +206,12 @@ def params(tree: Mapping[str, Any]) -> dict[str, str]:
         allowed(path): value if isinstance(value, str) else json.dumps(value) for path, value in flatten(tree).items()
     }
     return {path: shortened(text, LONGEST_PARAM) for path, text in texts.items()}
+
+
+@functools.lru_cache(maxsize=256)  # the same in every cell of a variant
+def _settings_params(text: str) -> Mapping[str, str]:
+    settings, fingerprints = json.loads(text)
+    return params({**settings, **fingerprint_tree(fingerprints)})
 
 
 @functools.cache  # the same few names in every run
@@ -292,7 +298,7 @@ def _end_points(result: Result, time: int) -> Iterator[Point]:
 
 
 def _artifacts(record: Record, provenance: Event, kept: Iterable[Path]) -> Iterator[Artifact]:
-    yield _text_artifact("settings.json", json.dumps(record.spec, indent=1))
+    yield _text_artifact("settings.json", (record.folder / "spec.json").read_text(encoding="utf-8"))
     if provenance.get("diff"):
         yield _text_artifact("uncommitted.diff", provenance["diff"])
     if record.state == "failed":

@@ -1,5 +1,6 @@
 """Brings runs up to their images: creates what is missing, sends what they have not got, and notes that."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -60,7 +61,7 @@ class Sender:
             self.entries |= there
             asked = [key for key in keys if key not in there]
             known = self._server.keys_there(self._experiment, asked)
-            ids = {key: uuid.uuid4().hex for key in asked if key not in known}
+            ids = {key: _new_id() for key in asked if key not in known}
             drafts: list[tuple[Entry, RunImage]] = []
             if not ids:
                 return
@@ -188,6 +189,11 @@ class Sender:
             has_params=image.params.keys() <= run.params.keys(),
             has_dataset=run.has_dataset,
         )
+
+
+def _new_id() -> str:
+    """Of a run, as MLflow's look. It begins with the time: new rows stand together in an index, and few pages alter."""
+    return f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[12:]}"
 
 
 def _agrees(image: RunImage, entry: Entry) -> bool:

@@ -209,8 +209,9 @@ def _as_run(run: Any) -> Run:
 
 
 def _place(artifact: Artifact, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / artifact.name
+    if not folder.exists():  # of a new run: its own folder, and that of its artifacts
+        folder.parent.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if isinstance(artifact.source, str):

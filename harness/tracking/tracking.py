@@ -77,6 +77,7 @@ class Tracking:
         self.uri, self.root = uri, root
         self._folder = root / "tracking"
         self._server: Server | None = None
+        self._last_outline: Outline | None = None  # of a study that is followed: identities are asked for at each look
         self._checked: set[str] = set()  # study runs of which ledger and server agree, as far as this process knows
         self._settled: set[str] = set()  # experiments without runs that say RUNNING for a dead process
 
@@ -224,7 +225,10 @@ class Tracking:
                 self._server.set_status(run.run_id, "KILLED", time.time_ns() // 1_000_000)
 
     def _outline(self, manifest: Manifest) -> Outline:
-        return Outline(manifest, self.store_id)
+        known = self._last_outline
+        if known is None or known.manifest is not manifest:
+            known = self._last_outline = Outline(manifest, self.store_id)
+        return known
 
     def _open_ledger(self) -> AbstractContextManager[Ledger]:
         return open_ledger(self._folder / "ledger.db", target(self.uri, self.root), formerly=masked(self.uri))
@@ -237,6 +241,7 @@ class _Pass:
         self._outline, self._sender, self._cells, self._is_live = outline, sender, cells, is_live
         self._points = summary_points(cells.root, outline.id, outline.manifest.metrics.report)
         self._artifacts = summary_artifacts(cells.root, outline.id)
+        self._not_started: set[str] = set()  # cells, when `new_cells` looked: one that starts since is new next time
 
     def study(self) -> str:
         return self._sender.bring(self._study_image()).run_id
@@ -254,9 +259,12 @@ class _Pass:
         found, size = list[tuple[RunVariant, Record]](), 0
         for variant, key in waiting:
             with contextlib.suppress(StoreError):  # one that cannot be read is named when its variant is delivered
-                if record := read_record(self._cells, key):
-                    found.append((variant, record))
-                    size += record.journal_bytes
+                record = read_record(self._cells, key)
+                if record is None:
+                    self._not_started.add(key)
+                    continue
+                found.append((variant, record))
+                size += record.journal_bytes
             if len(found) == CELLS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield from self._make(found)
                 found, size = [], 0
@@ -293,7 +301,7 @@ class _Pass:
         entries, variant_key = self._sender.entries, self._outline.variant_key(variant)
         for cell_key in variant.cells.values():
             key = self._outline.cell_key(variant, cell_key)
-            is_wanted = keys is None or cell_key in keys
+            is_wanted = cell_key not in self._not_started and (keys is None or cell_key in keys)
             record = read_record(self._cells, cell_key) if is_wanted and not self._is_done(variant, cell_key) else None
             if record is None:
                 continue

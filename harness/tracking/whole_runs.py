@@ -70,7 +70,15 @@ def write(uri: str, experiment: str, runs: Sequence[tuple[Entry, RunImage]]) -> 
                 rows[table].append(row)
         for name, some in rows.items():
             if some:
-                connection.execute(tables[name].insert(), some)
+                _insert(connection, tables[name], some)
+
+
+def _insert(connection: Any, table: Any, rows: Sequence[Row]) -> None:
+    """Compiled once for all of them: SQLAlchemy looks at each row, which takes as long as the database does."""
+    compiled = table.insert().compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    places = compiled.positiontup
+    asked: list[Any] = list(rows) if places is None else [tuple(map(it.__getitem__, places)) for it in rows]
+    connection.exec_driver_sql(compiled.string, asked)
 
 
 def _tables() -> Mapping[str, Any]:

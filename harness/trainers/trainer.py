@@ -68,6 +68,22 @@ class Exported:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of an accelerator, as a process that trains on it sees it.
+
+    Attributes:
+        free_bytes: that nobody has, now. total_bytes: of the device.
+        held_bytes: what this process has for its tensors, now; peak_bytes: the most of it during this cell. Both are
+            without the process's context.
+    """
+
+    free_bytes: int
+    total_bytes: int
+    held_bytes: int
+    peak_bytes: int
+
+
 @dataclass(frozen=True)
 class Edit:
     """What a change does to the code that trains; one of the three is there.
@@ -240,6 +256,13 @@ class Trainer:
             StoreError: it cannot be written, or what arrived is not whole.
         """
 
+    def device_memory(self, device: str) -> DeviceMemory | None:
+        """Of an accelerator on which this process is training a cell; None on a CPU, and where it is not known.
+
+        Asked when a cell has validated for the first time: from it follows how many cells fit beside each other.
+        """
+        return None
+
     def device_problem(self, device: str) -> str:
         """Why this trainer cannot compute on a device that is there, in a sentence; empty where it can, or cannot tell.
 
@@ -279,6 +302,11 @@ class Trainer:
         Args:
             share: of the training that the settings allow at most; less where cells stop early.
         """
+        return None
+
+    def probed_seconds(self, settings: Settings, *, device: str) -> float | None:
+        """What a cell of these settings takes on this device, from a few steps made now; None where the trainer has no
+        way to find out, or it takes longer than a minute."""
         return None
 
     def share_trained(self, settings: Settings, facts: Mapping[str, Any]) -> float:

@@ -180,6 +180,24 @@ def _keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def unrepeatable_because(network: nn.Module, device: torch.device) -> str:
+    """Why the same cell may come out with other bits the next time on this device; empty where it does not.
+
+    On CUDA the gradient of a max pooling whose windows overlap is added up in whatever order threads come, if one is
+    asked for: if something before it is trained.
+    """
+    is_trained = False
+    for module in network.modules() if device.type == "cuda" else ():  # in the order in which they were made
+        if isinstance(module, nn.MaxPool2d) and is_trained and _pair(module.kernel_size) > _pair(module.stride):
+            return "the gradient of a max pooling with overlapping windows is added up in no fixed order"
+        is_trained |= any(weight.requires_grad for weight in module.parameters(recurse=False))
+    return ""
+
+
+def _pair(size: int | tuple[int, ...]) -> int:
+    return size if isinstance(size, int) else max(size)
+
+
 def device_name(device: torch.device) -> str:
     """`cuda: <name>` or `cpu: <name>`."""
     if device.type == "cuda":

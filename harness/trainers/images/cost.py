@@ -44,11 +44,18 @@ def modelled_seconds(settings: Settings, device: str, num_epochs: float) -> floa
     held_out = train * settings.training.validation_fraction
     validations = num_epochs * settings.training.validations_per_epoch
     passes = 3 * num_epochs * (train - held_out) + validations * held_out + train + test
-    rate = GUESSED_RATE["cuda" if device == "cuda" else settings.training.precision]
-    if device == "cpu":
-        rate /= _winograd_share(settings)
     steps = num_epochs * (train - held_out) / settings.training.batch_size
-    return CELL_SECONDS + STEP_SECONDS * steps + passes * _macs(settings) / rate
+    return CELL_SECONDS + STEP_SECONDS * steps + passes * _macs(settings) / _rate(settings, device)
+
+
+def modelled_step_seconds(settings: Settings, device: str) -> float:
+    """Of one optimizer step, as `modelled_seconds` has it."""
+    return STEP_SECONDS + 3 * settings.training.batch_size * _macs(settings) / _rate(settings, device)
+
+
+def _rate(settings: Settings, device: str) -> float:
+    rate = GUESSED_RATE["cuda" if device == "cuda" else settings.training.precision]
+    return rate / _winograd_share(settings) if device == "cpu" else rate
 
 
 def _winograd_share(settings: Settings) -> float:
@@ -61,13 +68,13 @@ def _winograd_share(settings: Settings) -> float:
 
 def _macs(settings: Settings) -> float:
     if isinstance(settings.model, ConvNet):
-        return float(sum(row.macs for row in _rows(settings.model, _side(settings))))
-    return RESNET18_MACS * (_side(settings) / 224) ** 2
+        return float(sum(row.macs for row in _rows(settings.model, image_side(settings))))
+    return RESNET18_MACS * (image_side(settings) / 224) ** 2
 
 
 def _num_parameters(settings: Settings) -> int:
     if isinstance(settings.model, ConvNet):
-        return sum(row.parameters for row in _rows(settings.model, _side(settings)))
+        return sum(row.parameters for row in _rows(settings.model, image_side(settings)))
     return 11_700_000 if isinstance(settings.model, ResNet18 | TorchvisionModel) else 1_000_000
 
 
@@ -77,7 +84,8 @@ def _rows(model: ConvNet, side: int) -> tuple[LayerRow, ...]:
     return layer_table(layers, (3, side, side))
 
 
-def _side(settings: Settings) -> int:
+def image_side(settings: Settings) -> int:
+    """Pixels of the images that the network gets."""
     stored = settings.data.image_size if isinstance(settings.data, ImageFolder) else 32
     return settings.preprocessing.resize or stored
 

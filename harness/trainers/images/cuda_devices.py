@@ -1,10 +1,13 @@
 """The CUDA devices as torch finds them, asked in a process of its own: this one takes no context on them."""
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Any
+
+from harness.cuda import cuda_ids
 
 PROBE = """
 import ctypes, json, torch
@@ -58,24 +61,27 @@ class CudaSetup:
 
 
 def cuda_setup() -> CudaSetup | None:
-    """None where torch did not answer."""
-    try:
-        done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=120, check=True)
-        found = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+    """None where torch did not answer. One process sees one MIG instance at most, so each is asked about alone."""
+    ids = cuda_ids()
+    alone = [{"CUDA_VISIBLE_DEVICES": it} for it in ids] if any(it.startswith("MIG-") for it in ids) else [{}]
+    answers = [_probed(variables) for variables in alone]
+    found = answers[0]
+    if found is None:
         return None
-    devices = tuple(CudaDevice(**(it | {"capability": tuple(it["capability"])})) for it in found["devices"])
+    devices = tuple(
+        CudaDevice(**(it | {"capability": tuple(it["capability"])}))
+        for answer in answers
+        for it in (answer or {"devices": []})["devices"]
+    )
     driver = f"{found['driver'] // 1000}.{found['driver'] % 1000 // 10}"
     return CudaSetup(driver, found["built_for"] or "", tuple(found["kernels"]), devices)
 
 
-def mps_state() -> str:
-    """Whether NVIDIA's Multi-Process Service serves this user: `running`, `not running`, or `not installed`."""
-    control = shutil.which("nvidia-cuda-mps-control")
-    if control is None:
-        return "not installed"
+def _probed(variables: dict[str, str]) -> dict[str, Any] | None:
+    command, known = [sys.executable, "-c", PROBE], os.environ | variables
     try:
-        done = subprocess.run([control], input="get_server_list\n", capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "not running"
-    return "running" if done.returncode == 0 and "Cannot find" not in done.stdout + done.stderr else "not running"
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=known)
+        found: dict[str, Any] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return found

@@ -5,13 +5,15 @@ Which precision `auto` is here, and whether our own convolutions pay.
 
 import ctypes
 import importlib.util
+import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.hardware import cpu_flags, cuda_capabilities
+from harness.cuda import cuda_capabilities, cuda_ids, seen_alone
+from harness.hardware import cpu_flags
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -24,17 +26,40 @@ def cuda_problem(device: str = "cuda") -> str:
     """Why torch cannot compute on this CUDA device, by one real product and convolution in a process of its own; empty
     where it can. The driver's library alone does not tell: this torch may be made for the CPU, for a newer driver, or
     for other GPUs."""
+    name, variables = seen_alone(device, cuda_ids())
     code = (
-        f"import torch; device = torch.device({device!r}); x = torch.ones(1, 8, 8, 8, device=device); "
+        f"import torch; device = torch.device({name!r}); x = torch.ones(1, 8, 8, 8, device=device); "
         "y = torch.nn.functional.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).flatten(); "
         "assert (y @ y).item() == 8 * 36 * 72**2, y"
     )
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ | variables
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"torch did not answer on {device} ({error})"
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     return "" if done.returncode == 0 else said[-1] if said else f"torch ended with exit code {done.returncode}"
+
+
+def cuda_refusal(device: str = "cuda") -> str:
+    """Why torch cannot compute on this CUDA device and what to do about it, in two sentences; empty where it can. What
+    `doctor` says, and what whoever would train there is refused with."""
+    problem = cuda_problem(device).rstrip(".")
+    advice = next((it for said, it in _ADVICE.items() if said in problem), _USUAL_ADVICE)
+    return problem and f"torch cannot compute on it: {problem}. {advice}"
+
+
+_ADVICE = {
+    "not compiled with CUDA": "This torch is made for the CPU; install PyTorch's build for CUDA.",
+    "no kernel image": "This torch has no kernels for it; install a build that has (`harness doctor` lists them).",
+    "out of memory": "Other programs hold its memory (`nvidia-smi` lists them); end them, or wait for them.",
+    "busy or unavailable": (
+        "Another process has it for itself; end that one (`nvidia-smi` lists it), start MPS (`nvidia-cuda-mps-control "
+        "-d`), or have it shared: `nvidia-smi --compute-mode=DEFAULT`."
+    ),
+}
+_USUAL_ADVICE = "Install a driver and a torch that go together (`harness doctor` says which there are)."
 
 
 def native_precision(device: str) -> Precision:

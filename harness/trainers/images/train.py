@@ -28,6 +28,7 @@ from harness.trainers.images.arithmetic import (
     is_out_of_memory,
     is_poisoned,
     peak_memory_bytes,
+    unrepeatable_because,
 )
 from harness.trainers.images.augment import Mixup, make_edits
 from harness.trainers.images.checkpoint import (
@@ -89,6 +90,8 @@ def train_on(run: Run, arrays: ImageArrays) -> None:
     device = torch.device(run.device)
     training = run.settings.training
     assert training.precision != "auto"
+    if run.should_stop:  # looked at before the device is used: from here on a step that is under way may end
+        return
     run.note(versions=_versions(device), precision=training.precision)
     run.note(data_fingerprint=run.fingerprints["data"], device=device_name(device))
     try:
@@ -109,6 +112,8 @@ def _train_and_measure(run: Run, arrays: ImageArrays, device: torch.device) -> N
         parts = build_parts(run.settings, arrays, seed=run.seed, device=device)
         _check(parts)
         run.note(parameters=sum(weight.numel() for weight in parts.replica.master.parameters()))
+        if reason := unrepeatable_because(parts.replica.master, device):
+            run.note(unrepeatable=reason)
         _start(parts, position, run)
         steps = _steps(parts, position)
         try:

@@ -11,11 +11,11 @@ from harness.trainers.images import cost
 from harness.trainers.images.data.cache import images_folder, import_images, open_images
 from harness.trainers.images.data.sources import data_fingerprint, default_cache, images_key, load_images, parse_data
 from harness.trainers.images.fingerprints import Fingerprints
-from harness.trainers.images.machine import cuda_problem, native_precision, precision_problem
+from harness.trainers.images.machine import cuda_refusal, native_precision, precision_problem
 from harness.trainers.images.prepare import prepare
 from harness.trainers.images.settings import Cifar10, Cifar100, ConvNet, Settings, parse_settings, with_overrides
 from harness.trainers.run import Run
-from harness.trainers.trainer import Exported, Trainer
+from harness.trainers.trainer import DeviceMemory, Exported, Trainer
 from harness.trainers.trainer import Settings as AnySettings
 from harness.trees import flatten
 
@@ -159,12 +159,17 @@ class ImageTrainer(Trainer):
         required = (f"torch=={torch.__version__.partition('+')[0]}",)
         return Exported(model, "pytorch", example.numpy(), output, required, {"serialization_format": "pt2"})
 
+    def device_memory(self, device: str) -> DeviceMemory | None:
+        if not device.startswith("cuda"):
+            return None
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        held, peak = torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device)
+        return DeviceMemory(free, total, held, peak)
+
     def device_problem(self, device: str) -> str:
-        problem = cuda_problem(device) if device.startswith("cuda") else ""
-        return problem and (
-            f"torch cannot compute on it: {problem} Install a driver and a torch that go together (`harness doctor` "
-            "says which there are)."
-        )
+        return cuda_refusal(device) if device.startswith("cuda") else ""
 
     def threads(self, settings: AnySettings) -> int:
         assert isinstance(settings, Settings)
@@ -173,6 +178,15 @@ class ImageTrainer(Trainer):
     def modelled_seconds(self, settings: AnySettings, *, device: str, share: float = 1.0) -> float:
         assert isinstance(settings, Settings)
         return cost.modelled_seconds(settings, device, share * settings.training.max_epochs)
+
+    def probed_seconds(self, settings: AnySettings, *, device: str) -> float | None:
+        from harness.trainers.images.probe import step_seconds
+
+        assert isinstance(settings, Settings)
+        kind = device.partition(":")[0]
+        step = step_seconds(settings, device)
+        slowness = step / cost.modelled_step_seconds(settings, kind) if step else None
+        return slowness * self.modelled_seconds(settings, device=kind) if slowness else None
 
     def share_trained(self, settings: AnySettings, facts: Mapping[str, Any]) -> float:
         assert isinstance(settings, Settings)
