@@ -33,10 +33,10 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
 
     console = Screen()
     work = plan_work(**request)
-    if len(work.plan.seeds) < LEAST_SEEDS:
+    if (given := len(work.plan.seeds)) < LEAST_SEEDS:
         raise StudyError(
-            f"an A/A comparison takes two groups of at least two seeds, and this is {counted(len(work.plan.seeds), 'seed')}"
-            f" in all. Nothing was trained; give --seeds {LEAST_SEEDS} or more."
+            f"an A/A comparison takes two groups of at least two seeds, and this is {counted(given, 'seed')} in all. "
+            f"Nothing was trained; give --seeds {LEAST_SEEDS} or more."
         )
     baseline = work.plan.variants[:1]
     work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
