@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from own import train_study, write_study
 from schemas import fitting
 from test_moved_store import contents
 from tracked import a_manifest, a_result, a_store, cells_of, mlflow_runs, start, train, validate
 
 from harness.api.stores import check_store, delete, deletion, merge_into, pack
+from harness.api.work import save_manifest
 from harness.cli import cli
 from harness.errors import DamagedError, ResultsError, StoreError
 from harness.store.cells import Cells
@@ -541,6 +543,23 @@ def test_check_says_what_waits_for_mlflow(delivered):
     assert (answer.exit_code, "4 events of task3-quick-1a2b3c4d wait. `harness sync`" in answer.output) == (0, True)
     told = fitting("check", call("check", "--json", "--store", delivered.root).stdout)
     assert told["findings"][0]["is_wrong"] is False
+
+
+def test_a_pack_has_the_code_as_it_ran_without_what_an_interpreter_left_or_none_of_it(tmp_path):
+    work, _ = train_study(write_study(tmp_path / "own"), tmp_path / "mlruns")
+    save_manifest(work)
+    (snapshot,) = (tmp_path / "mlruns" / "sources").iterdir()
+    (snapshot / "__pycache__").mkdir(exist_ok=True)
+    (snapshot / "__pycache__" / "training.pyc").write_bytes(b"bytecode")
+
+    def rooms(**more):
+        packed = pack("own", tmp_path / "own.tar.gz", store=tmp_path / "mlruns", **more)
+        with tarfile.open(packed.path) as file:
+            return [name for name in file.getnames() if name.startswith("sources/")]
+
+    code = rooms()
+    assert {name.rpartition("/")[2] for name in code} == {"training.py", "mathematics.py"}
+    assert rooms(with_code=False) == []
 
 
 def test_a_pack_cannot_hold_a_name_that_no_pack_may_hold(whole, tmp_path):

@@ -17,7 +17,9 @@ from harness.store.unused import UNUSED, Garbage, free, manifests_set_aside, nam
 from harness.store.usage import cell_usage
 
 
-def pack(study: str, output: Path, *, store: str | Path = "mlruns", with_weights: bool = False) -> Packed:
+def pack(
+    study: str, output: Path, *, store: str | Path = "mlruns", with_weights: bool = False, with_code: bool = True
+) -> Packed:
     """Writes a study's runs and their ended cells into one file.
 
     Args:
@@ -27,7 +29,7 @@ def pack(study: str, output: Path, *, store: str | Path = "mlruns", with_weights
         ResultsError: there is no such study run. StoreError, OutputError: as `write_pack`.
     """
     cells = Cells(Path(store).absolute())
-    return write_pack(cells, study_runs(cells, study), output, with_weights=with_weights)
+    return write_pack(cells, study_runs(cells, study), output, with_weights=with_weights, with_code=with_code)
 
 
 def merge_into(source: Path, *, store: str | Path = "mlruns") -> Merged:

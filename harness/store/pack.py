@@ -57,11 +57,14 @@ class Packed:
     num_bytes: int
 
 
-def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_weights: bool = False) -> Packed:
+def write_pack(
+    cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_weights: bool = False, with_code: bool = True
+) -> Packed:
     """Writes the study runs and their ended cells into a file, in place of what stands there.
 
     Args:
         with_weights: also the files that the trainer kept; without them a pack holds results, curves and provenance.
+        with_code: also the snapshots that cells ran from, which a study of many commits has many of.
 
     Raises:
         StoreError: a file of the store cannot be read, is no result that can be believed, or changes meanwhile.
@@ -70,7 +73,7 @@ def write_pack(cells: Cells, manifests: Iterable[Manifest], path: Path, *, with_
     manifests = tuple(manifests)
     keys = {key: seed for it in manifests for variant in it.variants for seed, key in variant.cells.items()}
     ended = [key for key, seed in sorted(keys.items()) if cells.result(key, seed=seed) is not None]
-    files = dict(_files(cells, manifests, ended, with_weights=with_weights))
+    files = dict(_files(cells, manifests, ended, with_weights=with_weights, with_code=with_code))
     refused = [name for name in files if not may_be_packed(name)]
     if refused:
         raise StoreError(f"{cells.root}: cannot pack {refused[0]!r}: no pack takes such a name. Rename or remove it.")
@@ -116,7 +119,7 @@ def may_be_packed(name: str) -> bool:
 
 
 def _files(
-    cells: Cells, manifests: Iterable[Manifest], ended: Iterable[str], *, with_weights: bool
+    cells: Cells, manifests: Iterable[Manifest], ended: Iterable[str], *, with_weights: bool, with_code: bool
 ) -> Iterator[tuple[str, Path]]:
     """Name in the pack to file, in the order of writing."""
     root, sources = cells.root, set[str]()
@@ -132,10 +135,11 @@ def _files(
         kept = [it for it in cells.kept_files(key) if with_weights or it.name == EXAMPLES_FILE]
         yield from ((f"cells/{key}/{it.name}", it) for it in (*(folder / name for name in RECORD), *kept))
         sources.add(cells.specification(key)["fingerprints"].get("sources", ""))
-    for name in sorted(sources - {""}):
+    for name in sorted(sources - {""}) if with_code else ():
         folder = root / "sources" / name
         for file in sorted(it for it in folder.rglob("*") if it.is_file() and not it.is_symlink()):
-            yield file.relative_to(root).as_posix(), file
+            if "__pycache__" not in file.parts:  # what an interpreter left there while cells ran
+                yield file.relative_to(root).as_posix(), file
 
 
 def _line(root: Path, name: str) -> Iterator[tuple[str, Path]]:
