@@ -129,7 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         help="cells to plan; `store` has 20,000 at most, `results` 10,000, `core` 1,000",
     )
     add("--kills", type=_count, default=200, help="of `chaos`; its other troubles are in proportion")
-    add("--proposals", type=_count, default=60, help="that `judge` itself judges in `streams`, in streams of 30")
+    add(
+        "--proposals",
+        type=_count,
+        default=60,
+        help="of `judged`: that `judge` itself judges, in streams of 300 at most",
+    )
     add("--storms", type=_count, default=20, help="of `storms`; a fifth as many of each example")
     add("--storm-cells", type=_count, default=60, help="of the study in each of `storms`")
     add("--real", type=Path, metavar="PATH", help="PATH/{train,test}/<class>/*: real images, for `accuracy`")

@@ -11,6 +11,7 @@ from benchmarks.command_figures import measure_commands, measure_planning, measu
 from benchmarks.core_overhead_figure import measure_core
 from benchmarks.cuda_figure import measure_cuda, measure_steps
 from benchmarks.evidence import measure_designs, measure_evidence
+from benchmarks.judged import measure_judged
 from benchmarks.report import Figure
 from benchmarks.sample import OnSample
 from benchmarks.scale_figure import measure_scale
@@ -40,6 +41,7 @@ FIGURES: dict[str, Callable[[Request, OnSample], Figure]] = {
     "evidence": measure_evidence,
     "designs": measure_designs,
     "streams": measure_streams,
+    "judged": measure_judged,
     "baseline": partial(measure_variant, variant="baseline"),
     "overhead": measure_overhead,
     "estimate": measure_estimate,

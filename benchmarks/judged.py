@@ -1,25 +1,30 @@
-"""`judge` itself over streams of proposals, by a training that costs nothing: what the figure `streams` says of its
-rule holds for what it does.
+"""The figure `judged`: `judge` itself over streams of 300 proposals, by a training that costs nothing; what the figure
+`streams` says of its rule holds for what it does.
 
-Every proposal goes the whole way: planned, trained seed by seed in a store with its database, looked at after each,
-written into its line, promoted. The training draws a number around the sum of the effects that it is told. That takes
-about a second a proposal, so that these streams are few and short; the same numbers are therefore judged a second time
-by the functions that the long simulation uses, and a verdict that differs is counted.
+Every proposal goes the whole way of `harness.api.judge`, which the command calls (a process for each would take longer
+to start than to judge): planned, trained seed by seed in a store with its database, looked at after each seed, written
+into its line, promoted. The training draws a number around the sum of the effects that it is told. That takes half a
+second of a core a proposal, so that these streams are few; the same numbers are therefore judged a second time by the
+functions that the long simulation uses, and a verdict that differs is counted.
 """
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import Figure
 from benchmarks.sample import Aim, Line, OnSample, Sample
+from benchmarks.workload import Request
 from harness.api.judging import FRESH, LEAST_ROOM, ROOM, judge
 from harness.stats.online import elond_level, judge_improvements, least_seeds
 
 HELPS, HURTS = 0.10, 0.15  # shares of all proposals; the rest does nothing
 MDE = 0.5  # of `judge`, in sd of one run
-LENGTH = 30  # proposals of a stream
-ALPHA = 0.2  # declared: at less, so short streams keep too little to show anything
+LENGTH = 300  # proposals of a stream
+PART = 30  # at both ends of a stream, whose time is compared
+ALPHA = 0.2  # declared: at less, streams keep too little to show anything
 STUDY = """\
 name: judged
 trainer: {function: "training:train"}
@@ -40,36 +45,47 @@ def train(run):
 """
 
 
+def measure_judged(request: Request, on_sample: OnSample) -> Figure:
+    """False discovery rate of the command's own function over so many proposals, and what one takes."""
+    lines = judged_streams(request.proposals, request.workload.scratch / "judged", on_sample)
+    return Figure("judged", "`judge` itself over streams of proposals that cost nothing", lines, [], {})
+
+
 def judged_streams(count: int, folder: Path, on_sample: OnSample) -> list[Line]:
-    """False discovery rate of the command's own function over so many proposals, in streams of `LENGTH`; in every
-    second stream nothing helps, in the others effects are of 1."""
-    shares, num_kept, num_differ, num_cells = [], 0, 0, 0
-    streams = max(1, round(count / LENGTH))
+    """In every second stream nothing helps, in the others effects are of 1."""
+    shares, num_kept, num_differ, num_cells, first, last = [], 0, 0, 0, [], []
+    streams, length = max(1, round(count / LENGTH)), min(count, LENGTH)
     for index in range(streams):
-        useless, kept, differ, cells = _stream(index, folder / f"stream-{index}")
+        useless, kept, differ, cells, seconds = _stream(index, length, folder / f"stream-{index}")
         shares.append(useless / kept if kept else 0.0)
         num_kept, num_differ, num_cells = num_kept + kept, num_differ + differ, num_cells + cells
+        first, last = [*first, *seconds[:PART]], [*last, *seconds[-PART:]]
         on_sample(f"judged by the command: stream {index + 1} of {streams}", Sample(shares[-1]))
     bound = round(ALPHA + 3 * float(np.sqrt(ALPHA * (1 - ALPHA) / streams)), 4)
-    name = f"by the command, {streams} streams of {LENGTH}, declared {ALPHA}"
+    name = f"by the command, {streams} streams of {length}, declared {ALPHA}"
     return [
         Line(f"error, {name}", "share", (float(np.mean(shares)),), Aim("at_most", bound)),
         Line(f"error, {name}: kept", "a stream", (num_kept / streams,)),
         Line(f"error, {name}: other verdicts than the functions'", "proposals", (num_differ,), Aim("at_most", 0)),
         Line(f"error, {name}: cells", "trained", (num_cells,)),
+        Line(f"processor time of a proposal, the first {PART} of a stream", "s", (float(np.mean(first)),)),
+        Line(f"processor time of a proposal, the last {PART} of a stream", "s", (float(np.mean(last)),)),
     ]
 
 
-def _stream(index: int, folder: Path) -> tuple[int, int, int, int]:
-    """How many useless proposals and how many at all were kept, how many verdicts differ, how many cells it took."""
+def _stream(index: int, length: int, folder: Path) -> tuple[int, int, int, int, list[float]]:
+    """How many useless proposals and how many at all were kept, how many verdicts differ, how many cells it took, and
+    the processor time of each proposal."""
     folder.mkdir(parents=True)
     (folder / "judged.yaml").write_text(STUDY)
     (folder / "training.py").write_text(TRAINING)
     dice = random.Random(index)
     held, first, useless, kept, differ, cells = (0.0, 0), 0, 0, 0, 0, 0
-    for number in range(1, LENGTH + 1):
+    seconds = []
+    for number in range(1, length + 1):
         effect = _effect(dice, 0.0 if index % 2 == 0 else 1.0)
         proposed = (held[0] + effect, number)
+        began = time.process_time()
         found = judge(
             folder / "judged.yaml",
             change={"value": proposed[0], "proposal": number},
@@ -80,6 +96,7 @@ def _stream(index: int, folder: Path) -> tuple[int, int, int, int]:
             executor="here",
             device="cpu",
         )
+        seconds.append(time.process_time() - began)
         level = elond_level(ALPHA, number, kept)
         most = max(LEAST_ROOM, ROOM * least_seeds(level))
         numbers = [_score(seed, *proposed) - _score(seed, *held) for seed in range(first, first + most)]
@@ -90,7 +107,7 @@ def _stream(index: int, folder: Path) -> tuple[int, int, int, int]:
         if it.verdict == "keep":
             useless, kept = useless + (effect <= 0), kept + 1
             held, first = proposed, found.champion.first_seed
-    return useless, kept, differ, cells
+    return useless, kept, differ, cells, seconds
 
 
 def _effect(dice: random.Random, size: float) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from benchmarks.judged import HELPS, HURTS, MDE, judged_streams
+from benchmarks.judged import HELPS, HURTS, MDE
 from benchmarks.report import Figure
 from benchmarks.sample import Aim, Line, OnSample, Sample
 from benchmarks.workload import Request
@@ -267,7 +267,6 @@ def measure_streams(request: Request, on_sample: OnSample) -> Figure:
                     lines.append(Line(f"{where}: runs", "of greedy's", (float(streams.runs.mean()) / budget,), aims[2]))
                 on_sample(where, Sample(value))
     lines += error_control(MORE * count, on_sample)
-    lines += judged_streams(request.proposals, request.workload.scratch / "judged", on_sample)
     title = f"rules of keeping on {count} streams each: value of the champion, and what it kept that does not help"
     return Figure("streams", title, lines, [], {})
 

@@ -83,7 +83,7 @@ class Request:
         real_epochs: the most epochs of that comparison.
         kept: the folder for what that comparison has found, so that a broken-off one goes on.
         kills: of the reliability trial, whose other troubles are in proportion.
-        proposals: that `judge` itself judges, in streams of 30.
+        proposals: that `judge` itself judges, in streams of 300 at most.
         storms: on a Ray cluster; storm_cells: of the study in each.
         cluster_images: that a cluster is sent, where it was said how many.
         ends_at: figures of CUDA begin nothing that would take longer; by `time.monotonic`.

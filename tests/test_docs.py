@@ -1,6 +1,5 @@
 """The documentation: it builds without a dead link, needs nothing from elsewhere, and what it says to type works."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from browser import chromium, wait_for_text
 
 from harness.cli import COMMANDS, cli
 from harness.study.load import load_study
@@ -147,9 +147,7 @@ def test_the_gallery_has_every_file_of_every_example():
 
 
 @pytest.mark.slow
-def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(tmp_path):
-    if importlib.util.find_spec("material") is None:
-        pytest.skip("no mkdocs-material; `make docs` installs it and builds the same site")
+def test_the_site_builds_strictly_takes_nothing_from_elsewhere_and_is_searched_from_its_folder(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     known = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=known, capture_output=True, text=True)
@@ -160,3 +158,9 @@ def test_the_site_builds_strictly_and_takes_nothing_from_elsewhere(tmp_path):
         text = page.read_text()
         assert re.findall(r"""<(?:script|img|iframe)[^>]*src=["'](?:https?:)?//""", text) == []
         assert re.findall(r"""<link[^>]*rel=["']stylesheet["'][^>]*href=["'](?:https?:)?//""", text) == []
+    with chromium() as page:
+        page.get((tmp_path / "site" / "index.html").as_uri())
+        field = page.find_element("css selector", "input.md-search__input")
+        field.click()
+        field.send_keys("westfall")
+        wait_for_text(page, "matching documents", "Westfall-Young")

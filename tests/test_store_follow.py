@@ -249,3 +249,17 @@ def test_a_study_that_grows_while_it_is_followed_is_delivered_whole_with_the_tag
     assert tags["batch-norm"]["harness.trial"] == "7"
     assert tags["batch-norm"]["harness.search"] == "a search"
     assert "harness.trial" not in tags["baseline"]
+
+
+def test_of_a_study_run_with_many_variants_only_the_cells_that_are_followed_are_looked_at(tmp_path):
+    uri, cells = a_store(tmp_path)
+    other = cells_of({"model.batch_norm": True})
+    both = a_manifest({"baseline": CELLS, "batch-norm": other})
+    train(cells, other[0])
+    with follow(Tracking(uri, tmp_path), cells, both, keys={it.key for it in CELLS}) as following:
+        train(cells, CELLS[0])
+    runs = mlflow_runs(uri, tmp_path)
+    assert [it.info.run_name.partition(" ")[0] for it in runs["cell"]] == ["baseline"]
+    assert following.delivery.pending == 0  # of those that are followed
+    cells.write_manifest(both)
+    assert sync(uri, tmp_path).delivered == 4  # the other cell's

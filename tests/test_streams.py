@@ -59,7 +59,7 @@ def test_a_stream_of_useless_proposals_rarely_keeps_one():
 def test_the_command_is_measured_as_the_functions_are_simulated(monkeypatch, tmp_path):
     monkeypatch.setattr(judged, "LENGTH", 4)
     lines = judged.judged_streams(4, tmp_path, lambda name, sample: None)
-    assert [line.unit for line in lines] == ["share", "a stream", "proposals", "trained"]
+    assert [line.unit for line in lines] == ["share", "a stream", "proposals", "trained", "s", "s"]
     assert all(line.aim is None or line.aim.is_met(line.middle) for line in lines)
     monkeypatch.setattr(judged, "_score", lambda seed, value, proposal: 1.0)  # other numbers than those of training
     differing = judged.judged_streams(4, tmp_path / "again", lambda name, sample: None)[2]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Asked:
     store: Path
     request: Mapping[str, Any]
 
-    @property
+    @cached_property
     def composed(self) -> Composed:
         return read_composed(self.study)
 

@@ -272,6 +272,7 @@ class _Court:
             expected,
             watch=Watch(see, watch.on_problem),
             is_over=lambda: self._judgement().is_final,
+            concerns=[it.name for it in self.sides],
         )
         return len(trained)
 
@@ -363,7 +364,7 @@ class _Court:
         todo, expected = unfinished(part)
         if todo:
             before_training(part, todo, expected)
-            train_work(part, todo, lambda: self._save(part), expected, watch=watch)
+            train_work(part, todo, lambda: self._save(part), expected, watch=watch, concerns=[variant.name])
 
     def _write_promotion(self) -> None:
         first = fresh_seeds(self.work.cells, 1)[0]

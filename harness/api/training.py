@@ -1,8 +1,8 @@
 """Trains the cells of a plan, MLflow following from their journals; refuses changes that training never reads."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -124,10 +124,13 @@ def train_work(
     watch: Watch = Watch(),
     origin: Mapping[str, object] = {},
     is_over: Callable[[], bool] = lambda: False,
+    concerns: Collection[str] | None = None,
 ) -> Placebos:
     """Trains the cells of `todo`.
 
     Args:
+        concerns: names of variants, where the study run has hundreds of others that are as they were: MLflow is told
+            of these alone. None for all.
         watch: by default nobody; in a notebook, a bar below the cell.
         origin: what is recorded of where the code comes from (`commit`, `dirty`, `diff`), where it is not that of the
             current folder.
@@ -153,7 +156,9 @@ def train_work(
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
     manifest = save()
-    with followed(tracking, work.cells, manifest, watch):
+    part = (it for it in manifest.variants if concerns is not None and it.name in concerns)
+    keys = None if concerns is None else {key for it in part for key in it.cells.values()}
+    with followed(tracking, work.cells, manifest, watch, keys=keys):
         run(
             takewhile(lambda cell: not is_over(), placebos.without(todo)),
             work.cells,
@@ -164,7 +169,7 @@ def train_work(
             executor=work.executor,
             demand=work.demand,
         )
-        track_summary(tracking, work.cells, manifest)
+        track_summary(tracking, work.cells, manifest, concerns)
     return placebos
 
 
@@ -208,11 +213,13 @@ def open_tracking(cells: Cells) -> "Tracking":
 
 
 @contextmanager
-def followed(tracking: "Tracking", cells: Cells, manifest: Manifest, watch: Watch) -> Iterator["Follower"]:
+def followed(
+    tracking: "Tracking", cells: Cells, manifest: Manifest, watch: Watch, *, keys: Collection[str] | None = None
+) -> Iterator["Follower"]:
     """MLflow follows from the journals while the block trains. Says what waits."""
     from harness.tracking import follow
 
-    with follow(tracking, cells, manifest, on_problem=watch.on_problem) as follower:
+    with follow(tracking, cells, manifest, keys=keys, on_problem=watch.on_problem) as follower:
         yield follower
     if follower.delivery.pending:
         watch.on_problem(
@@ -221,12 +228,20 @@ def followed(tracking: "Tracking", cells: Cells, manifest: Manifest, watch: Watc
         )
 
 
-def track_summary(tracking: "Tracking", cells: Cells, manifest: Manifest) -> None:
-    """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds."""
+def track_summary(
+    tracking: "Tracking", cells: Cells, manifest: Manifest, concerns: Collection[str] | None = None
+) -> None:
+    """Keeps each variant's mean, spread and effect for MLflow, from all that the study run holds.
+
+    Args:
+        concerns: names of variants, of a study run that compares nothing; None for all.
+    """
     from harness.report.tables import families
     from harness.stats import summary
 
     manifest = cells.manifests().get(manifest.id, manifest)  # all that is tested together, as tables and reports do
+    if concerns is not None:
+        manifest = replace(manifest, variants=tuple(it for it in manifest.variants if it.name in concerns))
     table = looked_at(cells, manifest)
     if not (table["status"] == "finished").any():
         return

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def provenance(command: str, *, folder: Path | None = None) -> dict[str, object]
         "commit": commit,
         "dirty": bool(diff),
         "diff": kept_diff(diff) if os.environ.get(DIFF_VARIABLE) != "0" else "",
-        "versions": library_versions(),
+        "versions": dict(library_versions()),
         "host": platform.node(),
         "command": command,
     }
@@ -57,6 +58,7 @@ def kept_diff(diff: str) -> str:
     return diff if len(diff) <= DIFF_LIMIT else diff[:DIFF_LIMIT] + f"\n... cut after {DIFF_LIMIT} characters\n"
 
 
+@cache  # a loop asks with each proposal
 def library_versions(names: tuple[str, ...] = LIBRARIES) -> Mapping[str, str]:
     """Installed version by distribution name, Python's first; read from metadata, nothing is imported."""
     found = {"python": platform.python_version()}

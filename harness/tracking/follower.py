@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
 from harness.errors import HarnessError
@@ -31,16 +31,18 @@ def follow(
     cells: Cells,
     manifest: Manifest,
     *,
+    keys: Collection[str] | None = None,
     on_problem: Callable[[str], None] = log.warning,
     patience_seconds: float = 30.0,
 ) -> Iterator["Follower"]:
     """Delivers in the background while the block runs, and the rest at its end; then `follower.delivery` is final.
 
     Args:
+        keys: of the cells that are looked at, where the study run has many others that nobody trains now; None for all.
         on_problem: gets one sentence when deliveries begin to fail, once an outage; called in another thread.
         patience_seconds: at the end of the block, how long to wait without any progress before the rest is left.
     """
-    follower = Follower(tracking, cells, manifest, on_problem)
+    follower = Follower(tracking, cells, manifest, on_problem, keys)
     with ExitStack() as live:
         live.enter_context(locked(tracking.live_lock(manifest.id), shared=True))
         follower.start()
@@ -58,8 +60,16 @@ class Follower:
         delivery: what has been delivered and what waits; final once the block of `follow` has been left.
     """
 
-    def __init__(self, tracking: Tracking, cells: Cells, manifest: Manifest, on_problem: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        tracking: Tracking,
+        cells: Cells,
+        manifest: Manifest,
+        on_problem: Callable[[str], None],
+        keys: Collection[str] | None = None,
+    ) -> None:
         self._tracking, self._cells, self._on_problem = tracking, cells, on_problem
+        self._keys = None if keys is None else {*keys}
         self.extend(manifest)
         self._thread = threading.Thread(target=self._work, name="harness-follow", daemon=True)
         self._is_over = threading.Event()
@@ -78,7 +88,8 @@ class Follower:
 
     def extend(self, manifest: Manifest) -> None:
         """From now on follows this manifest, which holds all of the one before: a search adds variants as it goes."""
-        keys = [key for variant in manifest.variants for key in variant.cells.values()]
+        keys = {key for variant in manifest.variants for key in variant.cells.values()}
+        keys = keys if self._keys is None else keys & self._keys
         folders = {key: self._cells.folder(key) for key in keys}
         self._manifest = manifest
         self._files = {key: (f"{it}/journal.jsonl", f"{it}/result.json") for key, it in folders.items()}
@@ -93,7 +104,9 @@ class Follower:
                 self._is_abandoned = True
                 self._problem = self._problem or "the tracking server does not answer."
                 break
-        self.delivery = Delivery(self._delivered, self._tracking.pending(self._manifest, self._cells), self._problem)
+        self.delivery = Delivery(
+            self._delivered, self._tracking.pending(self._manifest, self._cells, self._keys), self._problem
+        )
 
     def _work(self) -> None:
         seen: dict[str, Look] | None = None  # when everything was delivered last
@@ -106,7 +119,7 @@ class Follower:
             looked_for = time.monotonic() - began
             if is_last or now != seen:
                 changed = {key for key in now if now[key] != seen.get(key)} if seen and not is_last else None
-                if self._deliver(changed):
+                if self._deliver(self._keys if changed is None else changed):
                     seen, backoff = now, 0.0
                 else:
                     backoff = min(max(1.0, 2 * backoff), LONGEST_BACKOFF_SECONDS)

@@ -126,14 +126,14 @@ class Tracking:
         """
         record_summary(self.root, manifest.id, effects_rows, files)
 
-    def pending(self, manifest: Manifest, cells: Cells) -> int:
-        """Events of this study run that have not been delivered; from the disk alone."""
+    def pending(self, manifest: Manifest, cells: Cells, keys: Collection[str] | None = None) -> int:
+        """Events of this study run, or of these cells of it, that have not been delivered; from the disk alone."""
         outline = self._outline(manifest)
         with self._open_ledger() as ledger:
             entries = ledger.of_study(outline.id)
         waiting = 0
         for variant in manifest.variants:
-            for key in variant.cells.values():
+            for key in variant.cells.values() if keys is None else {*keys}.intersection(variant.cells.values()):
                 entry = entries.get(outline.cell_key(variant, key))
                 if entry is None or entry.journal_bytes != journal_bytes(cells, key):
                     waiting += max(0, len(cells.events(key)) - (entry.num_events if entry else 0))
@@ -207,7 +207,8 @@ class Tracking:
         yield from this.new_cells(keys)
         study_run = this.study()
         for variant in manifest.variants:
-            yield from this.variant(variant, study_run, keys)
+            if keys is None or any(key in keys for key in variant.cells.values()):
+                yield from this.variant(variant, study_run, keys)
         this.study()
 
     def _settle_others(self, experiment: str, study_id: str, cells: Cells, ledger: Ledger) -> Iterator[int]:
