@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.step_ratio import Side
 
 VARIANTS = ("baseline", "batch-norm", "optimizer-adamax", "dropout-0.2", "augment-gentle", "augment-harsh")
-NUM_IMAGES, EPOCHS = 400, 2
+EPOCHS = 2
 
 
 def main() -> int:
@@ -30,13 +30,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision", help="of git, to compare the working tree with")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=400, help="for training and validation")
+    parser.add_argument("--variants", type=lambda text: text.split(","), default=VARIANTS, help="of task3")
     options = parser.parse_args()
     with checked_out(options.revision) as other:
-        here, there = Side(ROOT, __file__), Side(other, __file__)
-        found = {variant: _compared(here, there, variant, options.rounds) for variant in VARIANTS}
+        here, there = (Side(it, __file__, str(options.images)) for it in (ROOT, other))
+        found = {variant: _compared(here, there, variant, options.rounds) for variant in options.variants}
         here.end()
         there.end()
-    print(json.dumps({"revision": options.revision, "rounds": options.rounds, "variants": found}, indent=1))
+    print(json.dumps(vars(options) | {"variants": found}, indent=1))
     return 0 if all(it["is_same"] for it in found.values()) else 1
 
 
@@ -51,7 +53,7 @@ def _compared(here: "Side", there: "Side", variant: str, rounds: int) -> dict[st
     return {"is_same": len(digests) == 1, "ratio": statistics.median(measured), "range": [min(measured), max(measured)]}
 
 
-def serve() -> None:
+def serve(num_images: int) -> None:
     """Reads a variant a line, trains it, and answers with a digest of what came out and CPU seconds."""
     import numpy as np
     from safetensors.torch import load_file
@@ -67,7 +69,7 @@ def serve() -> None:
     from harness.trainers.images.trainer import ImageTrainer
 
     random = np.random.default_rng(0)
-    pixels, labels = random.integers(0, 256, (NUM_IMAGES, 32, 32, 3), dtype=np.uint8), np.arange(NUM_IMAGES) % 10
+    pixels, labels = random.integers(0, 256, (num_images, 32, 32, 3), dtype=np.uint8), np.arange(num_images) % 10
     arrays = ImageArrays(pixels, labels, pixels[:100], labels[:100], tuple("0123456789"))
     overrides = {"training.max_epochs": EPOCHS, "training.precision": native_precision("cpu")}
     for line in sys.stdin:
@@ -86,6 +88,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        serve()
+        serve(int(sys.argv[2]))
     else:
         sys.exit(main())

@@ -119,11 +119,15 @@ def serve(variant: str) -> None:
         parts.replica.network.train()
         for line in sys.stdin:
             began = time.process_time()
-            for _ in range(int(line)):
-                if position.step % parts.batches.steps_per_epoch == 0:
-                    parts.batches.seek(position.step)
-                train._train_step(parts, position)
-                position.step += 1
+            if hasattr(parts.batches, "between"):  # before 57932c9
+                for batch in parts.batches.between(position.step, position.step + int(line)):
+                    train._train_step(parts, position, *batch)  # type: ignore[call-arg]
+            else:
+                for _ in range(int(line)):
+                    if position.step % parts.batches.steps_per_epoch == 0:
+                        parts.batches.seek(position.step)
+                    train._train_step(parts, position)
+                    position.step += 1
             print((time.process_time() - began) / int(line), flush=True)
 
 

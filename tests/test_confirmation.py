@@ -112,6 +112,13 @@ def test_aa_prints_the_noise_floor_of_the_baseline_alone(run):
     assert "points" in output
 
 
+def test_an_aa_of_too_few_seeds_is_refused_before_it_trains_any(run, tmp_path):
+    output = run("aa", "--study", "small.yaml", "--seeds", "3", exit_code=2)
+
+    assert "this is 3 seeds in all. Nothing was trained; give --seeds 4 or more." in output
+    assert not Cells(tmp_path / "mlruns").all_keys()
+
+
 def test_the_greedy_path_ends_in_comparisons_of_its_own(run, tmp_path):
     output = run("ablate", "--study", "small.yaml", "--executor", "here", "--greedy")
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -26,6 +27,7 @@ from harness.study.load import load_study, studies
 from harness.trainers.images import augment, machine, train
 from harness.trainers.images.arithmetic import environment, is_out_of_memory, is_poisoned, peak_memory_bytes
 from harness.trainers.images.cuda_devices import CudaDevice, CudaSetup, cuda_setup
+from harness.trainers.images.probe import step_seconds
 from harness.trainers.images.settings import ConvNet
 from harness.trainers.images.train import EVALUATION_PIXELS
 from harness.trainers.images.trainer import ImageTrainer
@@ -362,6 +364,21 @@ def test_training_that_was_asked_to_stop_before_it_began_does_not_touch_the_devi
     train.train_on(run, planted_images())
     assert run.asks_to_stop
     assert run.final is None
+
+
+def test_a_try_and_a_probe_see_the_device_that_is_meant(monkeypatch):
+    seen = []
+
+    def note(command, *, env, **options):
+        seen.append((" ".join(command), env["CUDA_VISIBLE_DEVICES"]))
+        return subprocess.CompletedProcess(command, 0, "0.5", "")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    monkeypatch.setattr(subprocess, "run", note)
+    assert machine.cuda_problem("cuda:1") == ""
+    assert step_seconds(tiny_cell().settings, "cuda:1") == 0.5
+    assert [it for _, it in seen] == ["MIG-b", "MIG-b"]
+    assert all("cuda:0" in command and "cuda:1" not in command for command, _ in seen)
 
 
 def test_validations_close_together_make_one_checkpoint_and_the_end_makes_one(tmp_path, monkeypatch):

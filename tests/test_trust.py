@@ -176,7 +176,7 @@ def no_database(monkeypatch):
 
 
 @pytest.mark.parametrize("obstacle", [no_room, no_database])
-@pytest.mark.parametrize("command", [["ablate"], ["aa"], ["search", "--trials", "3"], ["confirm"]])
+@pytest.mark.parametrize("command", [["ablate"], ["aa", "--seeds", "4"], ["search", "--trials", "3"], ["confirm"]])
 def test_a_refused_request_leaves_no_study_run_behind(ended, monkeypatch, obstacle, command):
     before = ended.cells.manifests()
     obstacle(monkeypatch)

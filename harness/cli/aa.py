@@ -10,7 +10,10 @@ from harness.api.work import plan_work, save_manifest, unfinished
 from harness.cli.options import plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import COUNTED, announce, explain_failures, train_plan
-from harness.errors import ResultsError
+from harness.errors import ResultsError, StudyError
+from harness.texts import counted
+
+LEAST_SEEDS = 4
 
 
 @click.command()
@@ -30,6 +33,11 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
 
     console = Screen()
     work = plan_work(**request)
+    if (given := len(work.plan.seeds)) < LEAST_SEEDS:
+        raise StudyError(
+            f"an A/A comparison takes two groups of at least two seeds, and this is {counted(given, 'seed')} in all. "
+            f"Nothing was trained; give --seeds {LEAST_SEEDS} or more."
+        )
     baseline = work.plan.variants[:1]
     work = replace(work, plan=replace(work.plan, variants=baseline, comparisons=(), notes=()))
     todo, expected = unfinished(work)
@@ -37,12 +45,12 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
     train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     results = results_table(work.cells, work.plan.manifest())
     floor = aa_noise_floor(results, num_pairs=pairs)
-    console.print(noise_floor_line(floor), style="bold", soft_wrap=not console.is_terminal)
+    console.tell(noise_floor_line(floor), style="bold")
     try:
-        console.print(str(compare_placebos(results, floor.num_pairs)), soft_wrap=not console.is_terminal)
+        console.tell(str(compare_placebos(results, floor.num_pairs)))
     except ResultsError as error:
-        console.print(f"No placebos: {error}", style="dim", soft_wrap=not console.is_terminal)
+        console.tell(f"No placebos: {error}", style="dim")
     if again:
-        console.print(str(train_again(work, work.plan.cells[:again])), soft_wrap=not console.is_terminal)
+        console.tell(str(train_again(work, work.plan.cells[:again])))
     if explain_failures(console, work, COUNTED):
         ctx.exit(1)

@@ -11,7 +11,7 @@ from harness.api.training import Watch
 from harness.api.work import Work
 from harness.cli.as_json import print_json
 from harness.cli.options import device_option, json_option, settings_option, store_option, study_option
-from harness.cli.screen import Screen, say
+from harness.cli.screen import Screen
 from harness.cli.training import announce, stop_on_signals
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
@@ -76,7 +76,7 @@ def judge(
         print_json(as_plain(found))
     else:
         for sentence in _sentences(found):
-            say(sentence)
+            console.tell(sentence)
     ctx.exit(EXIT_CODES[found.proposal.verdict])
 
 

@@ -52,7 +52,7 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         print_json(told)
         return
     console = Screen()
-    console.print(head, style="bold", soft_wrap=True)
+    console.tell(head, style="bold")
     print_whole(_table(metric, steps, of_log=bool(log)))
     counted = {verdict: sum(it.verdict == verdict for it in steps if it.champion) for verdict in ("proven", "refuted")}
     kept = sum(bool(it.champion) for it in steps)

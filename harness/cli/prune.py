@@ -55,14 +55,14 @@ def prune(as_json: bool, **request: Any) -> None:
     if as_json:
         print_json(as_plain(found))
         return
-    console.print(f"\n{found.sentence}", style="bold", soft_wrap=True)
-    console.print(f"Kept: {', '.join(found.kept) or 'nothing'}.", soft_wrap=True)
+    console.tell(f"\n{found.sentence}", style="bold")
+    console.tell(f"Kept: {', '.join(found.kept) or 'nothing'}.")
     for it in found.tried:
-        console.print(f"  without {found.describe(it)}", style="dim", soft_wrap=True)
+        console.tell(f"  without {found.describe(it)}", style="dim")
     for note in found.notes:
-        console.print(note, style="yellow", soft_wrap=True)
+        console.tell(note, style="yellow")
     if found.settings:
-        console.print(f"Settings, which no commit holds: {', '.join(found.settings)}.", soft_wrap=True)
+        console.tell(f"Settings, which no commit holds: {', '.join(found.settings)}.")
     if found.commit:
         console.print(f"Branch {found.branch} ({found.commit[:10]}): git log -p {found.branch}", soft_wrap=True)
 

@@ -24,6 +24,10 @@ class Screen(Console):
     def __init__(self, *, highlight: bool = False, markup: bool = False, **settings: Any) -> None:
         super().__init__(highlight=highlight, markup=markup, **settings)
 
+    def tell(self, text: str, *, style: str = "") -> None:
+        """A sentence: broken between words in a window, one line in a pipe."""
+        self.print(text, style=style, soft_wrap=not self.is_terminal)
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=UNPRINTABLE.sub("?", segment.text))

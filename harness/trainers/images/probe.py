@@ -5,11 +5,13 @@ right size; the step is that of training. Prints seconds a step.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from harness.cuda import cuda_ids, seen_alone
 from harness.trainers.images.cost import image_side
 from harness.trainers.images.settings import Settings, parse_settings
 
@@ -25,10 +27,13 @@ PATIENCE_SECONDS = 60.0
 
 def step_seconds(settings: Settings, device: str) -> float | None:
     """Seconds of one optimizer step with these settings on this device; None where it cannot be had in a minute."""
-    command = [sys.executable, "-m", "harness.trainers.images.probe", device]
+    name, variables = seen_alone(device, cuda_ids())
+    command = [sys.executable, "-m", "harness.trainers.images.probe", name]
     given = json.dumps(settings.model_dump(mode="json"))
     try:
-        said = subprocess.run(command, input=given, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        said = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=PATIENCE_SECONDS, env=os.environ | variables
+        )
         return float(said.stdout) if said.returncode == 0 else None
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
