@@ -20,7 +20,7 @@ from tests.composed import ROOT, command, environment, health_check, service
 from tests.own import write_study
 from tests.postgresql import postgresql_url, psql_program
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ordeal]
 
 ROLE = "services"  # stands for the role `harness` of the compose file
 
@@ -190,7 +190,6 @@ def started(names, replaced):
             process.wait(timeout=60)
 
 
-@pytest.mark.ordeal
 def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack):
     """A head that trains nothing and two workers; the command runs where the head does."""
     pytest.importorskip("ray")
@@ -242,7 +241,6 @@ def test_one_can_go_from_either_page_to_the_other(searched):
             assert cells[run_id]["harness.trial"] == str(trial.number)
 
 
-@pytest.mark.ordeal
 def test_the_pages_show_study_and_search_in_a_browser(searched):
     experiment, _ = search_runs(searched, "task3")
     with chromium() as page:

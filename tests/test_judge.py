@@ -154,6 +154,7 @@ def test_a_report_draws_no_line_without_a_number_and_minds_no_other_line_that_is
 
 
 @pytest.mark.slow
+@pytest.mark.ordeal
 def test_a_script_without_a_main_block_is_told_so_and_does_not_hang(asked):
     script, (study, store) = asked["store"].parent / "loop.py", (str(asked["study"]), str(asked["store"]))
     call = f"judge({study!r}, change={{'gain': 3.0}}, store={store!r}, device='cpu', jobs=2)"

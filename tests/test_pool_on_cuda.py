@@ -11,7 +11,7 @@ from harness.store.cells import Cells
 from harness.trainers.images.settings import Settings, with_overrides
 from harness.trainers.images.trainer import METRICS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ordeal]
 
 OVERRIDES = {"training.max_epochs": 2}
 
