@@ -167,7 +167,7 @@ def _now() -> _Moment:
     return _Moment(time.monotonic(), used.ru_utime + used.ru_stime)
 
 
-def _nobody(*arguments: object) -> ExitStack:
+def _nobody(*arguments: object, **more: object) -> ExitStack:
     return ExitStack()
 
 

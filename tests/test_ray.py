@@ -190,7 +190,7 @@ def test_a_search_keeps_the_slots_of_a_cluster_filled(tmp_path, cluster):
     named = [{"name": name, "overrides": overrides} for name, overrides in changes.items()]
     path = write_study(tmp_path / "study", pause=0.5, changes=named, profiles={"standard": {"seeds": 1}})
 
-    search(path, trials=8, store=tmp_path / "store", device="cpu", executor=f"ray:{cluster.address}")
+    search(path, trials=8, store=tmp_path / "store", device="cpu", jobs=2, executor=f"ray:{cluster.address}")
 
     cells = Cells(tmp_path / "store")
     times = [[milliseconds(event["time"]) for event in cells.events(key)] for key in cells.all_keys()]
