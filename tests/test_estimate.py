@@ -141,6 +141,10 @@ def test_a_probe_is_noted_for_every_command_that_follows(tmp_path):
     assert known.basis == "from a probe of some steps"
     assert (known.bounds[1] - START_SECONDS) / known.bounds[0] == pytest.approx(4.0)
     assert known.seconds > 1.0
+    (noted,) = (tmp_path / "store" / "probes").iterdir()
+    for damaged in ("{}", "[]", '{"seconds": "a"}', "\0"):
+        noted.write_text(damaged)
+        assert "a guess" in unfinished(again)[1].basis
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def sampled(plan: Plan, root: Path, device: str) -> Sample | None:
         tried = read_tried(root, plan.study.name, plan.fingerprints)
         if tried and tried.profile == plan.profile and tried.device.partition(":")[0] == kind and tried.seconds > 0:
             return Sample(cell, tried.seconds, "what `harness try` took")
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged: it is made again
         return Sample(cell, float(json.loads(_path(root, cell, kind).read_text())["seconds"]), "a probe of some steps")
     return None
 

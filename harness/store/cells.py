@@ -10,6 +10,7 @@
                        differing/         other results of this very cell, which `harness merge` brought
     mlruns/workers/<host>-<number>        of each living `harness worker`: locked, and written to now and then
     mlruns/studies/<id>.json              manifests: which study uses which cells, in which variants
+    mlruns/tries/, mlruns/probes/         what `harness try` found of a study; how long cells take until one ended
 
 This folder is the truth; MLflow (`harness.tracking`) is a projection of it that can be made again at any time.
 """

@@ -102,11 +102,10 @@ class Lines:
         with contextlib.ExitStack() as holding:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                is_ours = waits or holding.enter_context(trying(path))
                 if waits:
                     holding.enter_context(locked(path))
-            if not is_ours:
-                raise StoreError(f"{self.path(name)}: is judged in now; run the same command when that is over.")
+                elif not holding.enter_context(trying(path)):
+                    raise StoreError(f"{self.path(name)}: is judged in now; run the same command when that is over.")
             yield
 
     def append(self, line: str, event: str, /, **content: Any) -> None:
