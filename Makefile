@@ -2,6 +2,9 @@
 # Any Python from 3.11 to 3.14; the first that is there. `make PYTHON=python3.13 test` takes another.
 PYTHON ?= $(firstword $(foreach it,python3.11 python3.12 python3.13 python3.14 python3,$(if $(shell command -v $(it)),$(it))))
 BIN := .venv/bin
+# Tests start a thousand processes: with bytecode none of them compiles the package anew, with a thread each they leave each other cores.
+unexport PYTHONDONTWRITEBYTECODE
+test ordeals quick: export OMP_NUM_THREADS := 1
 
 .PHONY: ablate test ordeals quick gpu check bench docs clean
 
@@ -14,8 +17,8 @@ test: .venv/installed  ## the tests but the ordeals; no GPU, network or data set
 ordeals: .venv/installed  ## kills, clusters, frameworks, peers and simulations that take 8 s and more, each; CI runs them, too
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m ordeal --durations=15 --durations-min=5
 
-quick: .venv/installed  ## the tests without servers, browsers, simulations and wheel builds: while one works
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+quick: .venv/installed  ## the tests without servers, browsers, simulations, wheel builds and whatever takes a second: while one works
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow and not ordeal"
 
 gpu: .venv/installed  ## what only a CUDA device can show; the first thing to run on a machine that has one
 	$(BIN)/python tests/gpu.py

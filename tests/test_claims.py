@@ -234,6 +234,7 @@ def test_the_opposite_of_each_verbal_claim_is_not_reproduced(tmp_path):
     assert ChangeEffect("task3", "kernel-3", "improves")(evidence).status == "confirmed"
 
 
+@pytest.mark.slow
 def test_a_margin_over_a_neighbouring_step_counts_what_they_share_once(tmp_path):
     """batch-norm's step starts where the step of the filters ends, so that this variant has weight -2 in the margin."""
     effects = {"filters-64-128-256": 0.05, "batch-norm": 0.02}
@@ -242,6 +243,7 @@ def test_a_margin_over_a_neighbouring_step_counts_what_they_share_once(tmp_path)
     assert margin.ours == pytest.approx(-0.03, abs=0.001)
 
 
+@pytest.mark.slow
 def test_three_seeds_decide_numbers_but_no_effects(tmp_path):
     found = found_in(standard_run(tmp_path, seeds=3))
     assert found["task3-model-2-test-accuracy"].status in ("confirmed", "not reproduced")
@@ -270,6 +272,7 @@ def test_planned_cells_without_a_result_decide_nothing(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_study_run_without_the_variant_names_the_one_command_that_adds_all(tmp_path):
     cells = standard_run(tmp_path, designs=("add-one",))
     found = found_in(cells)
@@ -399,6 +402,7 @@ def test_the_command_prints_both_sides_and_the_count_of_each_verdict(tmp_path):
     assert output.splitlines()[-1] == "56 claims: 13 confirmed, 8 corrected, 0 not reproduced, 35 not run."
 
 
+@pytest.mark.slow
 def test_the_command_shows_intervals_of_what_was_measured(tmp_path):
     standard_run(tmp_path)
     found = {it["name"]: it for it in fitting("claims", run("--store", str(tmp_path), "--json"))["claims"]}

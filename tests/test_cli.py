@@ -190,6 +190,7 @@ def test_plan_counts_each_distinct_cell_once(run):
     assert plan["num_cells"] == len(set(keys)) == len(keys) == 16 * 3
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_its_seeds_can_show(run):
     few = json.loads(run("plan", "--study", "task3", "--seeds", "7", "--json").output)
     many = json.loads(run("plan", "--study", "task3", "--seeds", "20", "--json").output)

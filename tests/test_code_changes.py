@@ -47,6 +47,7 @@ def test_a_commit_a_branch_a_patch_and_an_edit_by_hand_are_the_same_cells(tmp_pa
     assert set(found) == {keys(path)["baseline"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["function", "handled"])
 def test_each_variant_runs_its_own_code_and_the_repository_stays_as_it_is(tmp_path, kind):
     repository = TinyRepository(tmp_path / "project", kind)

@@ -154,6 +154,7 @@ def test_a_poisoned_context_is_no_outcome_of_the_cell(tmp_path, monkeypatch):
         trained(tiny_cell(), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_poisoned_context_ends_the_process_not_the_queue(tmp_path):
     cells, todo = Cells(tmp_path), cells_for(4, LosesItsDeviceOnSeed1())
 

@@ -124,6 +124,7 @@ def test_a_later_run_of_something_else_says_nothing_about_what_the_file_declares
     assert expected.checked[0][1].status == "confirmed"
 
 
+@pytest.mark.slow
 def test_a_pair_that_no_design_compares_is_tested_once_when_all_seeds_are_there(tmp_path):
     claims = [{"name": "x", "says": "better", "of": "large", "than": "harmful"}]
     path, store = planted(tmp_path / "own", "maximize", claims), tmp_path / "mlruns"
@@ -141,6 +142,7 @@ def test_a_judge_and_a_study_of_commits_ask_nothing_of_the_claims(tmp_path):
     assert Asked(path, "standard", tmp_path / "mlruns", {}).declared({}).claims == ()
 
 
+@pytest.mark.slow
 def test_bounds_are_claims_of_either_side(tmp_path):
     claims = [
         {"name": name, "says": side, "of": "baseline", "value": bound, "source": "Table 1", "metric": "val/value"}

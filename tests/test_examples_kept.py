@@ -260,6 +260,7 @@ def test_the_gallery_shows_the_ten_clearest_of_each_with_their_seeds(right):
     assert first.label == f"class {first.place % 10}"
 
 
+@pytest.mark.slow
 def test_the_gallery_is_drawn_on_the_page_and_as_a_picture(right):
     data = gallery_data(replace(tables_of(right), load_pictures=pictures))
     figure = draw(data)

@@ -87,6 +87,7 @@ def test_each_commit_is_a_change_with_what_it_needs_or_is_left_out_with_the_reas
     assert repository.checksums() == before
 
 
+@pytest.mark.slow
 def test_the_study_plans_each_change_left_out_of_all_and_trains(lived):
     repository, _ = lived
     output = repository.folder / "commits.yaml"
@@ -249,6 +250,7 @@ def test_what_is_no_range_is_refused_and_nothing_is_written(tmp_path, commits, r
     assert not (tmp_path / "commits.yaml").exists()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_found_as_text_and_as_json(lived, monkeypatch):
     repository, made = lived
     monkeypatch.chdir(repository.folder)

@@ -114,6 +114,7 @@ def test_a_line_from_its_first_candidate_to_its_table(asked):
         raise StudyError(judged(unread=2).proposal.reason)
 
 
+@pytest.mark.slow
 def test_seeds_on_which_a_candidate_was_explored_do_not_count_for_it(asked):
     """It may have been proposed for them: what looked better on one seed begins with a lucky one otherwise."""
     explored = judge(**asked, change={"gain": 3.0}, rule="explore")
@@ -125,6 +126,7 @@ def test_seeds_on_which_a_candidate_was_explored_do_not_count_for_it(asked):
     assert judged.num_cells == 2 * judged.proposal.num_seeds
 
 
+@pytest.mark.slow
 def test_a_seed_before_one_that_was_seen_does_not_count_either(asked):
     """Several cells train at once, so that what was stopped leaves holes."""
     seen = judge(**asked, change={"gain": 3.0}, rule="each")
@@ -137,6 +139,7 @@ def test_a_seed_before_one_that_was_seen_does_not_count_either(asked):
     assert judged.proposal.first_seed == first + seen.proposal.num_seeds
 
 
+@pytest.mark.slow
 def test_a_line_whose_study_run_was_lost_gets_it_again_and_nothing_is_trained(asked):
     judge(**asked, change={"gain": 3.0}, rule="explore")
     manifest = Cells(asked["store"]).root / "studies" / "own-standard-main.json"
@@ -146,6 +149,7 @@ def test_a_line_whose_study_run_was_lost_gets_it_again_and_nothing_is_trained(as
     assert manifest.exists()
 
 
+@pytest.mark.slow
 def test_a_report_draws_no_line_without_a_number_and_minds_no_other_line_that_is_damaged(asked):
     judge(**asked, change={"gain": 101.0}, rule="explore")  # fails on its first seed
     cells = Cells(asked["store"])
@@ -163,6 +167,7 @@ def test_a_script_without_a_main_block_is_told_so_and_does_not_hang(asked):
     assert "below `if __name__ == '__main__':`" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_candidate_fails_only_where_the_champion_does_not(tmp_path, asked):
     """Its cell ended first: what becomes of the champion's is waited for."""
     path = write_study(
@@ -205,6 +210,7 @@ def test_the_command_decides_as_the_functions_that_benchmarks_simulate(asked):
     assert kept >= 2
 
 
+@pytest.mark.slow
 def test_what_a_study_reports_is_neither_decided_by_nor_shown(tmp_path, asked):
     """Here it says the contrary of the metric that selects."""
     worse = NOISY.replace('"test/score": score', '"test/score": -777.0 - score')
@@ -349,6 +355,7 @@ def test_a_judge_that_was_killed_goes_on_with_the_same_number(asked, monkeypatch
     assert len(found.line.champions) == 2
 
 
+@pytest.mark.slow
 def test_the_command_says_that_it_judged_before(asked):
     options = ["--study", str(asked["study"]), "--store", str(asked["store"])]
     said = [
@@ -360,6 +367,7 @@ def test_the_command_says_that_it_judged_before(asked):
     assert "gain-4" in table.output
 
 
+@pytest.mark.slow
 def test_an_e_process_rarely_reaches_the_level_however_often_one_looks():
     improvements = np.random.default_rng(0).normal(size=(20_000, 60))
     for level in (0.05, 0.01):

@@ -134,6 +134,7 @@ def test_a_pack_without_a_line_is_read_by_older_versions(stores, tmp_path):
         assert not may_be_packed(name)
 
 
+@pytest.mark.slow
 def test_gc_frees_patches_that_no_line_holds_and_delete_takes_the_line(stores):
     cells = stores[0]
     lines = judged(cells, "a")
@@ -149,6 +150,7 @@ def test_gc_frees_patches_that_no_line_holds_and_delete_takes_the_line(stores):
     assert lines.names() == []
 
 
+@pytest.mark.slow
 def test_a_line_whose_study_run_was_never_written_goes_with_its_study(stores):
     cells = stores[0]
     judged(cells, "a")

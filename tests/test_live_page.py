@@ -172,6 +172,7 @@ def listing(root):
     return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_watching_writes_nothing_and_shows_no_effect_and_no_number_that_is_reported(tmp_path):
     """Whoever watches must not spend from the error budget without knowing."""
     cells, name, keys = study_run(tmp_path, unfinished=[("kernel-7", 2)])
@@ -191,6 +192,7 @@ def test_watching_writes_nothing_and_shows_no_effect_and_no_number_that_is_repor
     assert "Look at the effects of 3 seeds" in answers[1][1]
 
 
+@pytest.mark.slow
 def test_a_look_is_written_down_once_and_shows_the_report(tmp_path):
     cells, name, _ = study_run(tmp_path)
     app = app_on(tmp_path)
@@ -207,6 +209,7 @@ def test_a_look_is_written_down_once_and_shows_the_report(tmp_path):
     assert report["effects"]["kernel-7"]["effect"] in ask(app, f"/runs/{name}/")[1].replace("−", "-")
 
 
+@pytest.mark.slow
 def test_a_seed_that_no_look_has_seen_does_not_move_what_is_shown(tmp_path):
     """The seeds of the look are shown, and not those that ended since."""
     late = [("baseline", 2), ("batch-norm", 2), ("kernel-7", 2)]

@@ -73,6 +73,7 @@ def test_every_proposal_is_a_change_and_what_was_kept_is_the_head(looped, tmp_pa
     assert repository.checksums() == before
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_log_with_a_budget(looped, monkeypatch):
     repository, _, _ = looped
     monkeypatch.chdir(repository.folder)
@@ -91,6 +92,7 @@ def test_the_command_takes_a_log_with_a_budget(looped, monkeypatch):
     assert (study.designs, study.profiles["standard"].seeds) == (("screening",), 15)
 
 
+@pytest.mark.slow
 def test_a_budget_of_time_is_measured_by_the_cells_that_there_are(looped, tmp_path):
     repository, log, _ = looped
     asked = {"study": repository.folder / "own.yaml", "log": log, "store": tmp_path / "mlruns"}

@@ -104,6 +104,7 @@ def test_a_name_that_is_none_is_refused(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_says_so_in_a_sentence(tmp_path):
     run(tmp_path, "new", "x")
     again = run(tmp_path, "new", "x", code=2)

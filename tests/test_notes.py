@@ -59,6 +59,7 @@ def test_a_tag_that_cannot_be_kept_is_named(tmp_path, name):
 TELL = "import os, sys; open(sys.argv[1], 'a').write(os.environ['HARNESS_NOTIFY_OUTCOME'] + sys.stdin.read() + '\\n')"
 
 
+@pytest.mark.slow
 def test_a_command_is_told_how_it_ended_and_is_never_recorded(tmp_path, monkeypatch):
     good = write_study(tmp_path / "good", changes=STUDY["changes"][1:2])
     train_study(good, tmp_path / "store", seeds=1)

@@ -21,6 +21,7 @@ from harness.trainers.user import importing
 KINDS = list(TRAINERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_cell_is_trained_with_its_settings_and_seed(tmp_path, kind):
     work, results = train_study(write_study(tmp_path / "study", kind), tmp_path / "store")
@@ -410,6 +411,7 @@ tell({"step": 2, "val/score": 2}); tell({"final": True, "test/score": 0.5})
     assert [it.step for it in work.cells.validations(work.plan.cells[0].key)] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "limits", "said"),
     [
@@ -429,6 +431,7 @@ def test_a_script_that_hangs_is_ended(tmp_path, code, limits, said):
     assert said in results["baseline", 0].reason
 
 
+@pytest.mark.slow
 def test_a_script_and_its_children_are_asked_to_end_before_they_are_killed(tmp_path):
     code = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -516,6 +519,7 @@ def test_what_a_function_writes_is_kept_with_its_cell_and_not_in_the_commands_ou
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_output_is_kept_and_the_scripts_memory_is_its_own(tmp_path):
     code = "print('hello'); print('careful', file=sys.stderr); block = b'x' * 200_000_000; time.sleep(0.2)\n" + GOOD
     work, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
@@ -615,6 +619,7 @@ def train(run):
     assert results_of(work)["baseline", 0].status == "finished"
 
 
+@pytest.mark.slow
 def test_a_script_that_never_opened_its_settings_is_still_doubted_after_an_interruption(tmp_path):
     path = write_study(tmp_path / "study", "script", pause=0.1)
     work = plan_work(path, store=tmp_path / "store", device="cpu", only=["wide"])

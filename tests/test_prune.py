@@ -65,6 +65,7 @@ def changed(repository, before):
 BRANCH = {".git/refs/heads/less", ".git/logs/refs/heads/less"}
 
 
+@pytest.mark.slow
 def test_what_does_nothing_goes_and_the_branch_holds_the_rest(studied, tmp_path):
     repository, study, request = studied
     (repository.folder / "training.py").write_text("edited = True\n")
@@ -141,6 +142,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "said"), WRONG)
 def test_what_cannot_be_pruned_is_refused(studied, asked, said, monkeypatch, tmp_path):
     repository, study, request = studied
@@ -152,6 +154,7 @@ def test_what_cannot_be_pruned_is_refused(studied, asked, said, monkeypatch, tmp
     assert changed(repository, before) == set()
 
 
+@pytest.mark.slow
 def test_settings_alone_are_pruned_without_a_branch(studied, tmp_path):
     request = studied[2]
     path = write_study(tmp_path / "own", changes=[
@@ -179,6 +182,7 @@ def test_non_inferiority_is_one_side_of_equivalence():
     assert np.isnan(noninferiority_p(np.array([0.5]), 0.2))
 
 
+@pytest.mark.slow
 def test_more_changes_than_tests_are_dropped_several_at_a_time(monkeypatch, studied):
     _, study, request = studied
     monkeypatch.setattr(pruning, "MOST_TESTS", 2)

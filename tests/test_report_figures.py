@@ -109,6 +109,7 @@ def test_the_forest_is_drawn_best_first_and_coloured_by_what_is_supported(tables
     assert len(figure.data[0].x) == 5 * 10 - 1  # points: five changes, ten seeds, one of them diverged
 
 
+@pytest.mark.slow
 def test_a_large_forest_keeps_the_largest_effects_and_says_how_many_are_left_out(tables, monkeypatch):
     monkeypatch.setattr(effect_data, "MOST_ROWS", 2)
     data = forest_data(tables)
@@ -155,6 +156,7 @@ def test_curves_in_percent_and_by_dash_as_well_as_by_colour(tables):
     assert lines["batch-norm, training"].color == lines["batch-norm, validation"].color == VARIANT_COLOURS[0]
 
 
+@pytest.mark.slow
 def test_published_curves_are_drawn_beside_ours(tables):
     """The second validation of Model 1, as printed in task3's study: 67.42% after one epoch."""
     (exhibit,) = named(tables, "curves-published-model-1-with-dropout")
@@ -219,6 +221,7 @@ def test_a_line_goes_on_where_a_champion_is_and_branches_to_where_a_proposal_was
     assert figure.layout.yaxis.ticktext[1:3] == ("wider  (champion 1)", "faster")
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_place_on_the_page(tables, paired):
     judged = replace(paired, load_lines=lambda: [LINE])
     for it in (tables, judged):
@@ -293,6 +296,7 @@ def test_a_figure_whose_design_did_not_run_names_it(tmp_path, function, design):
         function(tables, "add-one") if function is forest_data else function(tables)
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, tmp_path):
     names = [exhibit.name for exhibit in exhibits(tables).shown]
     assert names == [
@@ -325,6 +329,7 @@ def test_every_figure_of_the_report_is_chosen_by_what_the_results_hold(tables, t
     }
 
 
+@pytest.mark.slow
 def test_dropout_is_shown_inside_the_full_combination_where_that_was_trained(tables, tmp_path):
     (inside,) = named(tables, "curves-dropout")
     assert {curve.label for curve in inside.panels[0][1].curves} == {"model-1", "model-1 without dropout-0.2"}
@@ -347,6 +352,7 @@ def test_the_best_variant_is_chosen_by_validation(tables):
     assert best_variant(tables) == means.idxmax()
 
 
+@pytest.mark.slow
 def test_every_figure_is_valid_json_with_a_unit_on_its_axes_and_no_colour_of_paper_or_ink(shown):
     assert len(shown) > 10
     for name, data in shown.items():
@@ -360,6 +366,7 @@ def test_every_figure_is_valid_json_with_a_unit_on_its_axes_and_no_colour_of_pap
     assert draw(data).to_json() == draw(data).to_json()
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_png_of_a_readable_size_and_the_same_bytes_twice(shown):
     for name, data in shown.items():
         picture = png(data)

@@ -213,6 +213,7 @@ def test_curves_without_epochs_go_by_steps_and_mark_the_best_step(tables):
     assert exhibit.notes == ()
 
 
+@pytest.mark.slow
 def test_without_a_training_split_there_is_no_over_fitting_to_tell(tables):
     with pytest.raises(ResultsError, match="nothing is measured both on train and on val"):
         _ = tables.overfitting
@@ -245,6 +246,7 @@ def test_tables_say_nothing_that_training_did_not_note(tables):
     assert methods(tables).startswith("Test score as training reports it; batch-norm against baseline on 10 of 10")
 
 
+@pytest.mark.slow
 def test_the_page_speaks_of_nothing_but_this_study(tables, tmp_path):
     written = write_report(tables, tmp_path)
     names = {str(path.relative_to(tmp_path)) for path in written}
@@ -259,6 +261,7 @@ def test_the_page_speaks_of_nothing_but_this_study(tables, tmp_path):
     assert "[]" not in text
 
 
+@pytest.mark.slow
 def test_every_figure_of_both_goals_can_be_drawn_twice(tables):
     shown = [data for exhibit in exhibits(tables).shown for _, data in exhibit.ids()]
     assert len(shown) > 8
@@ -442,6 +445,7 @@ def test_the_trainer_reads_back_equal():
     assert Scored.from_json(Scored("minimize").to_json()) == Scored("minimize") != Scored("maximize")
 
 
+@pytest.mark.slow
 def test_a_training_that_logs_nothing_has_a_report_without_curves(tmp_path, goal):
     tables = synthetic_tables(tmp_path / "store", scored_plan(goal, designs=("add-one",), seeds=6))
     silent = Tables(tables.results, load_curves=lambda: tables.curves.iloc[:0])

@@ -53,6 +53,7 @@ def test_orders_are_the_least_that_the_constructions_reach():
     assert sorted({order_of(size) for size in range(1, 257)}) == reached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 11, 40, 100])
 def test_each_change_is_in_half_of_the_variants_and_free_of_interactions(tmp_path, count):
     path = screened(tmp_path, count)

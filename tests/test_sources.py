@@ -117,6 +117,7 @@ def test_a_damaged_cache_is_noticed_and_built_again(tmp_path):
     assert np.array_equal(load_images(SHAPES, cache=tmp_path).train_images, expected)
 
 
+@pytest.mark.slow
 def test_three_processes_that_build_at_once_build_once(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from harness.trainers.images.settings import Shapes;"
@@ -276,6 +277,7 @@ def test_cifar_comes_through_torchvision_and_is_cached(tmp_path, monkeypatch, da
     assert same_images(load_images(data, cache=tmp_path), images)
 
 
+@pytest.mark.slow
 def test_cifar_is_downloaded_and_checked_by_torchvision(tmp_path, monkeypatch):
     pickles = fake_cifar(torchvision.datasets.CIFAR10).pickles
     archive = io.BytesIO()

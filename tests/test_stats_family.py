@@ -250,6 +250,7 @@ def test_of_two_variants_with_the_same_changes_the_one_with_more_seeds_is_used(b
     assert family.loc["a", "reference"] == "b"
 
 
+@pytest.mark.slow
 def test_five_thousand_cells_take_less_than_three_seconds() -> None:
     cells = {f"v{k}": noisy(0.74, 10, k + 1) for k in range(499)}
     table = make_table({"baseline": BASELINE, **cells})

@@ -129,6 +129,7 @@ def test_many_seeds_are_measured_as_few_are_but_in_less_memory(monkeypatch) -> N
     intervals._largest_rejected_sum.cache_clear()
 
 
+@pytest.mark.slow
 def test_five_thousand_seeds_have_intervals_and_tests() -> None:
     differences = np.random.default_rng(4).normal(0.1, 1, 5_000)
     centre, low, high = hodges_lehmann(differences)

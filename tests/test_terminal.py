@@ -63,12 +63,14 @@ def harness(*arguments, columns=80):
     return at_a_terminal([sys.executable, "-m", "harness", *map(str, arguments)], columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["sys.stdout", "sys.stderr"])
 def test_a_slow_start_gives_a_sign_of_life_and_the_output_takes_its_place(stream):
     said, _ = at_a_terminal([sys.executable, "-c", LOADING.format(pause=1, stream=stream)])
     assert said == f"{SIGN}\r\x1b[Kthe result\n"
 
 
+@pytest.mark.slow
 def test_what_is_fast_and_what_is_no_terminal_gives_no_sign_of_life():
     said, _ = at_a_terminal([sys.executable, "-c", LOADING.format(pause=0, stream="sys.stdout")])
     assert said == "the result\n"

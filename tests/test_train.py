@@ -330,6 +330,7 @@ def test_a_cell_trains_on_the_images_that_its_settings_name(tmp_path):
     assert [event["event"] for event in events] == ["started", "validation", "validation"] * 2
 
 
+@pytest.mark.slow
 def test_resnet18_fine_tunes_two_layers_and_leaves_the_others_alone(tmp_path):
     torch.manual_seed(0)
     body = build_model(ResNet18(weights="none"), 3, image_size=(32, 32), seed=7).state_dict()

@@ -165,6 +165,7 @@ def test_what_is_no_image_is_refused(tmp_path):
             read_image(tmp_path / name, 8)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_panels_in_rows_with_their_labels():
     grid = activation_grid(small(), "last", an_image(), PLAIN, "a cell")
     picture = Image.open(io.BytesIO(draw(grid)))
@@ -212,6 +213,7 @@ def run(store, tmp_path_factory, monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_filters_of_an_ended_cell_are_written_and_logged_to_the_studys_run(run, store, tmp_path):
     from mlflow import MlflowClient
 

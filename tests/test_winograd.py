@@ -306,6 +306,7 @@ def test_a_cell_trains_alike_both_ways(tmp_path, monkeypatch):
     assert other_versions == f"{versions}, harness's convolutions"
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("more", [{"training.precision": "float32"}, {"training.threads": 2}])
 def test_float32_and_two_threads_are_pytorchs(tmp_path, monkeypatch, more):

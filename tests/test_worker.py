@@ -114,6 +114,7 @@ def test_workers_that_are_killed_and_stopped_beside_an_ablate_end_like_an_uninte
 SEARCH = ("--trials", "8", "--sampler", "brute-force")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [("--prune", "halving"), ("--sampler", "gp"), ("--storage", "sqlite:///a.db")])
 def test_what_is_of_a_search_is_refused_without_trials(tmp_path, option):
     write_study(tmp_path, pause=0)
