@@ -55,7 +55,7 @@ def write_store(root: Path, num_cells: int, num_runs: int = 1) -> int:
     """
     cells, written = Cells(root), 0
     for number in range(num_runs):
-        plan = plan_of(num_cells // num_runs, f"made up {number}")
+        plan = plan_of((num_cells - written) // (num_runs - number), f"made up {number}")  # each to the seed
         for cell in plan.cells:
             _write_cell(cells.folder(cell.key), cell)
         cells.write_manifest(plan.manifest("harness ablate --study task3"))

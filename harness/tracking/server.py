@@ -7,6 +7,7 @@ that an exception left as FINISHED.
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -94,12 +95,17 @@ class Server:
         return whole_runs.keys_there(self._uri, experiment, KEY_TAG, keys)
 
     def create_whole(self, experiment: str, runs: Sequence[tuple[Entry, RunImage]]) -> None:
-        """New runs with all that they show, in one transaction, artifacts before it. An entry has the id and the tags
-        that its run gets."""
-        for entry, image in runs:
-            for artifact in image.artifacts:
-                self.put(entry.run_id, experiment, entry.artifact_uri, artifact)
-        whole_runs.write(self._uri, experiment, runs)
+        """New runs with all that they show, in one transaction, which ends when their artifacts are there. An entry has
+        the id and the tags that its run gets."""
+
+        def put_all() -> None:
+            for entry, image in runs:
+                for artifact in image.artifacts:
+                    self.put(entry.run_id, experiment, entry.artifact_uri, artifact)
+
+        with ThreadPoolExecutor(1, "artifacts") as files:  # beside the database, which both wait for the disk
+            are_there = files.submit(put_all)
+            whole_runs.write(self._uri, experiment, runs, before_commit=are_there.result)
 
     def artifact_uri(self, experiment: str, run_id: str) -> str:
         """Where the artifacts of a new run go; empty where a server decides."""

@@ -7,7 +7,7 @@ holds that the rows equal the client's. A server behind HTTP has no such way in.
 """
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.tracking.ledger import Entry
@@ -55,8 +55,10 @@ def keys_there(uri: str, experiment: str, tag: str, keys: Collection[str]) -> se
         return set(connection.execute(asked).scalars())
 
 
-def write(uri: str, experiment: str, runs: Sequence[tuple[Entry, RunImage]]) -> None:
-    """Writes runs that are not there: all of them, or none where the database fails.
+def write(
+    uri: str, experiment: str, runs: Sequence[tuple[Entry, RunImage]], *, before_commit: Callable[[], None]
+) -> None:
+    """Writes runs that are not there: all of them, or none where the database or `before_commit` fails.
 
     Args:
         runs: an entry has the id, the tags and the place of artifacts that its run gets.
@@ -71,6 +73,7 @@ def write(uri: str, experiment: str, runs: Sequence[tuple[Entry, RunImage]]) -> 
         for name, some in rows.items():
             if some:
                 _insert(connection, tables[name], some)
+        before_commit()
 
 
 def _insert(connection: Any, table: Any, rows: Sequence[Row]) -> None:
