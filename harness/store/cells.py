@@ -235,7 +235,7 @@ class Cells:
         """Files that the trainer keeps, by name: weights, logs, whatever is not the harness's own."""
         folder = self.folder(key)
         names = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [it for it in names if it.is_file() and it.name not in BOOKKEEPING and not it.name.startswith(".")]
+        return [it for it in names if it.name not in BOOKKEEPING and not it.name.startswith(".") and it.is_file()]
 
     def append(self, key: str, event: dict[str, Any]) -> None:
         """Adds one event (with the time, UTC, ISO 8601) to the cell's journal and syncs it to the disk."""

@@ -177,12 +177,6 @@ def _dataset(declared: Any, fingerprint: str | None) -> Dataset | None:
     return Dataset(str(kind), fingerprint[:LONGEST_DIGEST], json.dumps(declared))
 
 
-def first_event_ms(cells: Cells, keys: Iterable[str]) -> int | None:
-    """When the first of these cells started, or None where none has."""
-    events = map(cells.first_event, keys)
-    return min((milliseconds(event["time"]) for event in events if event), default=None)
-
-
 def group_status(states: Iterable[str], *, is_live: bool) -> RunStatus:
     """Of a variant or a study run, from the states of its cells (`waiting`: not started).
 

@@ -31,8 +31,8 @@ from harness.tracking.run_image import (
     Record,
     RunImage,
     cell_image,
-    first_event_ms,
     journal_bytes,
+    milliseconds,
     read_record,
 )
 from harness.tracking.sender import Sender
@@ -241,6 +241,7 @@ class _Pass:
         self._outline, self._sender, self._cells, self._is_live = outline, sender, cells, is_live
         self._points = summary_points(cells.root, outline.id, outline.manifest.metrics.report)
         self._artifacts = summary_artifacts(cells.root, outline.id)
+        self._starts_ms: dict[str, int] = {}  # by cell, of those whose journals were read
         self._not_started: set[str] = set()  # cells, when `new_cells` looked: one that starts since is new next time
 
     def study(self) -> str:
@@ -264,6 +265,7 @@ class _Pass:
                     self._not_started.add(key)
                     continue
                 found.append((variant, record))
+                self._starts_ms[key] = milliseconds(record.events[0]["time"])
                 size += record.journal_bytes
             if len(found) == CELLS_AT_ONCE or size > BYTES_AT_ONCE:
                 yield from self._make(found)
@@ -318,13 +320,20 @@ class _Pass:
         return self._sender.entries
 
     def _study_image(self) -> RunImage:
-        keys = (key for variant in self._outline.manifest.variants for key in variant.cells.values())
+        keys = [key for variant in self._outline.manifest.variants for key in variant.cells.values()]
         return self._outline.study_image(
             self._entries,
             is_live=self._is_live,
-            first_ms=None if self._outline.study_key in self._entries else first_event_ms(self._cells, keys),
+            first_ms=None if self._outline.study_key in self._entries else self._first_ms(keys),
             artifacts=self._artifacts,
         )
+
+    def _first_ms(self, keys: Collection[str]) -> int | None:
+        """When the first of these cells started, or None where none has."""
+        for key in keys:
+            if key not in self._starts_ms and (event := self._cells.first_event(key)):
+                self._starts_ms[key] = milliseconds(event["time"])
+        return min((self._starts_ms[key] for key in keys if key in self._starts_ms), default=None)
 
     def _cell_image(self, variant: RunVariant, record: Record, parent: str) -> RunImage:
         return cell_image(
@@ -347,7 +356,7 @@ class _Pass:
             self._entries,
             parent=parent,
             is_live=self._is_live,
-            first_ms=None if known else first_event_ms(self._cells, variant.cells.values()),
+            first_ms=None if known else self._first_ms(variant.cells.values()),
             points=self._points.get(variant.name, ()),
             settings=None if has_settings else self._settings(variant),
         )
