@@ -1,5 +1,7 @@
 """`harness try`, and the code that it watches over: what is followed, what is hashed, what an edit makes of a study."""
 
+import sys
+
 import pytest
 from click.testing import CliRunner
 from own import FUNCTION, TRAINERS, write_study
@@ -159,7 +161,8 @@ def test_the_harness_itself_is_no_code_of_the_users(tmp_path):
     assert set(read_sources(Folder(tmp_path), modules=["main"]).files) == {"main.py"}
 
 
-def test_an_edit_between_two_runs_is_said_with_the_file(tmp_path):
+def test_an_edit_between_two_runs_is_said_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # the snapshot gets a `__pycache__`, as everywhere
     path = write_study(tmp_path / "study", pause=0.0)
     arguments = [
         "ablate",

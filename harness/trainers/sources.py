@@ -259,7 +259,8 @@ def _imported_names(path: Path) -> Iterator[str]:
 
 def edited_files(before: Path, after: "Sources") -> list[str]:
     """Which files of a snapshot differ in meaning from the sources as they are now; all, where it is gone."""
-    known = {path.relative_to(before).as_posix(): path.read_bytes() for path in before.rglob("*") if path.is_file()}
+    kept = (it for it in before.rglob("*") if it.is_file() and it.parent.name != "__pycache__")
+    known = {it.relative_to(before).as_posix(): it.read_bytes() for it in kept}
     names = sorted(known.keys() | after.files.keys())
     return [
         name
