@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import fakes
@@ -47,11 +48,13 @@ def starts(cells, cell):
 def test_cells_of_a_node_that_dies_go_on_elsewhere_and_new_nodes_are_used(tmp_path, cluster):
     cells, todo = Cells(tmp_path), cells_for(10, fakes.StepByStep())
     doomed = cluster.add_node(num_cpus=2, object_store_memory=80_000_000)
-    steps = []
+    steps: Counter[str] = Counter()  # of the cells that train, by key
 
     def watch(progress):
-        steps.append(progress)
-        if len(steps) == 80:  # about five steps of each of four cells
+        steps[progress.cell.key] += 1
+        if progress.result:
+            del steps[progress.cell.key]
+        if len(steps) == 4 and min(steps.values()) >= 5 and doomed in cluster.worker_nodes:  # those of both nodes
             doomed.all_processes["raylet"][0].process.kill()
             cluster.worker_nodes.discard(doomed)
             cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
