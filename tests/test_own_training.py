@@ -18,10 +18,11 @@ from harness.study.load import load_study
 from harness.trainers.run import CHECKPOINT
 from harness.trainers.user import importing
 
+pytestmark = pytest.mark.slow  # scripts are started
+
 KINDS = list(TRAINERS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_cell_is_trained_with_its_settings_and_seed(tmp_path, kind):
     work, results = train_study(write_study(tmp_path / "study", kind), tmp_path / "store")
@@ -38,7 +39,6 @@ def test_each_cell_is_trained_with_its_settings_and_seed(tmp_path, kind):
     assert not (work.cells.folder(first) / CHECKPOINT).exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_on_any_step_it_goes_on_and_ends_with_the_same_numbers(tmp_path, kind):
     path = write_study(tmp_path / "study", kind, pause=0.03)
@@ -80,7 +80,6 @@ def finish(path: Path, store: Path) -> None:
     assert process.wait(60) == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_code_that_is_edited_while_a_study_trains_does_not_run_before_it_is_planned(tmp_path, kind):
     path = write_study(tmp_path / "study", kind)
@@ -259,7 +258,6 @@ def test_a_traceback_shows_the_users_code_or_nothing(tmp_path):
     assert "training.py" in wrong_name["traceback"]
 
 
-@pytest.mark.slow
 def test_what_a_lightning_module_logs_with_an_underscore_is_the_metric_with_a_slash():
     pytest.importorskip("lightning")
     from harness.integrations.lightning import declared
@@ -411,7 +409,6 @@ tell({"step": 2, "val/score": 2}); tell({"final": True, "test/score": 0.5})
     assert [it.step for it in work.cells.validations(work.plan.cells[0].key)] == [1, 2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "limits", "said"),
     [
@@ -431,7 +428,6 @@ def test_a_script_that_hangs_is_ended(tmp_path, code, limits, said):
     assert said in results["baseline", 0].reason
 
 
-@pytest.mark.slow
 def test_a_script_and_its_children_are_asked_to_end_before_they_are_killed(tmp_path):
     code = """
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -519,7 +515,6 @@ def test_what_a_function_writes_is_kept_with_its_cell_and_not_in_the_commands_ou
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.slow
 def test_output_is_kept_and_the_scripts_memory_is_its_own(tmp_path):
     code = "print('hello'); print('careful', file=sys.stderr); block = b'x' * 200_000_000; time.sleep(0.2)\n" + GOOD
     work, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
@@ -589,7 +584,6 @@ def test_there_is_no_current_run_where_nothing_is_trained():
         harness.current_run()
 
 
-@pytest.mark.slow
 def test_a_worker_asked_to_stop_as_its_cell_ends_goes_at_once(tmp_path):
     """Training looked before it was asked, and not again: the cell ends, and nobody waits for a worker that idles."""
     code = """
@@ -619,7 +613,6 @@ def train(run):
     assert results_of(work)["baseline", 0].status == "finished"
 
 
-@pytest.mark.slow
 def test_a_script_that_never_opened_its_settings_is_still_doubted_after_an_interruption(tmp_path):
     path = write_study(tmp_path / "study", "script", pause=0.1)
     work = plan_work(path, store=tmp_path / "store", device="cpu", only=["wide"])
