@@ -1,30 +1,40 @@
-"""The figure `judged`: `judge` itself over streams of 300 proposals, by a training that costs nothing; what the figure
-`streams` says of its rule holds for what it does.
+"""The figure `judged`: `harness judge` itself over streams of 300 proposals, by a training that costs nothing; what the
+figure `streams` says of its rule holds for what it does.
 
-Every proposal goes the whole way of `harness.api.judge`, which the command calls (a process for each would take longer
-to start than to judge): planned, trained seed by seed in a store with its database, looked at after each seed, written
-into its line, promoted. The training draws a number around the sum of the effects that it is told. That takes half a
-second of a core a proposal, so that these streams are few; the same numbers are therefore judged a second time by the
-functions that the long simulation uses, and a verdict that differs is counted.
+Every proposal is a command line, read and carried out by the command in this process (to start one for each would take
+longer than to judge), and its verdict is what `--json` prints and what the exit code says: planned, trained seed by
+seed in a store by a worker process, looked at after each seed, written into its line, promoted. The training draws a
+number around the sum of the effects that it is told. That takes about a second a proposal, so that these streams are
+few; the same numbers are therefore judged a second time by the functions that the long simulation uses, and a verdict
+that differs is counted.
 """
 
+import contextlib
+import io
+import json
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.report import Figure
 from benchmarks.sample import Aim, Line, OnSample, Sample
 from benchmarks.workload import Request
-from harness.api.judging import FRESH, LEAST_ROOM, ROOM, judge
+from harness.api.judging import FRESH, LEAST_ROOM, ROOM
+from harness.cli import cli
+from harness.cli.judge import EXIT_CODES
 from harness.stats.online import elond_level, judge_improvements, least_seeds
+from harness.store.lines import Lines
 
 HELPS, HURTS = 0.10, 0.15  # shares of all proposals; the rest does nothing
 MDE = 0.5  # of `judge`, in sd of one run
 LENGTH = 300  # proposals of a stream
 PART = 30  # at both ends of a stream, whose time is compared
 ALPHA = 0.2  # declared: at less, streams keep too little to show anything
+NAMES = ("value", "proposal")  # settings
 STUDY = """\
 name: judged
 trainer: {function: "training:train"}
@@ -46,9 +56,9 @@ def train(run):
 
 
 def measure_judged(request: Request, on_sample: OnSample) -> Figure:
-    """False discovery rate of the command's own function over so many proposals, and what one takes."""
+    """False discovery rate of the command over so many proposals, and what one takes."""
     lines = judged_streams(request.proposals, request.workload.scratch / "judged", on_sample)
-    return Figure("judged", "`judge` itself over streams of proposals that cost nothing", lines, [], {})
+    return Figure("judged", "`harness judge` itself over streams of proposals that cost nothing", lines, [], {})
 
 
 def judged_streams(count: int, folder: Path, on_sample: OnSample) -> list[Line]:
@@ -68,8 +78,8 @@ def judged_streams(count: int, folder: Path, on_sample: OnSample) -> list[Line]:
         Line(f"error, {name}: kept", "a stream", (num_kept / streams,)),
         Line(f"error, {name}: other verdicts than the functions'", "proposals", (num_differ,), Aim("at_most", 0)),
         Line(f"error, {name}: cells", "trained", (num_cells,)),
-        Line(f"processor time of a proposal, the first {PART} of a stream", "s", (float(np.mean(first)),)),
-        Line(f"processor time of a proposal, the last {PART} of a stream", "s", (float(np.mean(last)),)),
+        Line(f"time of a proposal, the first {PART} of a stream", "s", (float(np.mean(first)),)),
+        Line(f"time of a proposal, the last {PART} of a stream", "s", (float(np.mean(last)),)),
     ]
 
 
@@ -85,29 +95,39 @@ def _stream(index: int, length: int, folder: Path) -> tuple[int, int, int, int, 
     for number in range(1, length + 1):
         effect = _effect(dice, 0.0 if index % 2 == 0 else 1.0)
         proposed = (held[0] + effect, number)
-        began = time.process_time()
-        found = judge(
-            folder / "judged.yaml",
-            change={"value": proposed[0], "proposal": number},
-            alpha=ALPHA,
-            mde=MDE,
-            promote=True,
-            store=folder / "mlruns",
-            executor="here",
-            device="cpu",
-        )
-        seconds.append(time.process_time() - began)
+        began = time.perf_counter()
+        found = _judge(folder, *(f"--set={name}={value!r}" for name, value in zip(NAMES, proposed, strict=True)))
+        seconds.append(time.perf_counter() - began)
         level = elond_level(ALPHA, number, kept)
         most = max(LEAST_ROOM, ROOM * least_seeds(level))
         numbers = [_score(seed, *proposed) - _score(seed, *held) for seed in range(first, first + most)]
         expected = judge_improvements(np.array(numbers), level, most=most, smallest=MDE)
-        it = found.proposal
-        differ += (it.verdict, it.reason, it.num_seeds) != (expected.verdict, expected.reason, expected.num_seeds)
-        cells += found.num_cells + FRESH * (it.verdict == "keep")
-        if it.verdict == "keep":
+        verdict = found["verdict"]
+        differ += (verdict, found["reason"], found["num_seeds"]) != (
+            expected.verdict,
+            expected.reason,
+            expected.num_seeds,
+        )
+        cells += found["cells_trained"] + FRESH * (verdict == "keep")
+        if verdict == "keep":
             useless, kept = useless + (effect <= 0), kept + 1
-            held, first = proposed, found.champion.first_seed
+            line = Lines(folder / "mlruns").read(found["line"])
+            assert line is not None
+            held, first = proposed, line.champion.first_seed
     return useless, kept, differ, cells, seconds
+
+
+def _judge(folder: Path, *options: str) -> Mapping[str, Any]:
+    """What the command prints of a proposal."""
+    study, store = str(folder / "judged.yaml"), str(folder / "mlruns")
+    asked = ("--study", study, "--store", store, "--device", "cpu", "--jobs", "1", "--promote", "--json")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        words = ["judge", *asked, "--alpha", str(ALPHA), "--mde", str(MDE), *options]
+        code = cli.main(words, prog_name="harness", standalone_mode=False)
+    found: Mapping[str, Any] = json.loads(printed.getvalue())
+    assert code == EXIT_CODES[found["verdict"]], (words, code)
+    return found
 
 
 def _effect(dice: random.Random, size: float) -> float:

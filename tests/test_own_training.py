@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from own import STUDY, TRAINERS, results_of, train_study, write_study
+from processes import wait_until_dead
 
 from harness.api.work import plan_work, prepare
 from harness.errors import HarnessError, StudyError
@@ -444,20 +445,8 @@ time.sleep(60)
 
     folder = work.cells.folder(work.plan.cells[0].key)
     assert (folder / "asked").read_text() == "yes"
-    assert not is_alive(int((folder / "child").read_text()))
+    wait_until_dead([int((folder / "child").read_text())], seconds=5)
     assert results["baseline", 0].status == "failed"
-
-
-def is_alive(pid: int) -> bool:
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return False
-        if state == "Z":
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_no_script_outlives_a_killed_worker(tmp_path):
@@ -472,7 +461,7 @@ def test_no_script_outlives_a_killed_worker(tmp_path):
     process.kill()
     process.wait()
 
-    assert not is_alive(int(pids[0].read_text()))
+    wait_until_dead([int(pids[0].read_text())], seconds=5)
 
 
 def test_placeholders_keep_their_types_and_the_file_holds_all_settings(tmp_path):

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from clusters import ray_cluster
 from fakes import cells_for
+from processes import wait_until_dead
 
 from harness.errors import HarnessError, StudyError
 from harness.execution.executor import EXECUTORS
@@ -229,21 +230,6 @@ def start_slow_run(tmp_path):
         assert time.monotonic() < deadline, "the workers did not start"
         time.sleep(0.05)
     return parent, [int(file.read_text()) for file in files], Cells(store)
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_dead(pids):
-    deadline = time.monotonic() + 60
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < deadline, "a worker goes on as an orphan"
-        time.sleep(0.05)
 
 
 def test_no_worker_outlives_a_killed_parent_and_its_cells_are_free_again(tmp_path):

@@ -17,6 +17,7 @@ from commands import harness
 from optuna.trial import TrialState
 from own import FUNCTION, train_study, write_study
 from postgresql import postgresql_url
+from processes import environment_of
 from test_kill import MAIN, VOLATILE, environment
 
 from harness.api.worker import check_locks
@@ -254,7 +255,7 @@ def test_a_script_that_the_scheduler_ended_has_not_failed(tmp_path):
     process = start(tmp_path, "worker", "--jobs", "1")
     wait_for(lambda: counts(tmp_path, "validation") > 1)
     found = subprocess.run(["pgrep", "-f", "script.py.*--steps 600"], capture_output=True, text=True, check=False)
-    mine = [int(it) for it in found.stdout.split() if str(tmp_path) in Path(f"/proc/{it}/environ").read_text()]
+    mine = [int(it) for it in found.stdout.split() if str(tmp_path) in environment_of(int(it))]
 
     for pid in mine:
         os.kill(pid, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """`harness sync`: deliver to MLflow what it does not have yet."""
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ def sync(store: Path) -> None:
         raise StoreError(f"{root}: no such folder, so there is nothing to deliver. --store names another one.")
     uri = resolve_uri(None, root)
     init(uri, root)
+    gc.freeze()  # MLflow's 300,000 objects stay: to look through them again and again is a tenth of the time
     delivery = deliver(uri, root, on_progress=_Said())
     click.echo(f"{delivery.delivered} events delivered; MLflow has everything that is in {root}.")
 

@@ -52,6 +52,7 @@ DIFFERING = "differing"
 RECORD = ("spec.json", "journal.jsonl", "result.json")  # in the order of writing: what a cell says of itself
 BOOKKEEPING = frozenset({*RECORD, "lock", DIFFERING, *CHECKPOINTS})
 _SPECIFIED: Mapping[str, type] = {"settings": dict, "seed": int, "fingerprints": dict}
+_NUMBERS = frozenset({int, float, bool})  # of JSON
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
@@ -62,7 +63,7 @@ class Cells:
     root: Path
 
     def folder(self, key: str) -> Path:
-        return self.root / "cells" / key
+        return self.root.joinpath("cells", key)
 
     def all_keys(self) -> list[str]:
         """Of every cell that has a folder, whichever study run names it, sorted."""
@@ -264,10 +265,12 @@ class Cells:
             ) from None
         events = []
         for line in lines:
-            with contextlib.suppress(ValueError, RecursionError):
-                event = json.loads(line)
-                if _is_event(event):
-                    events.append(event)
+            try:
+                event = json.loads(line.decode())
+            except (ValueError, RecursionError):
+                continue
+            if _is_event(event):
+                events.append(event)
         return events
 
     def first_event(self, key: str) -> dict[str, Any] | None:
@@ -393,13 +396,14 @@ def _refused(path: str, problem: object) -> StoreError:
 
 def _is_event(event: Any) -> bool:
     """Whether a line of a journal is one that the harness wrote: everything else of it can be missing."""
-    if not isinstance(event, dict) or not all(isinstance(event.get(name), str) for name in ("event", "time")):
+    if not (isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time"), str)):
         return False
     metrics = event.get("metrics", {})
-    with contextlib.suppress(ValueError):
+    try:
         datetime.fromisoformat(event["time"])
-        return isinstance(metrics, dict) and all(isinstance(it, int | float) for it in metrics.values())
-    return False
+    except ValueError:
+        return False
+    return isinstance(metrics, dict) and _NUMBERS.issuperset(map(type, metrics.values()))
 
 
 def _is_specification(path: Path, content: dict[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from harness.errors import StoreError
 
 Status = Literal["finished", "diverged", "out-of-memory", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 FORMAT = 2  # of result.json; 1 had a field for each number of the one trainer that there was
 
 
@@ -119,7 +120,7 @@ class Result:
 
 def checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of the content of a result's file, whatever its spaces and the order of its fields."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = _CANONICAL.encode(content)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

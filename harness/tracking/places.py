@@ -6,10 +6,12 @@ HTTP has addresses of the server's own, which are left alone.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,10 @@ from harness.urls import masked
 
 STORE_TAG = "harness.store"
 WAIT_SECONDS = 20.0  # for a writer of a SQLite database
+# Of a transaction's connection: room in memory for all its pages (of 2,000 KiB they spill, to be written again) and for
+# what a statement of many rows would need to be taken back; and so much in the log before it is folded into the file,
+# where most pages have been written more than once by then.
+_PRAGMAS = ("cache_size = -65536", "temp_store = memory", "wal_autocheckpoint = 16384")
 _SQLITE = "sqlite:///"
 # Tables of MLflow, and their columns that hold addresses of artifacts.
 _ADDRESSES = (
@@ -139,12 +145,31 @@ def _noted(path: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def connected(uri: str) -> Iterator[Any]:
     """A transaction in MLflow's database, for what its client cannot say."""
+    with _engine(uri).begin() as connection:
+        for pragma in _PRAGMAS if uri.startswith(_SQLITE) else ():
+            connection.exec_driver_sql(f"PRAGMA {pragma}")
+        yield connection
+
+
+@contextlib.contextmanager
+def kept_open(uri: str) -> Iterator[None]:
+    """For many transactions one after another: SQLite folds its log into the file whenever the last connection closes,
+    and here that is the block's end."""
+    with contextlib.ExitStack() as open_files:
+        if uri.startswith(_SQLITE):
+            with contextlib.suppress(sqlite3.Error):  # whoever uses the database is told
+                connection = open_files.enter_context(contextlib.closing(sqlite3.connect(_file(uri))))
+                connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # opens the log
+        yield
+
+
+@functools.lru_cache(maxsize=4)
+def _engine(uri: str) -> Any:
+    """Without a pool: each transaction has a connection of its own."""
     import sqlalchemy
 
     patience = {"timeout": WAIT_SECONDS} if uri.startswith(_SQLITE) else {}  # as MLflow's, where others write
-    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=patience)
-    with engine.begin() as connection:
-        yield connection
+    return sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool, connect_args=patience)
 
 
 def statement(text: str) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.store.cells import Cells, validations_of
 from harness.store.result import STATUSES, Result
@@ -28,8 +28,7 @@ LONGEST_TAG = 5000
 LONGEST_DIGEST = 36
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     key: str
     value: float
     timestamp_ms: int

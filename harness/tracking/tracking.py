@@ -25,7 +25,7 @@ from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
 from harness.tracking.ledger import Entry, Ledger, open_ledger
 from harness.tracking.outline import Outline
-from harness.tracking.places import STORE_TAG, store_id, target
+from harness.tracking.places import STORE_TAG, kept_open, store_id, target
 from harness.tracking.run_image import (
     FORMAT,
     Record,
@@ -397,16 +397,17 @@ def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lamb
     manifests = cells.manifests().values()
     totals = {it.id: sum(len(variant.cells) for variant in it.variants) for it in manifests}
     delivered, before, problems = 0, 0, list[str]()
-    for manifest in manifests:
-        try:
-            settled = sum(bool(it.cell_key) and it.settled for it in tracking.delivered(manifest))
-            for number, events in enumerate(tracking.deliveries(manifest, cells), start=settled + 1):
-                delivered += events
-                on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
-        except StoreError as error:
-            problems.append(str(error))
-        before += totals[manifest.id]
-        on_progress(before, sum(totals.values()))
+    with kept_open(uri):
+        for manifest in manifests:
+            try:
+                settled = sum(bool(it.cell_key) and it.settled for it in tracking.delivered(manifest))
+                for number, events in enumerate(tracking.deliveries(manifest, cells), start=settled + 1):
+                    delivered += events
+                    on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
+            except StoreError as error:
+                problems.append(str(error))
+            before += totals[manifest.id]
+            on_progress(before, sum(totals.values()))
     if problems:
         raise StoreError("\n".join(dict.fromkeys(problems)))
     return Delivery(delivered)

@@ -8,15 +8,18 @@ holds that the rows equal the client's. A server behind HTTP has no such way in.
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from harness.tracking.ledger import Entry
 from harness.tracking.places import connected
 from harness.tracking.run_image import Point, RunImage
 
-Row = dict[str, Any]
+Row = tuple[Any, ...]  # its table's COLUMNS; tuples and no mappings: there are a hundred and more a run
 
 NAME_TAG = "mlflow.runName"
+VALUES_AT_ONCE = 30_000  # in a statement; SQLite takes 32,766
+DATASET_EDGE = ("mlflow.data.context", "training")
 COLUMNS = {
     "runs": "run_uuid name source_type source_name entry_point_name user_id status start_time end_time deleted_time "
     "source_version lifecycle_stage artifact_uri experiment_id",
@@ -68,20 +71,24 @@ def write(
         datasets = _datasets(connection, int(experiment), [image for _, image in runs])
         rows: dict[str, list[Row]] = {name: [] for name in COLUMNS}
         for entry, image in runs:
-            for table, row in _rows(entry, image, int(experiment), datasets):
-                rows[table].append(row)
+            _add_rows(rows, entry, image, int(experiment), datasets)
         for name, some in rows.items():
-            if some:
-                _insert(connection, tables[name], some)
+            _insert(connection, tables[name], COLUMNS[name].split(), some)
         before_commit()
 
 
-def _insert(connection: Any, table: Any, rows: Sequence[Row]) -> None:
-    """Compiled once for all of them: SQLAlchemy looks at each row, which takes as long as the database does."""
-    compiled = table.insert().compile(dialect=connection.dialect, column_keys=list(rows[0]))
-    places = compiled.positiontup
-    asked: list[Any] = list(rows) if places is None else [tuple(map(it.__getitem__, places)) for it in rows]
-    connection.exec_driver_sql(compiled.string, asked)
+def _insert(connection: Any, table: Any, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Many rows a statement, which a database takes at once and away from Python."""
+    names = connection.dialect.identifier_preparer
+    into = f"INSERT INTO {names.format_table(table)} ({', '.join(map(names.quote, columns))}) VALUES "
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    row = f"({', '.join([mark] * len(columns))})"
+    for some in _parts(rows, VALUES_AT_ONCE // len(columns)):
+        connection.exec_driver_sql(into + ", ".join([row] * len(some)), tuple(chain.from_iterable(some)))
+
+
+def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _tables() -> Mapping[str, Any]:
@@ -92,61 +99,27 @@ def _tables() -> Mapping[str, Any]:
     return tables
 
 
-def _rows(
-    entry: Entry, image: RunImage, experiment: int, datasets: Mapping[tuple[str, str], str]
-) -> Iterator[tuple[str, Row]]:
-    run = {"run_uuid": entry.run_id}
-    yield (
-        "runs",
-        run
-        | {
-            "name": image.name,
-            "source_type": "UNKNOWN",
-            "source_name": "",
-            "entry_point_name": "",
-            "user_id": "unknown",
-            "status": image.status,
-            "start_time": image.start_ms,
-            "end_time": image.end_ms,
-            "deleted_time": None,
-            "source_version": "",
-            "lifecycle_stage": "active",
-            "artifact_uri": entry.artifact_uri,
-            "experiment_id": experiment,
-        },
-    )
-    for name, text in ({NAME_TAG: image.name} | entry.tags).items():
-        yield "tags", run | {"key": name, "value": text}
-    for name, text in image.params.items():
-        yield "params", run | {"key": name, "value": text}
-    for point in image.points:
-        yield "metrics", run | _metric(point)
-    for point in _latest(image.points):
-        yield "latest_metrics", run | _metric(point)
+def _add_rows(
+    rows: Mapping[str, list[Row]],
+    entry: Entry,
+    image: RunImage,
+    experiment: int,
+    datasets: Mapping[tuple[str, str], str],
+) -> None:
+    """The rows of one run, by table."""
+    run = entry.run_id
+    place = (None, "", "active", entry.artifact_uri, experiment)
+    times = (image.status, image.start_ms, image.end_ms)
+    rows["runs"].append((run, image.name, "UNKNOWN", "", "", "unknown", *times, *place))
+    rows["tags"] += [(name, text, run) for name, text in ({NAME_TAG: image.name} | entry.tags).items()]
+    rows["params"] += [(name, text, run) for name, text in image.params.items()]
+    rows["metrics"] += [(name, value, time, step, False, run) for name, value, time, step in image.points]
+    latest = _latest(image.points)
+    rows["latest_metrics"] += [(name, value, time, step, False, run) for name, value, time, step in latest]
     if image.dataset:
-        edge = uuid.uuid4().hex
-        yield (
-            "inputs",
-            {
-                "input_uuid": edge,
-                "source_type": "DATASET",
-                "source_id": datasets[image.dataset.name, image.dataset.digest],
-                "destination_type": "RUN",
-                "destination_id": entry.run_id,
-                "step": 0,
-            },
-        )
-        yield "input_tags", {"input_uuid": edge, "name": "mlflow.data.context", "value": "training"}
-
-
-def _metric(point: Point) -> Row:
-    return {
-        "key": point.key,
-        "value": point.value,
-        "timestamp": point.timestamp_ms,
-        "step": point.step,
-        "is_nan": False,
-    }
+        edge, dataset = uuid.uuid4().hex, datasets[image.dataset.name, image.dataset.digest]
+        rows["inputs"].append((edge, "DATASET", dataset, "RUN", run, 0))
+        rows["input_tags"].append((edge, *DATASET_EDGE))
 
 
 def _latest(points: Iterable[Point]) -> Iterable[Point]:
@@ -171,15 +144,6 @@ def _datasets(connection: Any, experiment: int, images: Iterable[RunImage]) -> d
     ids = {(name, digest): found for name, digest, found in connection.execute(asked)}
     for key in wanted.keys() - ids.keys():
         ids[key] = uuid.uuid4().hex
-        row = {
-            "dataset_uuid": ids[key],
-            "experiment_id": experiment,
-            "name": key[0],
-            "digest": key[1],
-            "dataset_source_type": "harness",
-            "dataset_source": wanted[key].source,
-            "dataset_schema": None,
-            "dataset_profile": None,
-        }
-        connection.execute(table.insert(), [row])
+        row = (ids[key], experiment, *key, "harness", wanted[key].source, None, None)
+        connection.execute(table.insert(), [dict(zip(COLUMNS["datasets"].split(), row, strict=True))])
     return ids
