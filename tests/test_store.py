@@ -26,7 +26,7 @@ from harness.errors import StoreError, TrackingError
 from harness.files.locks import locked
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
-from harness.tracking import Delivery, Tracking, sync
+from harness.tracking import Delivery, Tracking, sync, whole_runs
 from harness.tracking.server import Server
 from harness.tracking.tracking import _Pass
 from harness.tracking.whole_runs import COLUMNS
@@ -645,7 +645,9 @@ def rows(store: tuple[str, Cells]) -> dict[str, list[Any]]:
     return ordered
 
 
-def test_whole_runs_are_the_rows_that_the_client_writes(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("values_at_once", [whole_runs.VALUES_AT_ONCE, 16])  # a statement has all rows, or two or so
+def test_whole_runs_are_the_rows_that_the_client_writes(store, tmp_path, monkeypatch, values_at_once):
+    monkeypatch.setattr(whole_runs, "VALUES_AT_ONCE", values_at_once)
     train(store[1], BASELINE[0])
     train(store[1], BASELINE[1], status="diverged", reason="loss is not finite")
     start(store[1], NORMED[0])

@@ -89,10 +89,8 @@ class Follower:
     def extend(self, manifest: Manifest) -> None:
         """From now on follows this manifest, which holds all of the one before: a search adds variants as it goes."""
         keys = {key for variant in manifest.variants for key in variant.cells.values()}
-        keys = keys if self._keys is None else keys & self._keys
-        folders = {key: self._cells.folder(key) for key in keys}
         self._manifest = manifest
-        self._files = {key: (f"{it}/journal.jsonl", f"{it}/result.json") for key, it in folders.items()}
+        self._watched = keys if self._keys is None else keys & self._keys
 
     def finish(self, patience_seconds: float) -> None:
         """The last delivery, for as long as it makes progress."""
@@ -127,7 +125,10 @@ class Follower:
                 self._is_over.wait(max(SECONDS_BETWEEN_LOOKS, 100 * looked_for, backoff))
 
     def _look(self) -> dict[str, Look]:
-        return {key: (_size(journal), _size(result)) for key, (journal, result) in self._files.items()}
+        folder = str(self._cells.folder(""))
+        return {
+            key: (_size(f"{folder}/{key}/journal.jsonl"), _size(f"{folder}/{key}/result.json")) for key in self._watched
+        }
 
     def _deliver(self, changed: set[str] | None) -> bool:
         try:

@@ -6,10 +6,12 @@ an entry is not `settled`, a delivery was under way when its process died, and t
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.errors import StoreError
 
@@ -20,6 +22,20 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS by_study ON runs (target, study_id);
 CREATE INDEX IF NOT EXISTS by_cell ON runs (target, cell_key);
 """
+
+
+class Known(NamedTuple):
+    """What there is in memory of each run of a study run, which may have ten thousands: a tenth of an `Entry`."""
+
+    run_id: str
+    settled: bool
+    format: int
+    state: str
+    start_ms: int
+    end_ms: int
+    journal_bytes: int
+    num_events: int
+    has_params: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +78,19 @@ class Entry:
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
 
+    def known(self) -> Known:
+        return Known(
+            self.run_id,
+            self.settled,
+            self.format,
+            sys.intern(self.state),
+            self.start_ms,
+            self.end_ms,
+            self.journal_bytes,
+            self.num_events,
+            self.has_params,
+        )
+
 
 _FIELDS = tuple(it.name for it in fields(Entry))
 
@@ -75,8 +104,9 @@ class Ledger:
     def get(self, key: str) -> Entry | None:
         return next(self._select("key = ?", key), None)
 
-    def of_study(self, study_id: str) -> dict[str, Entry]:
-        return {entry.key: entry for entry in self._select("study_id = ?", study_id)}
+    def of_study(self, study_id: str) -> Iterator[Entry]:
+        """One after another: all at once would be much memory."""
+        return self._select("study_id = ?", study_id)
 
     def all(self) -> list[Entry]:
         return list(self._select("'' = ?", ""))

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from harness.plan.manifest import Manifest, RunVariant
-from harness.tracking.ledger import Entry
+from harness.tracking.ledger import Known
 from harness.tracking.places import STORE_TAG
 from harness.tracking.run_image import (
     LONGEST_TAG,
@@ -70,7 +70,7 @@ class Outline:
     def variant_image(
         self,
         variant: RunVariant,
-        entries: Mapping[str, Entry],
+        runs: Mapping[str, Known],
         *,
         parent: str,
         is_live: bool,
@@ -79,14 +79,14 @@ class Outline:
         settings: Mapping[str, Any] | None = None,
     ) -> RunImage:
         """Args:
-        entries: what the ledger holds, by identity; cells that are not in it have not started.
+        runs: what the ledger holds, by identity; cells that are not in it have not started.
         first_ms: when the first cell started, where no cell is in the ledger yet.
         settings: of its cells, where one of them has started.
         """
         shown = {**self._variant_tags(variant), PARENT_TAG: parent}
         if variant.summary:
             shown["mlflow.note.content"] = shortened(variant.summary, LONGEST_TAG)
-        known = [entries.get(self.cell_key(variant, key)) for key in variant.cells.values()]
+        known = [runs.get(self.cell_key(variant, key)) for key in variant.cells.values()]
         return self._group(
             key=self.variant_key(variant),
             name=variant.name,
@@ -100,7 +100,7 @@ class Outline:
 
     def study_image(
         self,
-        entries: Mapping[str, Entry],
+        runs: Mapping[str, Known],
         *,
         is_live: bool,
         first_ms: int | None = None,
@@ -110,7 +110,7 @@ class Outline:
         parts = (self.manifest.title, self.manifest.note, f"    {command}" if command else "")
         note = "\n\n".join(filter(None, parts))
         known = [
-            entries.get(self.cell_key(variant, key))
+            runs.get(self.cell_key(variant, key))
             for variant in self.manifest.variants
             for key in variant.cells.values()
         ]
@@ -133,21 +133,21 @@ class Outline:
     def _group(
         self,
         *,
-        known: Sequence[Entry | None],
+        known: Sequence[Known | None],
         is_live: bool,
         first_ms: int | None,
         tags: dict[str, str],
         **rest: Any,
     ) -> RunImage:
-        status = group_status((entry.state if entry else "waiting" for entry in known), is_live=is_live)
-        started = [entry for entry in known if entry]
+        status = group_status((it.state if it else "waiting" for it in known), is_live=is_live)
+        started = [it for it in known if it]
         now = time.time_ns() // 1_000_000
-        ends = [entry.end_ms for entry in started if entry.end_ms]
+        ends = [it.end_ms for it in started if it.end_ms]
         return RunImage(
             study_id=self.id,
             state=STATES[status],
             status=status,
-            start_ms=min((entry.start_ms for entry in started), default=now if first_ms is None else first_ms),
+            start_ms=min((it.start_ms for it in started), default=now if first_ms is None else first_ms),
             end_ms=None if status == "RUNNING" else max(ends, default=None),
             tags={**tags, "harness.status": STATES[status]},
             **rest,

@@ -17,31 +17,35 @@ class Sender:
     """The runs of one study run in one experiment. `lock` keeps the processes of this store from creating a run twice.
 
     Attributes:
-        entries: what the ledger says about each run, by identity; kept up to date.
+        known: in short what the ledger says about each run, by identity; kept up to date.
     """
 
     def __init__(self, server: Server, experiment: str, ledger: Ledger, study_id: str, lock: Path) -> None:
         self._server, self._experiment, self._ledger, self._lock = server, experiment, ledger, lock
-        self.entries = ledger.of_study(study_id)
+        self.known = {entry.key: entry.known() for entry in ledger.of_study(study_id)}
 
     def check(self, study_key: str) -> None:
         """Forgets the study's entries where its own run is gone: the database is another one, or someone deleted it."""
         with locked(self._lock):
             known = self._ledger.get(study_key)
             if known and not self._is_active(known.run_id):
-                for entry in self.entries.values():
-                    if not entry.settled:
-                        self._remove_files_without_run(entry)
-                self._ledger.drop(self.entries)
-                self.entries = {}
+                for it in self.known.values():
+                    if not it.settled:
+                        self._remove_files_without_run(it.run_id)
+                self._ledger.drop(self.known)
+                self.known = {}
 
     def bring(self, image: RunImage) -> Entry:
         """Makes the run as the image says, and returns its entry."""
-        entry = self.entries.get(image.key)
+        entry = self.entry(image.key)
         if entry is None or not _agrees(image, entry) or _noted(image, entry) != entry:
             with locked(self._lock):
-                self.entries[image.key] = self._brought(image, self._ledger.get(image.key))
-        return self.entries[image.key]
+                entry = self._brought(image, self.entry(image.key))
+        self.known[image.key] = entry.known()
+        return entry
+
+    def entry(self, key: str) -> Entry | None:
+        return self._ledger.get(key)
 
     @property
     def takes_whole_runs(self) -> bool:
@@ -52,30 +56,31 @@ class Sender:
         `bring`.
 
         Args:
-            keys: of runs that `entries` lacks.
+            keys: of runs that `known` lacks.
             images: gets the ids of the runs that are to be made now, by key, and gives their images; while it does,
-                `entries` has those before.
+                `known` has those before.
         """
         with locked(self._lock):
             there = {key: entry for key in keys if (entry := self._ledger.get(key))}
-            self.entries |= there
+            self.known |= {key: entry.known() for key, entry in there.items()}
             asked = [key for key in keys if key not in there]
             known = self._server.keys_there(self._experiment, asked)
             ids = {key: _new_id() for key in asked if key not in known}
-            drafts: list[tuple[Entry, RunImage]] = []
+            drafts, noted = list[tuple[Entry, RunImage]](), list[Entry]()
             if not ids:
                 return
             try:
                 for image in images(ids):
                     drafts.append((self._draft(image, ids[image.key]), image))
-                    self.entries[image.key] = _noted(image, drafts[-1][0])
+                    noted.append(_noted(image, drafts[-1][0]))
+                    self.known[image.key] = noted[-1].known()
                 self._ledger.put_all(entry for entry, _ in drafts)  # not settled: a death leaves files, and no run
                 self._server.create_whole(self._experiment, drafts)
             except BaseException:
                 for key in ids:
-                    self.entries.pop(key, None)
+                    self.known.pop(key, None)
                 raise
-            self._ledger.put_all(self.entries[image.key] for _, image in drafts)
+            self._ledger.put_all(noted)
 
     def _draft(self, image: RunImage, run_id: str) -> Entry:
         return Entry(
@@ -125,7 +130,7 @@ class Sender:
         """
         run = self._server.run(entry.run_id)
         if run is None or not run.is_active:
-            self._remove_files_without_run(entry)
+            self._remove_files_without_run(entry.run_id)
             return self._create(image)
         points = self._server.points(run)
         there = {(point.key, point.step): point.value for point in points}
@@ -165,10 +170,10 @@ class Sender:
                 self._server.set_status(entry.run_id, image.status, image.end_ms)
         return self._ledger.put(_noted(image, entry, is_settled=is_settled))
 
-    def _remove_files_without_run(self, entry: Entry) -> None:
+    def _remove_files_without_run(self, run_id: str) -> None:
         """Those of a process that died after it had placed them and before it made their run."""
-        if self._server.run(entry.run_id) is None:
-            self._server.remove_files(self._experiment, entry.run_id)
+        if self._server.run(run_id) is None:
+            self._server.remove_files(self._experiment, run_id)
 
     def _is_active(self, run_id: str) -> bool:
         run = self._server.run(run_id)

@@ -23,7 +23,7 @@ from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
 from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
-from harness.tracking.ledger import Entry, Ledger, open_ledger
+from harness.tracking.ledger import Entry, Known, Ledger, open_ledger
 from harness.tracking.outline import Outline
 from harness.tracking.places import STORE_TAG, kept_open, store_id, target
 from harness.tracking.run_image import (
@@ -130,26 +130,25 @@ class Tracking:
         """Events of this study run, or of these cells of it, that have not been delivered; from the disk alone."""
         outline = self._outline(manifest)
         with self._open_ledger() as ledger:
-            entries = ledger.of_study(outline.id)
+            runs = {entry.key: entry.known() for entry in ledger.of_study(outline.id)}
         waiting = 0
         for variant in manifest.variants:
             for key in variant.cells.values() if keys is None else {*keys}.intersection(variant.cells.values()):
-                entry = entries.get(outline.cell_key(variant, key))
-                if entry is None or entry.journal_bytes != journal_bytes(cells, key):
-                    waiting += max(0, len(cells.events(key)) - (entry.num_events if entry else 0))
+                known = runs.get(outline.cell_key(variant, key))
+                if known is None or known.journal_bytes != journal_bytes(cells, key):
+                    waiting += max(0, len(cells.events(key)) - (known.num_events if known else 0))
         return waiting
 
     def run_link(self, manifest: Manifest, cell_key: str | None = None) -> RunLink | None:
         """The run of the study, or of one of its cells; None where it has not been delivered. From the disk alone."""
         outline = self._outline(manifest)
         with self._open_ledger() as ledger:
-            entries = ledger.of_study(outline.id).values()
-        wanted = (
-            it
-            for it in entries
-            if it.run_id and it.state and (it.cell_key == cell_key if cell_key else it.key == outline.study_key)
-        )
-        entry = next(wanted, None)
+            wanted = (
+                it
+                for it in ledger.of_study(outline.id)
+                if it.run_id and it.state and (it.cell_key == cell_key if cell_key else it.key == outline.study_key)
+            )
+            entry = next(wanted, None)
         if entry is None:
             return None
         address = f"{masked(self.uri).rstrip('/')}/#/experiments/{entry.experiment}/runs/{entry.run_id}"
@@ -163,10 +162,15 @@ class Tracking:
     def store_id(self) -> str:
         return store_id(self.root)
 
-    def delivered(self, manifest: Manifest | None = None) -> list[Entry]:
-        """Every run that was delivered, of a study run or of all, as it was noted. From the disk alone."""
+    def delivered(self) -> list[Entry]:
+        """Every run that was delivered, as it was noted. From the disk alone."""
         with self._open_ledger() as ledger:
-            return ledger.all() if manifest is None else list(ledger.of_study(manifest.id).values())
+            return ledger.all()
+
+    def num_settled(self, manifest: Manifest) -> int:
+        """How many cells of a study run were delivered. From the disk alone."""
+        with self._open_ledger() as ledger:
+            return sum(bool(it.cell_key) and it.settled for it in ledger.of_study(manifest.id))
 
     def forget(self, manifest: Manifest) -> int:
         """Moves the runs of a study run to MLflow's trash, and removes their files where they lie below the store.
@@ -189,7 +193,7 @@ class Tracking:
         except tracking_failures() as error:
             raise explained(error, self.uri) from error
         with self._open_ledger() as ledger:
-            ledger.drop(ledger.of_study(manifest.id))
+            ledger.drop([it.key for it in ledger.of_study(manifest.id)])
         shutil.rmtree(summary_folder(self.root, manifest.id), ignore_errors=True)
         self.live_lock(manifest.id).unlink(missing_ok=True)
         return len(found)
@@ -255,7 +259,7 @@ class _Pass:
             (variant, cell_key)
             for variant in self._outline.manifest.variants
             for cell_key in variant.cells.values()
-            if (keys is None or cell_key in keys) and self._outline.cell_key(variant, cell_key) not in self._entries
+            if (keys is None or cell_key in keys) and self._outline.cell_key(variant, cell_key) not in self._known
         ]
         found, size = list[tuple[RunVariant, Record]](), 0
         for variant, key in waiting:
@@ -289,42 +293,42 @@ class _Pass:
             if study_key in ids:
                 yield self._study_image()
 
-        new_groups = [key for key in (study_key, *variants) if key not in self._entries]
+        new_groups = [key for key in (study_key, *variants) if key not in self._known]
         self._sender.bring_new([*new_groups, *cells], images)
-        yield from (self._entries[key].num_events for key in cells if key in self._entries)
+        yield from (self._known[key].num_events for key in cells if key in self._known)
 
     def _group_id(self, key: str, ids: Mapping[str, str]) -> str:
         """Of a variant's or the study's run, made now or before; empty where it has to be looked at first."""
-        known = self._entries.get(key)
+        known = self._known.get(key)
         return ids.get(key, "") if known is None else known.run_id if known.format == FORMAT else ""
 
     def variant(self, variant: RunVariant, parent: str, keys: Collection[str] | None) -> Iterator[int]:
         """Delivers the cells, and the variant before them (its run is their parent) and after them (its state)."""
-        entries, variant_key = self._sender.entries, self._outline.variant_key(variant)
+        variant_key = self._outline.variant_key(variant)
         for cell_key in variant.cells.values():
             key = self._outline.cell_key(variant, cell_key)
             is_wanted = cell_key not in self._not_started and (keys is None or cell_key in keys)
             record = read_record(self._cells, cell_key) if is_wanted and not self._is_done(variant, cell_key) else None
             if record is None:
                 continue
-            if variant_key not in entries or entries[variant_key].format != FORMAT:
+            if variant_key not in self._known or self._known[variant_key].format != FORMAT:
                 self._bring_variant(variant, parent)
-            num_before = entries[key].num_events if key in entries else 0
-            entry = self._sender.bring(self._cell_image(variant, record, entries[variant_key].run_id))
+            num_before = self._known[key].num_events if key in self._known else 0
+            entry = self._sender.bring(self._cell_image(variant, record, self._known[variant_key].run_id))
             yield max(0, entry.num_events - num_before)
-        if variant_key in entries:
+        if variant_key in self._known:
             self._bring_variant(variant, parent)
 
     @property
-    def _entries(self) -> Mapping[str, Entry]:
-        return self._sender.entries
+    def _known(self) -> Mapping[str, Known]:
+        return self._sender.known
 
     def _study_image(self) -> RunImage:
         keys = [key for variant in self._outline.manifest.variants for key in variant.cells.values()]
         return self._outline.study_image(
-            self._entries,
+            self._known,
             is_live=self._is_live,
-            first_ms=None if self._outline.study_key in self._entries else self._first_ms(keys),
+            first_ms=None if self._outline.study_key in self._known else self._first_ms(keys),
             artifacts=self._artifacts,
         )
 
@@ -349,11 +353,11 @@ class _Pass:
         self._sender.bring(self._variant_image(variant, parent))
 
     def _variant_image(self, variant: RunVariant, parent: str) -> RunImage:
-        known = self._entries.get(self._outline.variant_key(variant))
+        known = self._known.get(self._outline.variant_key(variant))
         has_settings = known is not None and known.has_params and known.format == FORMAT
         return self._outline.variant_image(
             variant,
-            self._entries,
+            self._known,
             parent=parent,
             is_live=self._is_live,
             first_ms=None if known else self._first_ms(variant.cells.values()),
@@ -364,16 +368,17 @@ class _Pass:
     def _is_done(self, variant: RunVariant, cell_key: str) -> bool:
         """Whether the cell has ended, was delivered, and neither it nor its tags changed since (a search adds its trial
         to a variant that was there before); costs one look at the disk."""
-        entry = self._sender.entries.get(self._outline.cell_key(variant, cell_key))
-        parent = self._sender.entries.get(self._outline.variant_key(variant))
+        key = self._outline.cell_key(variant, cell_key)
+        cell, parent = self._known.get(key), self._known.get(self._outline.variant_key(variant))
         return (
-            entry is not None
+            cell is not None
             and parent is not None
-            and entry.settled
-            and entry.format == FORMAT
-            and entry.state in STATUSES
+            and cell.settled
+            and cell.format == FORMAT
+            and cell.state in STATUSES
+            and cell.journal_bytes == journal_bytes(self._cells, cell_key)
+            and (entry := self._sender.entry(key)) is not None
             and self._outline.cell_tags(variant, parent.run_id).items() <= entry.tags.items()
-            and entry.journal_bytes == journal_bytes(self._cells, cell_key)
         )
 
     def _settings(self, variant: RunVariant) -> Mapping[str, Any]:
@@ -400,7 +405,7 @@ def sync(uri: str, root: Path, *, on_progress: Callable[[int, int], None] = lamb
     with kept_open(uri):
         for manifest in manifests:
             try:
-                settled = sum(bool(it.cell_key) and it.settled for it in tracking.delivered(manifest))
+                settled = tracking.num_settled(manifest)
                 for number, events in enumerate(tracking.deliveries(manifest, cells), start=settled + 1):
                     delivered += events
                     on_progress(before + min(number, totals[manifest.id]), sum(totals.values()))
