@@ -107,15 +107,12 @@ def processes_of(parent: int) -> list[int]:
 
 
 @pytest.mark.ordeal
-@pytest.mark.parametrize(
-    ("name", "times", "delay"),
-    [("digits", 10, 1.6), ("script", 4, 5.0), ("lightning", 3, 9.0), ("transformers", 3, 9.0)],
-)
+@pytest.mark.parametrize(("name", "times", "delay"), [("digits", 10, 1.6), ("script", 4, 5.0)])
 def test_an_example_killed_at_random_ends_with_the_table_of_an_uninterrupted_run(tmp_path, name, times, delay):
-    """Whichever process is hit, the command, a worker or a script: the same command goes on from what is left."""
-    skip_without(name)
+    """Whichever process is hit, the command, a worker or a script: the same command goes on from what is left. (That a
+    framework's checkpoint is taken up again to the bit is what `try` finds above.)"""
     straight, killed = Folder(tmp_path / "straight", name), Folder(tmp_path / "killed", name)
-    part = ["--profile", "quick", "--set", f"epochs={12 if name in FRAMEWORKS else 40}", *FOUND[name][2]]
+    part = ["--profile", "quick", "--set", "epochs=40", *FOUND[name][2]]
     expected = straight.run("ablate", *part, "--json").stdout
     chance, num_hits = random.Random(0), 0
     for _ in range(times):

@@ -20,7 +20,7 @@ from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.cli import LazyGroup, Problem, cli
-from harness.cli.grid import print_grid
+from harness.cli.grid import Column, print_grid
 from harness.cli.loading import SIGN
 from harness.cli.progress import RunProgress
 from harness.cli.screen import Screen
@@ -220,6 +220,29 @@ def test_names_and_settings_are_never_broken_where_changes_are_listed():
         assert max(map(len, lines)) <= width
         assert [name for name, *_ in rows if not any(name in line.split() for line in lines)] == []
         assert ("optimizer.learning_rate" in file.getvalue()) == (width > 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("claims",), ("summary", "--study", "task3"), ("validate", "task3")])
+def test_what_a_narrow_window_shows_fits_it(words):
+    said, _ = harness(*words, columns=60)
+    assert max(map(len, said.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_an_estimate_goes_on_in_the_next_line_only_where_the_window_is_too_narrow(width):
+    rows = [("wide+fast", "+15.11 [+9.60, +20.62]", "+15.11 [+12.32, +17.90]", "not in it")]
+    columns = [
+        Column("change", is_number=False),
+        *(Column(it, may_break=True) for it in ("over", "out of", "averaged")),
+    ]
+    file = io.StringIO()
+    print_grid(Screen(file=file, force_terminal=True, color_system=None, width=width), columns, rows)
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for word in " ".join(rows[0]).replace("wide+fast", "").split():
+        assert any(word in line.split() for line in lines), (word, lines)
+    assert (len(lines) == 2) == (width == 120)
 
 
 def test_claims_are_a_table_of_words_without_markup(tmp_path):

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 GAP = 2
-LEAST_WIDTH = 12  # of a column of words that has to give way
+LEAST_WIDTH = 12  # of a column of words that has to give way; where even that is too much, its longest word
+JOINT = re.compile(r"(?<=\w\+)(?=[^\W\d])")  # where a name such as wide+fast may be broken, and +15.1 may not
 MOST_ROWS_WEIGHED = 100  # when the room is shared out
 
 
@@ -19,11 +20,13 @@ class Column:
 
     Attributes:
         is_number: aligned right, on one line. is_optional: left out where the window is too narrow, the last one first.
+        may_break: of numbers, such as an estimate with its interval: between them, where the window is too narrow.
     """
 
     heading: str
     is_number: bool = True
     is_optional: bool = False
+    may_break: bool = False
 
 
 def print_grid(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
@@ -46,17 +49,19 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: in
     """Which columns are shown, and how wide each is."""
     wanted = [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
     least = [
-        max(len(it) for text in [column.heading, *(row[i] for row in rows)] for it in _parts(text, column.is_number))
+        max(len(it) for text in [column.heading, *(row[i] for row in rows)] for it in _parts(text, column))
         for i, column in enumerate(columns)
     ]
     kept = list(range(len(columns)))
-    least = [max(it, min(LEAST_WIDTH, want)) for it, want in zip(least, wanted, strict=True)]
-    while sum(least[i] for i in kept) + GAP * (len(kept) - 1) > width:
-        optional = [i for i in kept if columns[i].is_optional]
-        if not optional:
-            break
+    easy = [max(it, min(LEAST_WIDTH, want)) for it, want in zip(least, wanted, strict=True)]
+
+    def room_beside(widths: Sequence[int]) -> int:
+        return width - sum(widths[i] for i in kept) - GAP * (len(kept) - 1)
+
+    while room_beside(easy) < 0 and (optional := [i for i in kept if columns[i].is_optional]):
         kept.remove(optional[-1])
-    room = width - sum(least[i] for i in kept) - GAP * (len(kept) - 1)
+    least = easy if room_beside(easy) >= 0 else least
+    room = room_beside(least)
     texts = [[row[i] for row in rows[:MOST_ROWS_WEIGHED]] for i in kept]
     return kept, _widened([least[i] for i in kept], [wanted[i] for i in kept], texts, room)
 
@@ -95,9 +100,11 @@ def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequen
     return given
 
 
-def _parts(text: str, is_number: bool) -> list[str]:
+def _parts(text: str, column: Column) -> list[str]:
     """What must stay on one line: a number as it is; words; names in pieces that end after `+`."""
-    return [text] if is_number else re.findall(r"[^\s+]+\+?|\+", text) or [""]
+    if column.is_number:
+        return text.split() or [""] if column.may_break else [text]
+    return [it for word in text.split() for it in JOINT.split(word)] or [""]
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, is_heading: bool) -> Iterator[str]:
@@ -118,7 +125,7 @@ def folded(text: str, width: int) -> list[str]:
     """The text on lines of this width, broken at spaces, or after a `+` within a name; a longer word stays whole."""
     lines, line = [], ""
     for word in text.split():
-        for piece in re.findall(r"[^+]*\+|[^+]+", word):
+        for piece in JOINT.split(word):
             is_first = word.startswith(piece)
             joined = line + (" " if line and is_first else "") + piece
             if line and len(joined) > width:

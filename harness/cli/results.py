@@ -13,7 +13,7 @@ from harness.cli.as_json import print_json
 from harness.cli.grid import folded
 from harness.cli.options import complete_run, json_option, store_option
 from harness.cli.progress import size
-from harness.cli.screen import say
+from harness.cli.screen import Screen, say
 from harness.cli.which_run import say_which_run
 from harness.errors import StoreError
 from harness.store.cells import Cells
@@ -139,7 +139,7 @@ def _list_runs(cells: Cells, *, as_json: bool) -> None:
 
     manifests = cells.manifests()
     usages: dict[str, Usage] = {}
-    listed = []
+    listed, console = list[dict[str, Any]](), Screen()
     if not manifests and not as_json:
         click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
@@ -158,14 +158,14 @@ def _list_runs(cells: Cells, *, as_json: bool) -> None:
             listed.append({**about, **counts, "bytes": taken.total, "problems": refused})
             continue
         num_variants, num_cells = counted(len(manifest.variants), "variant"), counted(len(seeds), "cell")
-        say(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
+        console.tell(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
             say(f"    {problem}")
     if as_json:
         print_json({"runs": listed})
     elif len(manifests) > 1:
-        say(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
+        console.tell(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
 
 
 def _taken(usage: "Usage") -> str:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from harness.api.searching import SearchOptions, search_work
 from harness.api.training import Watch
 from harness.api.work import Work, plan_work, unfinished
 from harness.cli.as_json import print_json
+from harness.cli.grid import Column, print_grid
 from harness.cli.notify import notifying
 from harness.cli.options import json_option, search_space_options
 from harness.cli.progress import RunProgress, duration
@@ -164,16 +164,12 @@ def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
 
 
 def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
-    from harness.cli.wide import print_whole
     from harness.search.sentences import caption, headings, rows, sentences
 
     console.print(f"{caption(answer)} with 95% t intervals, exploratory:", markup=False)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, heading in enumerate(headings(answer)):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows(answer):
-        table.add_row(*row)
-    print_whole(table)
+    change, *numbers = headings(answer)
+    columns = [Column(change, is_number=False), *(Column(it, may_break=True) for it in numbers)]
+    print_grid(console, columns, rows(answer))
     for sentence in sentences(answer):
         console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
     for note in answer.notes:

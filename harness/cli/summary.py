@@ -5,7 +5,9 @@ from dataclasses import asdict
 import click
 
 from harness.cli.as_json import print_json
+from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, study_option
+from harness.cli.screen import Screen
 from harness.study.load import load_study
 from harness.trainers.images.model_summary import Summary, summarize_settings, variant_settings
 
@@ -33,23 +35,17 @@ def summary(study: str, variant: str, profile: str, as_json: bool) -> None:
 
 
 def _print(title: str, counted: Summary) -> None:
-    from rich.table import Table
-
-    from harness.cli.wide import print_whole
-
     height, width = counted.image_size
-    table = Table(title=f"{title}, images of {height}x{width}", title_justify="left", box=None, pad_edge=False)
-    for column in ("layer", "kind", "output", "kernel", "stride", "total stride", "receptive field"):
-        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
-    for column in ("parameters", "MACs"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = [Column("layer", is_number=False), Column("kind", is_number=False), Column("output")]
+    columns += [Column(it, is_optional=True) for it in ("kernel", "stride", "total stride", "receptive field")]
+    rows = []
     for row in counted.rows:
         windows = (row.kernel, row.stride, row.total_stride, row.receptive_field)
         cells = ["" if it is None else str(it) for it in windows] + [f"{it:,}" for it in (row.parameters, row.macs)]
-        table.add_row(row.layer, row.kind, "x".join(map(str, row.output_shape)), *cells)
-    table.add_section()
-    table.add_row("total", "", "", "", "", "", "", f"{counted.parameters:,}", f"{counted.macs:,}", style="bold")
-    print_whole(table)
+        rows.append([row.layer, row.kind, "x".join(map(str, row.output_shape)), *cells])
+    rows.append(["total", *[""] * 6, f"{counted.parameters:,}", f"{counted.macs:,}"])
+    title = f"{title}, images of {height}x{width}"
+    print_grid(Screen(), [*columns, Column("parameters"), Column("MACs")], rows, title=title)
     if counted.trained_parameters < counted.parameters:
         frozen = counted.parameters - counted.trained_parameters
         click.echo(f"{counted.trained_parameters:,} parameters train, {frozen:,} are frozen.")
