@@ -147,6 +147,7 @@ def test_the_gallery_has_every_file_of_every_example():
 
 
 @pytest.mark.slow
+@pytest.mark.ordeal
 def test_the_site_builds_strictly_takes_nothing_from_elsewhere_and_is_searched_from_its_folder(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     known = os.environ | {"NO_MKDOCS_2_WARNING": "1"}

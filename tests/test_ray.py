@@ -205,6 +205,7 @@ def test_a_search_keeps_the_slots_of_a_cluster_filled(tmp_path, cluster):
     assert busy > 0.7, busy
 
 
+@pytest.mark.ordeal
 def test_nothing_of_rays_own_stands_among_what_is_printed(tmp_path, cluster):
     path = write_study(tmp_path / "study")
 

@@ -173,6 +173,7 @@ def test_a_report_of_nothing_finished_is_a_page_that_says_so(tmp_path):
     assert 'class="panel"' not in html
 
 
+@pytest.mark.ordeal
 def test_every_figure_is_drawn_without_network_at_two_widths_in_light_and_dark(written):
     with chromium() as driver:
         offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}

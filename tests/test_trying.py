@@ -53,6 +53,7 @@ def flawed(tmp_path, flaw):
     return write_study(tmp_path / "study", function=code, pause=0.05)
 
 
+@pytest.mark.ordeal
 @pytest.mark.parametrize(
     ("flaw", "said", "code"),
     [
