@@ -280,4 +280,6 @@ def test_a_grid_breaks_between_words_and_never_within_one_or_a_number(width):
 def test_a_word_that_is_longer_than_the_column_stays_whole():
     assert folded("a averyverylongword b", 5) == ["a", "averyverylongword", "b"]
     assert folded("one+two+three four", 8) == ["one+two+", "three", "four"]
+    assert folded("batch+b +1.5 1e+05", 30) == ["batch+b +1.5 1e+05"]
+    assert folded("wide+3x3 1e+05", 6) == ["wide+", "3x3", "1e+05"]
     assert folded("", 5) == [""]

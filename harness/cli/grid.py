@@ -10,7 +10,7 @@ from rich.text import Text
 
 GAP = 2
 LEAST_WIDTH = 12  # of a column of words that has to give way; where even that is too much, its longest word
-JOINT = re.compile(r"(?<=\w\+)(?=[^\W\d])")  # where a name such as wide+fast may be broken, and +15.1 may not
+JOINT = re.compile(r"(?<=\w\+)(?<!\de\+)(?=\w)")  # where a name such as wide+3x3 may be broken; +15.1 and 1e+05 not
 MOST_ROWS_WEIGHED = 100  # when the room is shared out
 
 
@@ -125,9 +125,8 @@ def folded(text: str, width: int) -> list[str]:
     """The text on lines of this width, broken at spaces, or after a `+` within a name; a longer word stays whole."""
     lines, line = [], ""
     for word in text.split():
-        for piece in JOINT.split(word):
-            is_first = word.startswith(piece)
-            joined = line + (" " if line and is_first else "") + piece
+        for place, piece in enumerate(JOINT.split(word)):
+            joined = line + (" " if line and place == 0 else "") + piece
             if line and len(joined) > width:
                 lines.append(line)
                 line = piece
