@@ -593,6 +593,20 @@ def test_an_experiment_that_was_deleted_says_how_to_restore_it(store):
         project(store)
 
 
+def test_an_experiment_that_another_process_made_since_we_looked_is_used(store, monkeypatch):
+    uri, cells = store
+    server, looked = Server(uri, cells.root), MlflowClient.get_experiment_by_name
+
+    def look_just_before_another_makes_it(client: MlflowClient, name: str) -> Any:
+        found = looked(client, name)
+        if found is None:
+            client.create_experiment(name)
+        return found
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", look_just_before_another_makes_it)
+    assert server.experiment("task3") == looked(MlflowClient(uri), "task3").experiment_id
+
+
 def _project_at_once(uri: str, root: Path, start: Any) -> None:
     start.wait()
     Tracking(uri, root).project(MANIFEST, Cells(root))

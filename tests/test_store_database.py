@@ -7,7 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -20,6 +22,7 @@ from tracked import a_manifest, a_store, cells_of, history, mlflow_runs, train
 from harness.errors import TrackingError
 from harness.store.cells import Cells
 from harness.tracking import Tracking, database, init, resolve_uri
+from harness.tracking.server import Server
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +173,28 @@ def test_a_study_is_delivered_to_postgresql_too(postgresql, tmp_path):
     assert [tree[kind][0].info.status for kind in ("study", "variant", "cell")] == ["FINISHED"] * 3
     assert history(url, tree["cell"][0].info.run_id, "val/loss") == [(100, 2.0), (200, 1.9000000000000001)]
     assert len(list((tmp_path / "artifacts").rglob("best.safetensors"))) == 1
+
+
+def test_a_data_set_that_another_process_writes_at_this_moment_is_shared_with_it(postgresql, tmp_path):
+    url, cells, cell = fresh_database(postgresql, "datasets"), Cells(tmp_path), cells_of()[0]
+    train(cells, cell)
+    Tracking(url, tmp_path).project(a_manifest({"baseline": [cell]}), cells)
+    experiment = Server(url, tmp_path).experiment("task4")
+    copied = f"INSERT INTO datasets SELECT 'theirs', {experiment}, name, digest, 'harness', '', '', '' FROM datasets"
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO datasets%'"
+    )
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with ThreadPoolExecutor(1) as beside:
+        with engine.begin() as other, engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+            other.execute(sqlalchemy.text(copied))
+            ours = beside.submit(Tracking(url, tmp_path).project, a_manifest({"b": [cell]}, study="task4"), cells)
+            while not ours.done() and not watching.execute(sqlalchemy.text(waits)).scalar():
+                time.sleep(0.01)
+        assert ours.result().delivered == 4
+    with engine.connect() as connection:
+        used = sqlalchemy.text("SELECT count(*) FROM inputs WHERE source_id = 'theirs'")
+        assert connection.execute(used).scalar() >= 1
 
 
 def test_a_postgresql_database_that_does_not_exist_says_so(postgresql, tmp_path):

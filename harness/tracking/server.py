@@ -59,13 +59,7 @@ class Server:
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, made if need be. Its artifacts go below the store's folder, wherever we run."""
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            where = (self._artifacts / name).as_uri() if self._artifacts else None
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages show runs, not chats
-            made = str(self._client.create_experiment(name, artifact_location=where, tags=kind))
-            self._names[made] = name
-            return made
+        found = self._client.get_experiment_by_name(name) or self._made_experiment(name)
         if found.lifecycle_stage != "active":
             raise TrackingError(
                 f"{masked(self._uri)}: experiment '{name}' is deleted. Restore it with `mlflow experiments restore "
@@ -73,6 +67,19 @@ class Server:
             )
         self._names[found.experiment_id] = name
         return str(found.experiment_id)
+
+    def _made_experiment(self, name: str) -> Any:
+        """A new experiment, or the one that another process made since we looked."""
+        from mlflow.exceptions import MlflowException
+
+        where = (self._artifacts / name).as_uri() if self._artifacts else None
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages show runs, not chats
+        try:
+            return self._client.get_experiment(self._client.create_experiment(name, where, kind))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_ALREADY_EXISTS" and (found := self._client.get_experiment_by_name(name)):
+                return found
+            raise
 
     def create_run(self, experiment: str, name: str, start_ms: int, tags: Mapping[str, str]) -> Run:
         """A new run. A request that was repeated on its way has made twins (MLflow repeats POST too): one stays."""

@@ -77,14 +77,21 @@ def write(
         before_commit()
 
 
-def _insert(connection: Any, table: Any, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Many rows a statement, which a database takes at once and away from Python."""
+def _insert(
+    connection: Any, table: Any, columns: Sequence[str], rows: Sequence[Row], *, unless_there: bool = False
+) -> None:
+    """Many rows a statement, which a database takes at once and away from Python.
+
+    Args:
+        unless_there: leaves out rows that another process has written since we looked, where it would fail.
+    """
+    end = " ON CONFLICT DO NOTHING" if unless_there else ""
     names = connection.dialect.identifier_preparer
     into = f"INSERT INTO {names.format_table(table)} ({', '.join(map(names.quote, columns))}) VALUES "
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     row = f"({', '.join([mark] * len(columns))})"
     for some in _parts(rows, VALUES_AT_ONCE // len(columns)):
-        connection.exec_driver_sql(into + ", ".join([row] * len(some)), tuple(chain.from_iterable(some)))
+        connection.exec_driver_sql(into + ", ".join([row] * len(some)) + end, tuple(chain.from_iterable(some)))
 
 
 def _parts(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
@@ -141,9 +148,14 @@ def _datasets(connection: Any, experiment: int, images: Iterable[RunImage]) -> d
     if not wanted:
         return {}
     asked = select(table.c.name, table.c.digest, table.c.dataset_uuid).where(table.c.experiment_id == experiment)
-    ids = {(name, digest): found for name, digest, found in connection.execute(asked)}
-    for key in wanted.keys() - ids.keys():
-        ids[key] = uuid.uuid4().hex
-        row = (ids[key], experiment, *key, "harness", wanted[key].source, None, None)
-        connection.execute(table.insert(), [dict(zip(COLUMNS["datasets"].split(), row, strict=True))])
-    return ids
+
+    def known() -> dict[tuple[str, str], str]:
+        return {(name, digest): found for name, digest, found in connection.execute(asked)}
+
+    there = known()
+    missing = [it for key, it in wanted.items() if key not in there]
+    if not missing:
+        return there
+    rows = [(uuid.uuid4().hex, experiment, it.name, it.digest, "harness", it.source, None, None) for it in missing]
+    _insert(connection, table, COLUMNS["datasets"].split(), rows, unless_there=True)
+    return known()
