@@ -119,7 +119,9 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
     assert exported["p_adjusted"].tolist() == pytest.approx(python["p_adjusted"].tolist())
 
     beyond = json.loads(run("ablate", *where, "--executor", "here", "--seeds", "9", "--json").stdout)
-    assert {it["correction"] for it in beyond["effects"]} == {"e-process and Holm"}
+    assert {it["correction"] for it in beyond["effects"]} == {
+        "group-sequential Westfall-Young, then e-process and Holm"
+    }
     assert load_results(str(study), store=store).attrs["manifest"].horizon == 8
     moved = CliRunner().invoke(cli, ["ablate", *where, "--horizon", "20", "--seeds", "10"])
     assert moved.exit_code == 2

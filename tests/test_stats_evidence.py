@@ -247,10 +247,48 @@ def test_evidence_chooses_by_what_was_declared_and_looked_at() -> None:
     assert second.look == "look 2, at 12 of 12 planned seeds"
     assert (second.p >= once.p).all()
 
-    beyond = evidence(differences, seeds, Schedule(10, (tuple(range(10)),)), 0.05)
-    assert (beyond.correction, beyond.look) == (BEYOND, "look 2, at 12 seeds, beyond the 10 planned")
+    beyond = evidence(differences, seeds, Schedule(10), 0.05)
+    assert (beyond.correction, beyond.look) == (BEYOND, "look 1, at 12 seeds, beyond the 10 planned")
     assert beyond.p == pytest.approx(np.minimum(PRICE_BEYOND * e_process_p(differences), 1))
     assert (beyond.smallest <= beyond.p).all()
+
+
+def test_what_was_claimed_within_the_plan_stays_claimed_beyond_it() -> None:
+    differences = family(2, 12, 50, effects=2.0, helped=1)
+    planned = westfall_young(differences[:, :10])
+    assert planned[0] <= 0.05
+    beyond = evidence(differences, range(12), Schedule(10, (tuple(range(10)),)), 0.05)
+    assert (beyond.correction, beyond.look) == (
+        f"{ONE_LOOK}, then {BEYOND}",
+        "look 2, at 12 seeds, beyond the 10 planned",
+    )
+    assert PRICE_BEYOND * e_process_p(differences)[0] > planned[0]  # as if it had never been claimed
+    assert beyond.p[0] == pytest.approx(planned[0])
+    twice = Schedule(10, (tuple(range(6)), tuple(range(10)), tuple(range(11))))
+    within = evidence(differences[:, :10], range(10), twice, 0.05)
+    assert within.correction == SEVERAL_LOOKS
+    assert evidence(differences, range(12), twice, 0.05).p[0] == pytest.approx(within.p[0])
+
+
+def test_nothing_is_claimed_for_the_other_direction_than_that_of_an_earlier_stronger_look() -> None:
+    differences = family(1, 8, 50, effects=3.0, helped=1)
+    schedule = Schedule(16, (tuple(range(8)),))
+    assert evidence(differences, range(8), schedule, 0.05).p[0] <= 0.05
+    turned = np.concatenate([differences, -1.2 * differences], axis=1)  # now it looks harmful
+    assert evidence(turned, range(16), schedule, 0.05).p.tolist() == [1.0]
+    assert evidence(turned, range(16), Schedule(8, schedule.looks), 0.05).p.tolist() == [1.0]
+
+
+@pytest.mark.slow
+def test_looks_within_the_plan_and_beyond_it_together_keep_a_tenth_more_than_the_error() -> None:
+    claimed = []
+    for study in range(1_000):
+        differences, looks, ever = family(3, 20, 7_000 + study), (), False
+        for n in (5, 8, 10, 14, 20):
+            ever |= bool((evidence(differences[:, :n], range(n), Schedule(8, looks), 0.05).p <= 0.05).any())
+            looks = (*looks, tuple(range(n)))
+        claimed.append(ever)
+    assert np.mean(claimed) <= 0.055 + 3 * np.sqrt(0.055 * 0.945 / 1_000)
 
 
 def test_a_look_that_saw_nothing_new_is_none() -> None:

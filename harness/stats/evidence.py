@@ -4,9 +4,10 @@ Terminal, JSON, export, report, MLflow and Python print what is decided here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.stats.effect import Effect
 from harness.stats.sequential import Looks, e_process_p, group_sequential, spent_by
@@ -47,7 +48,8 @@ def evidence(
     """The adjusted p-values of a family, by what its study declared and how often it was looked at.
 
     Once, at the horizon (or where none was declared): Westfall-Young. Earlier, or not for the first time: its
-    group-sequential version. Beyond the horizon: an e-process, valid at any time, whose p is multiplied by 10.
+    group-sequential version. Beyond the horizon: what was claimed until then, or else an e-process, valid at any time,
+    whose p is multiplied by 10.
 
     Args:
         differences: (m, s), a row a member, NaN where it lacks the seed.
@@ -55,20 +57,56 @@ def evidence(
         weights: (m,), how much of the error each member may spend; equal by default.
     """
     looks = _nested(seeds, schedule)
+    if not schedule.horizon:
+        looks = looks[-1:]
+    if len(seeds) <= (schedule.horizon or len(seeds)):
+        found = _within(differences, looks, schedule.horizon or len(seeds), alpha, weights)
+    else:
+        found = _beyond(differences, looks, schedule.horizon, alpha, weights)
+    turned = (found.p <= alpha) & _is_contradicted(differences, looks)
+    return replace(found, p=np.where(turned, 1.0, found.p))
+
+
+def _within(differences: FloatArray, looks: Looks, horizon: int, alpha: float, weights: FloatArray | None) -> Evidence:
     counts = np.isfinite(differences).sum(axis=1)
     least = np.array([smallest_sign_flip_p(int(n)) if n > 1 else np.nan for n in counts])
-    n, horizon = len(seeds), schedule.horizon
-    if not horizon or (len(looks) == 1 and n == horizon):
+    n = int(looks[-1].sum())
+    if len(looks) == 1 and n == horizon:
         return Evidence(westfall_young(differences, alpha, weights), least, ONE_LOOK, "")
-    look = f"look {len(looks)}, at {n} of {horizon} planned seeds"
-    if n > horizon:
-        p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
-        unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan), weights)
-        look = f"look {len(looks)}, at {n} seeds, beyond the {horizon} planned"
-        return Evidence(p, np.minimum(PRICE_BEYOND * unanimous, 1.0), BEYOND, look)
     share = spent_by(looks, horizon)[-1]
     p = group_sequential(differences, looks, horizon, alpha, weights)
-    return Evidence(p, np.minimum(least / share, 1.0) if share else least, SEVERAL_LOOKS, look)
+    smallest = np.minimum(least / share, 1.0) if share else least
+    return Evidence(p, smallest, SEVERAL_LOOKS, f"look {len(looks)}, at {n} of {horizon} planned seeds")
+
+
+def _beyond(differences: FloatArray, looks: Looks, horizon: int, alpha: float, weights: FloatArray | None) -> Evidence:
+    """What was claimed within the horizon stays claimed: alpha was spent on it, and a tenth more is spent here."""
+    p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
+    unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan), weights)
+    smallest = np.minimum(PRICE_BEYOND * unanimous, 1.0)
+    look = f"look {len(looks)}, at {looks[-1].sum()} seeds, beyond the {horizon} planned"
+    planned = [it for it in looks if it.sum() <= horizon]
+    if not planned:
+        return Evidence(p, smallest, BEYOND, look)
+    last = planned[-1]
+    before = _within(differences[:, last], [it[last] for it in planned], horizon, alpha, weights)
+    return Evidence(np.fmin(p, before.p), np.fmin(smallest, before.p), f"{before.correction}, then {BEYOND}", look)
+
+
+def _is_contradicted(differences: FloatArray, looks: Looks) -> NDArray[np.bool_]:
+    """(m,): whether an earlier look spoke more strongly, and for the other direction."""
+    now, *earlier = (_self_normalized(np.where(look, differences, 0.0)) for look in reversed(looks))
+    contradicted = np.zeros(len(differences), dtype=bool)
+    for then in earlier:
+        contradicted |= (np.sign(then) == -np.sign(now)) & (np.abs(then) > np.abs(now))
+    return contradicted
+
+
+def _self_normalized(differences: FloatArray) -> FloatArray:
+    """sum d / sqrt(sum d^2), of variance 1 under the null whatever the number of seeds; 0 where there is none."""
+    filled = np.nan_to_num(differences)
+    size = np.sqrt((filled**2).sum(axis=1))
+    return np.asarray(filled.sum(axis=1) / np.where(size > 0, size, 1.0))
 
 
 def _nested(seeds: Sequence[int], schedule: Schedule) -> Looks:

@@ -81,8 +81,12 @@ def why_no_claim(row: Any) -> str:
         return ""
     return (
         f"It cannot reach significance yet: this is {row.look}, and the smallest adjusted p that it could show is"
-        f" {format_p(row.smallest_p_adjusted)}. Go on to the seeds that were planned."
+        f" {format_p(row.smallest_p_adjusted)}. {_where_to_go(row.look)}"
     )
+
+
+def _where_to_go(look: str) -> str:
+    return "More seeds may tell." if "beyond" in look else "Go on to the seeds that were planned."
 
 
 def adjusted(row: Any) -> str:
@@ -118,7 +122,8 @@ def _estimate(row: Any) -> str:
     text = metric.say_difference(row.mean)
     if row.n < 2:
         return text
-    return f"{text} [{100 * row.confidence:g}% {metric.say_interval(row.low, row.high)}]"
+    level = f"{100 * row.confidence:g}%"
+    return f"{text} [{metric.say_interval(row.low, row.high, level)}]"
 
 
 def _claim(row: Any, how: str) -> str:
