@@ -153,12 +153,16 @@ class Metric:
         text = self.format_signed(value) if signed else self.format(abs(value))
         return f"{text} {self.difference_unit}".rstrip()
 
-    def say_interval(self, low: float, high: float, *, signed: bool = True) -> str:
-        """Bounds without unit, beside an estimate that has one; `no interval` where there is none."""
+    def say_interval(self, low: float, high: float, level: str = "", *, signed: bool = True) -> str:
+        """`95% +0.40, +2.00`: bounds without unit, beside an estimate that has one; `no interval` where there is none.
+
+        Args:
+            level: `95%`, or more about the interval.
+        """
         if math.isnan(low) or math.isnan(high):
             return "no interval"
         written = self.format_signed if signed else self.format
-        return f"{written(low)}, {written(high)}"
+        return f"{level} {written(low)}, {written(high)}".lstrip()
 
     def to_json(self) -> dict[str, Any]:
         return {"goal": self.goal, "unit": self.unit, "digits": self.digits}

@@ -277,9 +277,28 @@ def test_a_grid_breaks_between_words_and_never_within_one_or_a_number(width):
         assert any(word in line for line in lines), (word, lines)
 
 
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (44, ["wide-head  +3.19 [+3.07, +3.31]  improves"]),  # p is left out before an interval is broken
+        (34, ["wide-head  +3.19 [+3.07,  improves", "                  +3.31]"]),
+        (24, ["wide-     +3.19  improves", "head    [+3.07,", "         +3.31]"]),
+    ],
+)
+def test_an_interval_is_broken_where_leaving_columns_out_is_not_enough(width, lines):
+    columns = [Column("change", False), Column("effect", may_break=True), Column("p", is_optional=True)]
+    console = Screen(width=width, force_terminal=True, color_system="standard")
+    with console.capture() as captured:
+        row = ("wide-head", "+3.19 [+3.07, +3.31]", "<0.0001", "improves")
+        print_grid(console, [*columns, Column("verdict", False)], [row], styles=["green"])
+    told = [line for line in captured.get().splitlines() if line.startswith("\x1b[32m")]
+    assert told == [f"\x1b[32m{line}\x1b[0m" for line in lines]
+
+
 def test_a_word_that_is_longer_than_the_column_stays_whole():
     assert folded("a averyverylongword b", 5) == ["a", "averyverylongword", "b"]
     assert folded("one+two+three four", 8) == ["one+two+", "three", "four"]
     assert folded("batch+b +1.5 1e+05", 30) == ["batch+b +1.5 1e+05"]
     assert folded("wide+3x3 1e+05", 6) == ["wide+", "3x3", "1e+05"]
+    assert folded("batch-norm 1e-05 2-4 --study", 6) == ["batch-", "norm", "1e-05", "2-4", "--study"]
     assert folded("", 5) == [""]

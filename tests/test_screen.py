@@ -3,7 +3,8 @@
 from rich.table import Table
 
 from harness.cli import Problem
-from harness.cli.screen import Screen, say
+from harness.cli.screen import Screen
+from harness.cli.sentences import say
 from harness.texts import MOST_CHARACTERS, message_lines, printable, shortened
 
 RED = "a\x1b[31mred\x1b[0m"

@@ -80,6 +80,19 @@ def test_what_is_fast_and_what_is_no_terminal_gives_no_sign_of_life():
 
 
 @pytest.mark.slow
+def test_a_sentence_is_broken_between_words_in_a_window_and_nowhere_in_a_pipe():
+    sentence = "  20 events delivered; MLflow has everything that is in /a/folder/with-a-long-name/mlruns."
+    code = f"from harness.cli.sentences import tell; tell({sentence!r})"
+    said, _ = at_a_terminal([sys.executable, "-c", code], columns=40)
+    assert said.splitlines() == [
+        "  20 events delivered; MLflow has",
+        "  everything that is in",
+        "  /a/folder/with-a-long-name/mlruns.",
+    ]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == sentence + "\n"
+
+
+@pytest.mark.slow
 def test_a_plan_is_a_table_that_fits_and_ends_with_the_next_command(tmp_path):
     for columns in (60, 80, 120):
         said, _ = harness("plan", "--study", "task3", "--profile", "quick", "--store", tmp_path, columns=columns)

@@ -81,7 +81,7 @@ class Judged:
             return f"each: {needed}; a useless proposal is kept in {100 * level:.2g}% of cases at most, each anew."
         return (
             f"stream: {needed}; of all that this line keeps, {100 * self.line.alpha:.2g}% at most are expected to be "
-            "useless. A later proposal takes more, one after another that was kept less."
+            "useless. The next proposal needs more evidence; one after a keep needs less."
         )
 
 

@@ -9,12 +9,12 @@ import io
 import os
 import shutil
 import sys
-import textwrap
 from typing import TextIO
 
 import click
 
 from harness.cli.loading import loading
+from harness.cli.sentences import wrapped
 from harness.errors import HarnessError
 from harness.texts import message_lines
 from harness.urls import masked
@@ -135,12 +135,7 @@ class Problem(click.ClickException):
     def show(self, file: object = None) -> None:
         width = max(shutil.get_terminal_size().columns - len("error: "), 20) if sys.stderr.isatty() else 10**6
         for line in message_lines(self.message):
-            parts = (
-                textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-                if len(line) > width
-                else [line]
-            )
-            for place, part in enumerate(parts):
+            for place, part in enumerate(wrapped(line, width)):
                 click.secho("       " if place else "error: ", fg="red", bold=True, nl=False, err=True)
                 click.echo(part, err=True)
 

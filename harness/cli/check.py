@@ -7,7 +7,7 @@ import click
 
 from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
-from harness.cli.screen import say
+from harness.cli.sentences import tell
 
 
 @click.command()
@@ -27,10 +27,10 @@ def check(ctx: click.Context, store: Path, as_json: bool) -> None:
         print_json({"findings": [asdict(it) for it in found]})
     else:
         for it in found:
-            say(f"{'wrong' if it.is_wrong else 'note'}: {it}")
+            tell(f"{'wrong' if it.is_wrong else 'note'}: {it}")
     num_wrong = sum(it.is_wrong for it in found)
     if not as_json:
         notes = f", {len(found) - num_wrong} notes" if len(found) > num_wrong else ""
-        click.echo(f"{store}: {f'{num_wrong} things are wrong' if num_wrong else 'nothing is wrong'}{notes}.")
+        tell(f"{store}: {f'{num_wrong} things are wrong' if num_wrong else 'nothing is wrong'}{notes}.")
     if num_wrong:
         ctx.exit(1)

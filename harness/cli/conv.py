@@ -197,14 +197,8 @@ def _cell(value: float) -> str:
 
 
 def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    from harness.cli.wide import print_whole
+    from harness.cli.grid import Column, print_grid
+    from harness.cli.screen import Screen
 
     click.echo(title)
-    table = Table(show_header=any(header))
-    for name in header:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    print_whole(table)
+    print_grid(Screen(), [Column(it) for it in header], rows)

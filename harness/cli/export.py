@@ -7,6 +7,7 @@ import click
 
 from harness.api.looking import looked_at
 from harness.cli.options import complete_run, store_option
+from harness.cli.sentences import tell
 from harness.cli.which_run import say_which_run
 from harness.errors import OutputError
 from harness.store.cells import Cells
@@ -77,7 +78,7 @@ def export(
     content = export_table(tables, table, form)
     if path:
         write_file(path, content)
-        click.echo(f"{path}: {table} of {manifest.id}", err=True)
+        tell(f"{path}: {table} of {manifest.id}", err=True)
     else:
         if sys.stdout.isatty():
             sys.stdout.write(content.decode())

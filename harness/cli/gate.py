@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from harness.stats import Effect
 
 EXIT_CODES: dict[Verdict, int] = {"passes": 0, "fails": 1, "undecided": 3}
-HEADLINES: dict[Verdict, str] = {"passes": "passes", "fails": "FAILS", "undecided": "cannot be told"}
+HEADLINES: dict[Verdict, str] = {"passes": "passes", "fails": "FAILS", "undecided": "is undecided"}
 
 
 @click.command()
@@ -117,10 +117,12 @@ def _measured(effect: "Effect") -> str:
     metric = effect.metric
     found = f"{metric.say_difference(effect.mean)} [{metric.say_interval(effect.low, effect.high)}]"
     counted = f"{effect.n} of {effect.n_planned} seeds"
-    return (
-        f"Difference of {metric.words}, this code minus the other: {found}, paired over {counted}. The ends of the 90% "
-        "interval are the one-sided bounds of 95% of a test of non-inferiority."
+    about = (
+        "It is the same in every seed, so that its spread cannot be estimated."
+        if effect.n > 1 and effect.sd == 0
+        else "The ends of the 90% interval are the one-sided bounds of 95% of a test of non-inferiority."
     )
+    return f"Difference of {metric.words}, this code minus the other: {found}, paired over {counted}. {about}"
 
 
 def _as_json(found: Gate) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import click
 
 from harness.cli.options import store_option
 from harness.cli.progress import size
-from harness.cli.screen import say
+from harness.cli.sentences import say, tell
 
 SHOWN = 5  # paths of one kind
 
@@ -37,12 +37,12 @@ def gc(days: float | None, yes: bool, store: Path) -> None:
     cells = Cells(store.absolute())
     found = list(garbage(cells, weights_older_than_seconds=None if days is None else days * 86_400))
     for path in manifests_set_aside(cells):
-        say(
+        tell(
             f"note: {path} may have named cells, so every cell stays. Once the commands of its study have run again, "
             "remove it."
         )
     if not found:
-        click.echo(f"{cells.root}: nothing to free.")
+        tell(f"{cells.root}: nothing to free.")
         return
     for kind in dict.fromkeys(it.kind for it in found):
         several = [it for it in found if it.kind == kind]
@@ -69,8 +69,8 @@ def delete(study: str, yes: bool, store: Path) -> None:
     from harness.api.stores import deletion
 
     what = deletion(study, store=store)
-    say(f"study runs: {', '.join(it.id for it in what.manifests)}")
-    click.echo(f"{len(what.keys)} cells that no other study run names, {size(what.num_bytes)}")
+    tell(f"study runs: {', '.join(it.id for it in what.manifests)}")
+    tell(f"{len(what.keys)} cells that no other study run names, {size(what.num_bytes)}")
     if what.searches:
         click.echo(f"{len(what.searches)} searches in Optuna")
     if is_wanted("Delete them, for good?", yes):

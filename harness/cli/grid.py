@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -10,7 +10,9 @@ from rich.text import Text
 
 GAP = 2
 LEAST_WIDTH = 12  # of a column of words that has to give way; where even that is too much, its longest word
-JOINT = re.compile(r"(?<=\w\+)(?<!\de\+)(?=\w)")  # where a name such as wide+3x3 may be broken; +15.1 and 1e+05 not
+# Where a name such as wide+3x3 may be broken, and batch-norm where there is no other way; +15.1, 1e-05 and --study not.
+JOINT = re.compile(r"(?<=\w\+)(?<!\de\+)(?=\w)")
+HYPHEN = re.compile(r"(?<=[^\W\d]-)(?<!\de-)(?=\w)")
 MOST_ROWS_WEIGHED = 100  # when the room is shared out
 
 
@@ -20,7 +22,7 @@ class Column:
 
     Attributes:
         is_number: aligned right, on one line. is_optional: left out where the window is too narrow, the last one first.
-        may_break: of numbers, such as an estimate with its interval: between them, where the window is too narrow.
+        may_break: of numbers, such as an estimate with its interval: between them, where leaving out is not enough.
     """
 
     heading: str
@@ -29,38 +31,62 @@ class Column:
     may_break: bool = False
 
 
-def print_grid(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """Prints a table; in a pipe every row is one line."""
+def print_grid(
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    styles: Sequence[str] = (),
+) -> None:
+    """Prints a table; in a pipe every row is one line.
+
+    Args:
+        styles: of each row, such as `green`; none for plain rows.
+    """
     width = console.width if console.is_terminal else 10**6
     kept, widths = _fitting(columns, rows, width)
     if title:
         console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
     shown = [[row[index] for index in kept] for row in rows]
     headings = [columns[index].heading for index in kept]
-    for place, row in enumerate([headings, *shown]):
-        for line in _lines(row, widths, [columns[index].is_number for index in kept], is_heading=place == 0):
-            console.print(Text(line, style="bold" if place == 0 else ""), soft_wrap=True)
+    numbers = [columns[index].is_number for index in kept]
+    if any(headings):
+        _print_row(console, _lines(headings, widths, numbers, is_heading=True), "bold")
+    for row, style in zip(shown, styles or [""] * len(shown), strict=True):
+        _print_row(console, _lines(row, widths, numbers), style)
     left_out = [column.heading for index, column in enumerate(columns) if index not in kept]
     if left_out:
         console.print(f"A wider window also shows: {', '.join(left_out)}.", style="dim")
 
 
+def _print_row(console: Console, lines: Iterable[str], style: str) -> None:
+    for line in lines:
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
     """Which columns are shown, and how wide each is."""
     wanted = [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
-    least = [
-        max(len(it) for text in [column.heading, *(row[i] for row in rows)] for it in _parts(text, column))
-        for i, column in enumerate(columns)
-    ]
+    least, tight = (
+        [
+            max(len(it) for text in [c.heading, *(row[i] for row in rows)] for it in _parts(text, c, *joints))
+            for i, c in enumerate(columns)
+        ]
+        for joints in ([JOINT], [JOINT, HYPHEN])
+    )
     kept = list(range(len(columns)))
-    easy = [max(it, min(LEAST_WIDTH, want)) for it, want in zip(least, wanted, strict=True)]
+    easy = [
+        want if column.is_number else max(it, min(LEAST_WIDTH, want))
+        for it, want, column in zip(least, wanted, columns, strict=True)
+    ]
 
     def room_beside(widths: Sequence[int]) -> int:
         return width - sum(widths[i] for i in kept) - GAP * (len(kept) - 1)
 
     while room_beside(easy) < 0 and (optional := [i for i in kept if columns[i].is_optional]):
         kept.remove(optional[-1])
-    least = easy if room_beside(easy) >= 0 else least
+    least = next((it for it in (easy, least) if room_beside(it) >= 0), tight)
     room = room_beside(least)
     texts = [[row[i] for row in rows[:MOST_ROWS_WEIGHED]] for i in kept]
     return kept, _widened([least[i] for i in kept], [wanted[i] for i in kept], texts, room)
@@ -100,14 +126,19 @@ def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequen
     return given
 
 
-def _parts(text: str, column: Column) -> list[str]:
-    """What must stay on one line: a number as it is; words; names in pieces that end after `+`."""
+def _parts(text: str, column: Column, *joints: re.Pattern[str]) -> list[str]:
+    """What must stay on one line: a number as it is; words; of names the pieces between these joints."""
     if column.is_number:
         return text.split() or [""] if column.may_break else [text]
-    return [it for word in text.split() for it in JOINT.split(word)] or [""]
+    parts = text.split() or [""]
+    for joint in joints:
+        parts = [piece for part in parts for piece in joint.split(part)]
+    return parts
 
 
-def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, is_heading: bool) -> Iterator[str]:
+def _lines(
+    row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, is_heading: bool = False
+) -> Iterator[str]:
     cells = [folded(text, width) for text, width in zip(row, widths, strict=True)]
     height = max(map(len, cells))
     if is_heading:
@@ -122,10 +153,11 @@ def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *
 
 
 def folded(text: str, width: int) -> list[str]:
-    """The text on lines of this width, broken at spaces, or after a `+` within a name; a longer word stays whole."""
+    """The text on lines of this width, broken at spaces, or in a name after `+`, and after `-` where that is too long;
+    a longer word stays whole."""
     lines, line = [], ""
     for word in text.split():
-        for place, piece in enumerate(JOINT.split(word)):
+        for place, piece in enumerate(_pieces(word, width)):
             joined = line + (" " if line and place == 0 else "") + piece
             if line and len(joined) > width:
                 lines.append(line)
@@ -133,3 +165,8 @@ def folded(text: str, width: int) -> list[str]:
             else:
                 line = joined
     return [*lines, line]
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    found = JOINT.split(word)
+    return [it for part in found for it in (HYPHEN.split(part) if len(part) > width else [part])]

@@ -85,7 +85,7 @@ def _sentences(found: Judged) -> list[str]:
     lines = [f"{it.verdict}: {it.name}, {it.reason}."]
     if it.gain is not None:
         bounds = sorted(metric.sign * bound for bound in (it.low, it.high) if bound is not None)
-        interval = metric.say_interval(*bounds) if bounds else ""
+        interval = metric.say_interval(bounds[0], bounds[-1]) if bounds else ""
         shown = metric.say_difference(metric.sign * it.gain) + (f" [{interval}]" if interval else "")
         lines.append(f"{shown} in {metric.words} on {it.num_seeds} seeds, E {_e(it.log_e)}; {found.num_cells} cells.")
     if found.is_repeated:

@@ -5,14 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.table import Table
 
 from harness.api.lineages import Step, lineage_of_log
 from harness.api.lineages import lineage as find
 from harness.cli.as_json import print_json
+from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, store_option, study_option
 from harness.cli.screen import Screen
-from harness.cli.wide import print_whole
 from harness.metrics import Metric
 from harness.study.load import load_study
 
@@ -53,17 +52,17 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         return
     console = Screen()
     console.tell(head, style="bold")
-    print_whole(_table(metric, steps, of_log=bool(log)))
+    rows = [(_row_of_log if log else _row)(metric, it) for it in steps]
+    print_grid(console, _columns(metric, of_log=bool(log)), rows, styles=[STYLES.get(it.verdict, "") for it in steps])
     counted = {verdict: sum(it.verdict == verdict for it in steps if it.champion) for verdict in ("proven", "refuted")}
     kept = sum(bool(it.champion) for it in steps)
     rest = kept - sum(counted.values())
     if not log and not found.is_shown:
         looks = f"{len(steps)} proposal{'s' if len(steps) != 1 else ''} looked at {metric.words}"
-        console.print(f"{looks}; what the study reports was not shown to them.")
-    console.print(
-        f"Of {kept} that were kept, {counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted.",
-        style="bold",
-    )
+        console.tell(f"{looks}; what the study reports was not shown to them.")
+    what = "were kept" if log else "became champion"
+    numbers = f"{counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted"
+    console.tell(f"Of {kept} that {what}, {numbers}.", style="bold")
 
 
 def _as_plain(step: Step) -> dict[str, Any]:
@@ -72,31 +71,34 @@ def _as_plain(step: Step) -> dict[str, Any]:
     return asdict(step) | {"estimate": estimate}
 
 
-def _table(metric: Metric, steps: Sequence[Step], *, of_log: bool) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    headings = ["change", "kept", "claimed", "measured", "verdict"] if of_log else [
-        "change", "against", "gain", "seeds", "verdict", "champion",
-    ]  # fmt: skip
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading in ("claimed", "measured", "gain", "seeds") else "left")
-    for it in steps:
-        gain = _gain(metric, it)
-        if of_log:
-            claimed = "" if it.claimed is None else metric.say_difference(it.claimed)
-            row = [it.change, "yes" if it.champion else "no", claimed, gain, it.verdict]
-        else:
-            reached = f"{it.champion}: {_estimate(metric, it.estimate)}" if it.estimate else str(it.champion or "")
-            said = it.verdict if it.verdict in ("proven", "open") else f"{it.verdict}: {it.reason}"
-            row = [it.change, str(it.against), gain, str(it.num_seeds), said, reached]
-        table.add_row(*row, style=STYLES.get(it.verdict, ""))
-    return table
+def _columns(metric: Metric, *, of_log: bool) -> Sequence[Column]:
+    unit = f" [{metric.difference_unit}]" if metric.difference_unit else ""
+    change, verdict = Column("change", is_number=False), Column("verdict", is_number=False)
+    if of_log:
+        claimed, measured = Column(f"claimed{unit}"), Column(f"measured{unit}", may_break=True)
+        return change, Column("kept", is_number=False), claimed, measured, verdict
+    against = Column("against", is_number=False, is_optional=True)
+    champion = Column("champion", is_number=False, is_optional=True)
+    return change, against, Column(f"gain{unit}", may_break=True), Column("seeds"), verdict, champion
+
+
+def _row_of_log(metric: Metric, it: Step) -> list[str]:
+    claimed = "" if it.claimed is None else metric.format_signed(it.claimed)
+    return [it.change, "yes" if it.champion else "no", claimed, _gain(metric, it), it.verdict]
+
+
+def _row(metric: Metric, it: Step) -> list[str]:
+    reached = f"{it.champion}: {_estimate(metric, it.estimate)}" if it.estimate else str(it.champion or "")
+    said = it.verdict if it.verdict in ("proven", "open") else f"{it.verdict}: {it.reason}"
+    return [it.change, str(it.against), _gain(metric, it), str(it.num_seeds), said, reached]
 
 
 def _gain(metric: Metric, it: Step) -> str:
     if it.gain is None:
         return ""
-    interval = f" [{metric.say_interval(it.low, it.high)}]" if it.low is not None and it.high is not None else ""
-    return metric.say_difference(it.gain) + interval
+    if it.low is None or it.high is None:
+        return metric.format_signed(it.gain)
+    return metric.format_estimate(it.gain, it.low, it.high)
 
 
 def _estimate(metric: Metric, estimate: tuple[float, int, float] | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import complete_cell, store_option
-from harness.cli.screen import say
+from harness.cli.sentences import say
 from harness.errors import ResultsError
 from harness.store.cells import Cells
 from harness.store.said import said

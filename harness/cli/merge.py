@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
-from harness.cli.screen import say
+from harness.cli.sentences import tell
 
 SHOWN = 10  # keys, or sentences, of one kind
 
@@ -26,10 +26,10 @@ def merge(ctx: click.Context, source: Path, store: Path) -> None:
     found = merge_into(source, store=store)
     for name, lines in {"new study runs": found.runs, "extended study runs": found.extended}.items():
         if lines:
-            say(f"{name}: {', '.join(lines)}")
+            tell(f"{name}: {', '.join(lines)}")
     for name, ours in found.renamed.items():
-        say(f"line {name} went another way there than here: it is {ours} now, beside the one of here.")
-    click.echo(f"{len(found.added)} cells added, {len(found.same)} were here.")
+        tell(f"line {name} went another way there than here: it is {ours} now, beside the one of here.")
+    tell(f"{len(found.added)} cells added, {len(found.same)} were here.")
     for keys, what in (
         (found.replaced, "had failed here; tables show what they finished with there"),
         (
@@ -40,9 +40,9 @@ def merge(ctx: click.Context, source: Path, store: Path) -> None:
         (found.unfinished, "have not ended there"),
     ):
         if keys:
-            say(f"{len(keys)} cells {what}: {', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''}")
+            tell(f"{len(keys)} cells {what}: {', '.join(keys[:SHOWN])}{', ...' if keys[SHOWN:] else ''}")
     for sentence in found.refused[:SHOWN]:
-        say(f"refused: {sentence}")
+        tell(f"refused: {sentence}")
     if found.refused:
-        click.echo(f"{len(found.refused)} refused; everything else was merged.")
+        tell(f"{len(found.refused)} refused; everything else was merged.")
         ctx.exit(1)

@@ -4,6 +4,8 @@ from typing import cast
 
 import click
 
+from harness.cli.sentences import tell
+
 
 @click.command()
 @click.argument("name")
@@ -20,6 +22,6 @@ def new(name: str, kind: str | None) -> None:
     from harness.api.new import Kind, new_study
 
     study, training = new_study(name, kind=cast("Kind", kind or "function"))
-    click.echo(f"{study}: the study: metrics, baseline, changes.\n{training}: the training that it names.\n\nNext:")
-    click.echo(f"    harness try {study}              does it resume, is it reproducible?")
-    click.echo(f"    harness ablate --study {study}   which changes help?")
+    tell(f"{study}: the study: metrics, baseline, changes.\n{training}: the training that it names.\n\nNext:")
+    tell(f"    harness try {study}\n        does it resume, is it reproducible?")
+    tell(f"    harness ablate --study {study}\n        which changes help?")

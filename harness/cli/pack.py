@@ -6,6 +6,7 @@ import click
 
 from harness.cli.options import store_option
 from harness.cli.progress import size
+from harness.cli.sentences import tell
 
 
 @click.command()
@@ -28,6 +29,6 @@ def pack(study: str, output: Path | None, weights: bool, no_code: bool, store: P
     from harness.api.stores import pack as write
 
     packed = write(study, output or Path(f"{study}.tar.gz"), store=store, with_weights=weights, with_code=not no_code)
-    click.echo(f"{packed.path}: {', '.join(packed.runs)}; {packed.num_cells} cells, {size(packed.num_bytes)}")
+    tell(f"{packed.path}: {', '.join(packed.runs)}; {packed.num_cells} cells, {size(packed.num_bytes)}")
     if packed.num_left_out:
-        click.echo(f"{packed.num_left_out} cells have not ended and were left out.")
+        tell(f"{packed.num_left_out} cells have not ended and were left out.")

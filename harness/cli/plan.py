@@ -13,6 +13,7 @@ from harness.cli.next_step import say_next
 from harness.cli.options import json_option, plan_options
 from harness.cli.progress import duration_range, size
 from harness.cli.screen import Screen
+from harness.cli.sentences import tell
 from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
@@ -39,7 +40,7 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
     work = plan_work(**request, mde=mde if request["seeds"] == "auto" or not is_frozen else None)
     if is_frozen:
         frozen = freeze(work, hypothesis=hypothesis, mde=mde).frozen
-        click.echo(
+        tell(
             f"Frozen at {frozen['time']}, hash {frozen['hash']}: {len(frozen['family'])} comparisons on "
             f"{frozen['horizon']} seeds by {frozen['metric']}. The report says in what it was done otherwise.",
             err=True,

@@ -66,7 +66,8 @@ class RunProgress:
             self._ended_here += 1
             self._failed += not progress.result.is_finished
             count = f"[{self.num_done + self._ended_here}/{self.num_cells}]"
-            self.console.print(outcome(f"{count} {name}", progress.result, self.metric), soft_wrap=True)
+            ended = outcome(f"{count} {name}", progress.result, self.metric)
+            self.console.print(ended, soft_wrap=not self.console.is_terminal)
 
     def _render(self) -> RenderableType:
         done = self.num_done + self._ended_here

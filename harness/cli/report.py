@@ -9,6 +9,7 @@ from harness.api.pictures import pictures
 from harness.cli.attach import attach
 from harness.cli.options import complete_run, store_option
 from harness.cli.screen import Screen
+from harness.cli.sentences import tell
 from harness.cli.which_run import say_which_run
 from harness.store.cells import Cells
 
@@ -59,4 +60,4 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     screen = Screen()
     for sentence in (*tables.confirmations, tables.headline.sentence):
         screen.print(sentence, soft_wrap=not screen.is_terminal)
-    click.echo(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")
+    tell(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")

@@ -13,7 +13,8 @@ from harness.cli.as_json import print_json
 from harness.cli.grid import folded
 from harness.cli.options import complete_run, json_option, store_option
 from harness.cli.progress import size
-from harness.cli.screen import Screen, say
+from harness.cli.screen import Screen
+from harness.cli.sentences import say, tell
 from harness.cli.which_run import say_which_run
 from harness.errors import StoreError
 from harness.store.cells import Cells
@@ -55,13 +56,13 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
 
         print_json({"run": table.attrs["manifest"].id, "cells": records(table)})
         return
-    click.echo(f"study run {table.attrs['manifest'].id}, {counted(len(table), 'cell')}")
+    tell(f"study run {table.attrs['manifest'].id}, {counted(len(table), 'cell')}")
     columns = _columns(table)
     left_out = _narrowed(columns) if sys.stdout.isatty() else []
     for line in _aligned(columns):
         say(line)
     if left_out:
-        click.echo(f"A wider window also shows: {', '.join(left_out)}.")
+        tell(f"A wider window also shows: {', '.join(left_out)}.")
     _say_reasons(table)
 
 
@@ -127,11 +128,11 @@ def _say_reasons(table: "pd.DataFrame") -> None:
     groups = list(failed.groupby(["variant", "status", "reason"], sort=False))
     for (variant, status, reason), cells in groups[:MOST_REASONS]:
         seeds = ", ".join(map(str, cells["seed"]))
-        say(f"{variant} seed{'s' * (len(cells) != 1)} {seeds}: {status}: {reason or 'no reason recorded'}")
+        tell(f"{variant} seed{'s' * (len(cells) != 1)} {seeds}: {status}: {reason or 'no reason recorded'}")
     if len(groups) > MOST_REASONS:
-        say(f"... and {len(groups) - MOST_REASONS} more; --json has all.")
+        tell(f"... and {len(groups) - MOST_REASONS} more; --json has all.")
     if groups:
-        say(f"`harness logs {failed['key'].iloc[0]}` shows what the first of them said.")
+        tell(f"`harness logs {failed['key'].iloc[0]}` shows what the first of them said.")
 
 
 def _list_runs(cells: Cells, *, as_json: bool) -> None:
@@ -141,7 +142,7 @@ def _list_runs(cells: Cells, *, as_json: bool) -> None:
     usages: dict[str, Usage] = {}
     listed, console = list[dict[str, Any]](), Screen()
     if not manifests and not as_json:
-        click.echo(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
+        tell(f"{cells.root}: no study run yet. `harness ablate --study task3 --profile quick` makes one.")
     for name, manifest in manifests.items():
         seeds = {key: seed for variant in manifest.variants for seed, key in variant.cells.items()}
         ended, refused = 0, []
@@ -161,7 +162,7 @@ def _list_runs(cells: Cells, *, as_json: bool) -> None:
         console.tell(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
-            say(f"    {problem}")
+            tell(f"    {problem}")
     if as_json:
         print_json({"runs": listed})
     elif len(manifests) > 1:

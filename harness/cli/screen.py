@@ -6,16 +6,10 @@ Brackets in a title are no styles, and no text of a study or of a failed cell dr
 from collections.abc import Iterable
 from typing import Any
 
-import click
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from harness.texts import UNPRINTABLE, printable
-
-
-def say(text: str) -> None:
-    """Prints a text as it is on standard output, with what would drive a terminal written as codes."""
-    click.echo(printable(text.replace("\r", "\n")))
+from harness.texts import UNPRINTABLE
 
 
 class Screen(Console):

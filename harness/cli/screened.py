@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from harness.cli.wide import print_whole
+from harness.cli.grid import Column, print_grid
 
 if TYPE_CHECKING:
     from harness.report.tables import Family, Tables
@@ -28,21 +27,25 @@ def print_screening(console: Console, tables: "Tables", family: "Family") -> Non
 
     metric = tables.subject
     frame = tables.marginal.sort_values(["p", "change"], na_position="last")
-    table = Table(box=None, header_style="bold", pad_edge=False)
     unit = f" [{metric.difference_unit}]" if metric.difference_unit else ""
-    for heading in ("change", f"effect{unit}", "p", "p (adjusted)", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("change", "verdict") else "right")
-    supported = []
+    columns = (
+        Column("change", is_number=False),
+        Column(f"effect{unit}", may_break=True),
+        Column("p", is_optional=True),
+        Column("p (adjusted)"),
+        Column("verdict", is_number=False),
+    )
+    supported, rows, styles = [], [], []
     for row in rows_of(frame):
         stands = row.p_holm < ALPHA
         supported += [str(row.change)] if stands else []
         verdict = ("improves" if metric.sign * row.mean > 0 else "hurts") if stands else row.note or "not supported"
         effect = metric.format_estimate(row.mean, row.low, row.high)
-        style = STYLES.get(verdict, "")
-        table.add_row(str(row.change), effect, format_p(row.p), format_p(row.p_holm), verdict, style=style)
+        rows.append([str(row.change), effect, format_p(row.p), format_p(row.p_holm), verdict])
+        styles.append(STYLES.get(verdict, ""))
     console.print()
     console.print(Text(f"{family.design}: {metric.words}, with the change minus without it", style="bold"))
-    print_whole(table)
+    print_grid(console, columns, rows, styles=styles)
     cells = f"{int(frame['n'].iloc[0])} of {int(frame['n_planned'].iloc[0])} cells"
     console.print(
         f"Effect over all variants with its 95% t interval, by least squares ({cells}, a block for each seed, effects "
@@ -55,8 +58,7 @@ def print_screening(console: Console, tables: "Tables", family: "Family") -> Non
         seeds = ",".join(str(first + index) for index in range(FRESH_SEEDS))
         study = tables.manifest.asked or tables.manifest.study
         only = ",".join(supported[:MOST_NAMED])
+        line = f"harness ablate --study {study} --design add-one --only {only} --seeds {seeds}"
         console.print(
-            f"What stands out among {len(frame)} is best seen again, on fresh seeds: harness ablate --study {study} "
-            f"--design add-one --only {only} --seeds {seeds}",
-            soft_wrap=True,
+            f"What stands out among {len(frame)} is best seen again, on fresh seeds:\n    {line}", soft_wrap=True
         )

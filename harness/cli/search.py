@@ -175,7 +175,7 @@ def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
     for note in answer.notes:
         console.print(f"note: {note}", style="dim", markup=False, soft_wrap=not console.is_terminal)
     if answer.best.changes:
-        console.print(f"Confirm it on fresh seeds: {_confirmation(answer, request)}", markup=False, soft_wrap=True)
+        console.print(f"Confirm it on fresh seeds:\n    {_confirmation(answer, request)}", markup=False, soft_wrap=True)
 
 
 def _confirmation(answer: "Answer", request: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import click
 from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
 from harness.cli.progress import duration
-from harness.cli.screen import say
+from harness.cli.sentences import say, tell
 
 
 @click.command()
@@ -85,16 +85,16 @@ def study(
         print_json(told)
         return
     kept = f", {len(history.kept)} of them kept" if log else ""
-    say(f"{found.path}: {len(history.changes)} changes of {found.asked}{kept}.")
+    tell(f"{found.path}: {len(history.changes)} changes of {found.asked}{kept}.")
     for change in history.changes:
         needs = f" (needs {', '.join(change.needs)})" if change.needs else ""
-        say(f"  {change.commits[0][:10]} {change.name}{needs}")
+        tell(f"  {change.commits[0][:10]} {change.name}{needs}")
     for line in ["Left out:", *(f"  {it}" for it in in_words(history.left_out))] if history.left_out else ():
-        say(line)
+        tell(line)
     for note in (*history.notes, *work.plan.notes):
-        say(note)
+        tell(note)
     for option in found.budget:
-        say(f"{'Chosen' if option is found.budget[0] else 'Not chosen'}: {option}.")
+        tell(f"{'Chosen' if option is found.budget[0] else 'Not chosen'}: {option}.")
     took = f"about {duration(expected.seconds)}" if expected.measured else "`harness try` measures what one takes"
-    say(f"{len(todo)} cells to train ({profile}); {took}.")
+    tell(f"{len(todo)} cells to train ({profile}); {took}.")
     say(f"\nNext:\n    harness plan --study {found.path}\n    harness ablate --study {found.path}")

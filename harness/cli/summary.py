@@ -8,6 +8,7 @@ from harness.cli.as_json import print_json
 from harness.cli.grid import Column, print_grid
 from harness.cli.options import json_option, study_option
 from harness.cli.screen import Screen
+from harness.cli.sentences import tell
 from harness.study.load import load_study
 from harness.trainers.images.model_summary import Summary, summarize_settings, variant_settings
 
@@ -48,4 +49,4 @@ def _print(title: str, counted: Summary) -> None:
     print_grid(Screen(), [*columns, Column("parameters"), Column("MACs")], rows, title=title)
     if counted.trained_parameters < counted.parameters:
         frozen = counted.parameters - counted.trained_parameters
-        click.echo(f"{counted.trained_parameters:,} parameters train, {frozen:,} are frozen.")
+        tell(f"{counted.trained_parameters:,} parameters train, {frozen:,} are frozen.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import store_option
+from harness.cli.sentences import tell
 from harness.errors import StoreError
 
 
@@ -25,7 +26,7 @@ def sync(store: Path) -> None:
     init(uri, root)
     gc.freeze()  # MLflow's 300,000 objects stay: to look through them again and again is a tenth of the time
     delivery = deliver(uri, root, on_progress=_Said())
-    click.echo(f"{delivery.delivered} events delivered; MLflow has everything that is in {root}.")
+    tell(f"{delivery.delivered} events delivered; MLflow has everything that is in {root}.")
 
 
 class _Said:

@@ -9,6 +9,7 @@ import click
 
 from harness.cli.init import make_ready
 from harness.cli.options import store_option
+from harness.cli.sentences import tell
 
 if TYPE_CHECKING:
     from harness.services import Service
@@ -36,7 +37,7 @@ def ui(port: int | None, store: Path) -> None:
     from harness.urls import masked
 
     root = store.absolute()
-    click.echo("Starting; the first time takes some seconds more.")
+    tell("Starting; the first time takes some seconds more.")
     tracking, storage = make_ready(root)
     has_server = tracking.startswith("http")
     numbers = ports(port or FIRST_PORT, 3, is_asked=port is not None)

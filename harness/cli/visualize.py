@@ -8,6 +8,7 @@ import click
 
 from harness.cli.attach import attach
 from harness.cli.options import store_option
+from harness.cli.sentences import tell
 from harness.errors import ResultsError
 from harness.names import suggestion
 from harness.plan.cell import Cell
@@ -75,7 +76,7 @@ def activations(layer: str, image: Path, output: Path, **which: Any) -> None:
     chosen = Chosen(**which)
     pixels, remarks = read_image(image, chosen.image_size)
     for remark in remarks:
-        click.echo(f"note: {remark}", err=True)
+        tell(f"note: {remark}", err=True)
     grid = activation_grid(chosen.network, layer, pixels, chosen.cell.settings.preprocessing, chosen.title)
     _finish(chosen, grid, output, f"activations-{layer}")
 
@@ -140,5 +141,5 @@ def _finish(chosen: Chosen, grid: "Grid", output: Path, what: str) -> None:
 
     content = draw(grid)
     write_file(output, content)
-    click.echo(f"{output}: {grid.title}")
+    tell(f"{output}: {grid.title}")
     attach(chosen.cells, chosen.manifest, {f"{what}-{chosen.name}.png": output}, what="The picture")

@@ -1,7 +1,6 @@
 """Which study run a command shows, where there are several of one study."""
 
-import click
-
+from harness.cli.sentences import tell
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 
@@ -19,4 +18,4 @@ def say_which_run(cells: Cells, manifest: Manifest, asked: str) -> None:
         return
     which = "the latest that has results" if has_results(cells, manifest) else "the latest; none of them has results"
     listed = ", ".join(others)
-    click.echo(f"note: shown is {manifest.id}, {which}. There are also: {listed}; --study ID shows another.", err=True)
+    tell(f"note: shown is {manifest.id}, {which}. There are also: {listed}; --study ID shows another.", err=True)

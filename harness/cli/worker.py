@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.options import worker_options
+from harness.cli.sentences import tell
 from harness.plan.variants import Variant
 from harness.search.choices import PRUNES, SAMPLERS
 
@@ -129,7 +130,7 @@ def worker(
             found = {"num_trials": trials, "sampler": sampler, "prune": prune}
             _search(stop, min(limits, default=None), grace, storage, found, request)
     except _Asked:
-        click.echo("Stopped by SIGTERM. What trained here is given back with its last checkpoint.")
+        tell("Stopped by SIGTERM. What trained here is given back with its last checkpoint.")
 
 
 def _refuse_what_is_of_a_search() -> None:
@@ -223,6 +224,7 @@ def _watch(console: "Screen", work: "Work", names: Mapping[str, str]) -> "Watch"
         if progress.kind == "event":
             trained_here.add(key)
         elif progress.result is not None and key in trained_here:
-            console.print(outcome(names[key], progress.result, metric), soft_wrap=True)
+            ended = outcome(names[key], progress.result, metric)
+            console.print(ended, soft_wrap=not console.is_terminal)
 
     return Watch(say, lambda text: console.print(text, style="yellow"))

@@ -102,5 +102,5 @@ def fresh_line(confirmed: Effect, decision: Decision) -> str:
 
 def _estimate(effect: Effect) -> str:
     metric = effect.metric
-    interval = f"{100 * effect.confidence:g}% {metric.say_interval(effect.low, effect.high)}"
+    interval = metric.say_interval(effect.low, effect.high, f"{100 * effect.confidence:g}%")
     return f"{metric.say_difference(effect.mean)} [{interval}] in {metric.words}"

@@ -68,11 +68,12 @@ def report_line(
 def noise_floor_line(floor: NoiseFloor) -> str:
     """The A/A result in words: the noise, what luck alone shows, the false-positive rate and how little it may say."""
     metric = floor.metric
+    spread = metric.say_interval(floor.sd_low, floor.sd_high, "95%", signed=False)
     return (
         f"A/A of {floor.variant} on {floor.num_seeds} seeds: sd {metric.say_difference(floor.sd, signed=False)} in"
-        f" {metric.words} between seeds [95% {metric.say_interval(floor.sd_low, floor.sd_high, signed=False)}]. Against"
+        f" {metric.words} between seeds [{spread}]. Against"
         f" itself, first {floor.num_pairs} seeds minus last {floor.num_pairs}:"
-        f" {metric.say_difference(floor.difference)} [95% {metric.say_interval(floor.low, floor.high)}]. In"
+        f" {metric.say_difference(floor.difference)} [{metric.say_interval(floor.low, floor.high, '95%')}]. In"
         f" {floor.num_splits} random splits into {floor.num_pairs} pairs, 95% of the differences stay under"
         f" {metric.say_difference(floor.largest_by_luck, signed=False)}; false positives at {floor.alpha:g}:"
         f" {floor.rate_t:.3f} by t [95% {floor.rate_low:.3f}, {floor.rate_high:.3f}, as the splits share seeds],"
@@ -93,7 +94,7 @@ def published_line(comparison: PublishedComparison) -> str:
     if math.isnan(comparison.p):
         return f"{head}; the spread between our seeds is unknown, so there is no interval."
     text = (
-        f"{head} [{level} {metric.say_interval(comparison.difference_low, comparison.difference_high)}],"
+        f"{head} [{metric.say_interval(comparison.difference_low, comparison.difference_high, level)}],"
         f" {comparison.method} p {format_p(comparison.p)}"
     )
     if comparison.published_n > 1:
@@ -112,9 +113,10 @@ def _beyond(examples: ExampleEffect, row: Any) -> str:
     if math.isnan(examples.population_low):
         return ""
     low, high = examples.population_low, examples.population_high
+    interval = metric.say_interval(low, high, f"{100 * row.confidence:g}% two-way")
     return (
         f"The t interval speaks of new seeds on the same {examples.num_examples:,} test examples; of new examples, too:"
-        f" {metric.say_difference(examples.mean)} [{100 * row.confidence:g}% two-way {metric.say_interval(low, high)}],"
+        f" {metric.say_difference(examples.mean)} [{interval}],"
         f" on {len(examples.seeds)} seeds; {examples.num_gained:,} examples are gained, {examples.num_lost:,} lost."
     )
 
@@ -137,7 +139,7 @@ def _inference(row: Any) -> str:
     estimate = f"Effect {metric.say_difference(row.mean)}"
     if row.n == 1:
         return f"{estimate}; one seed, so there is no interval and no test."
-    bounds = f"[{100 * row.confidence:g}% t {metric.say_interval(row.low, row.high)}]"
+    bounds = f"[{metric.say_interval(row.low, row.high, f'{100 * row.confidence:g}% t')}]"
     dz = "n/a" if math.isnan(row.dz) else f"{row.dz:.2f}"
     p_improve = f"P(improve) {row.p_improve:.2f} [{row.p_improve_low:.2f}, {row.p_improve_high:.2f}]"
     meaningful = f"{'' if row.is_meaningful else 'not '}meaningful at {MEANINGFUL_P_IMPROVE:g}"
