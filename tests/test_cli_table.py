@@ -2,10 +2,10 @@ import io
 import re
 
 import pytest
-from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_tables
 
 import harness.cli.table as table_module
+from harness.cli.screen import Screen
 from harness.cli.table import print_effects
 from harness.report.rows import effect_rows
 
@@ -29,7 +29,7 @@ def small(tmp_path_factory):
 
 def printed(tables, width=None, **options):
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=width is not None, highlight=False, **options)
+    console = Screen(file=file, width=width, force_terminal=width is not None, highlight=False, **options)
     print_effects(console, tables.results)
     return re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
 
@@ -111,7 +111,7 @@ def test_a_long_design_is_cut_after_a_number_of_rows_and_says_so(tables, monkeyp
 
 def test_the_colours_of_the_terminal_follow_the_verdicts(tables):
     file = io.StringIO()
-    print_effects(Console(file=file, width=160, force_terminal=True, color_system="standard"), tables.results)
+    print_effects(Screen(file=file, width=160, force_terminal=True, color_system="standard"), tables.results)
     lines = file.getvalue().splitlines()
     green = [line for line in lines if line.startswith("\x1b[32m")]
     red = [line for line in lines if line.startswith("\x1b[31m")]

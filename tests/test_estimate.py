@@ -6,13 +6,13 @@ import fakes
 import pytest
 from fakes import METRICS, cells_for
 from own import write_study
-from rich.console import Console
 
 import harness.trainers.images.cost
 from harness.api.probing import probe
 from harness.api.trying import try_study
 from harness.api.work import plan_work, unfinished
 from harness.cli.progress import RunProgress, duration_range
+from harness.cli.screen import Screen
 from harness.plan.estimate import START_SECONDS, UNKNOWN_SECONDS, Estimate, Sample, estimate, makespan
 from harness.store.cells import Cells
 from harness.store.tried import read_tried
@@ -179,7 +179,7 @@ def test_a_range_of_time_is_said_in_one_unit(least, most, said):
 
 
 def test_what_takes_longer_than_expected_says_so_and_never_that_nothing_is_left():
-    progress = RunProgress(Console(), {}, 4, 0, (0.0, 1e-9), metric=METRICS.reporting)
+    progress = RunProgress(Screen(), {}, 4, 0, (0.0, 1e-9), metric=METRICS.reporting)
     time.sleep(0.001)
     assert progress._left() == "longer than expected"
     progress._ended_here, progress._started = 4, time.monotonic() - 8.0

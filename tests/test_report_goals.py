@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 from synthetic import Numbers, Scored, scored_study, synthetic_plan, synthetic_store, synthetic_tables
 
 from harness.cli import cli
+from harness.cli.screen import Screen
 from harness.cli.table import print_effects
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics, declared_metrics
@@ -104,7 +104,7 @@ def test_the_rows_for_people_have_the_metrics_digits_and_no_unit(tables):
 
 def test_the_terminal_colours_what_is_better_green_whatever_the_sign(tables):
     file = io.StringIO()
-    print_effects(Console(file=file, width=160, force_terminal=True, color_system="standard"), tables.results)
+    print_effects(Screen(file=file, width=160, force_terminal=True, color_system="standard"), tables.results)
     lines = file.getvalue().splitlines()
     plain = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
     green = {line[5:].split()[0] for line in lines if line.startswith("\x1b[32m")}
@@ -304,7 +304,7 @@ def test_a_reference_alone_is_shown_on_every_split(tmp_path, goal):
     study = scored_study(goal, changes=[], combinations=[], paths={})
     tables = synthetic_tables(tmp_path, synthetic_plan(study=study, profile="standard", seeds=4))
     file = io.StringIO()
-    print_effects(Console(file=file, width=100), tables.results)
+    print_effects(Screen(file=file, width=100), tables.results)
     score = tables.results["test/score"]
 
     assert "As training reports it; mean and sd over seeds 0, 1, 2, 3:" in file.getvalue()

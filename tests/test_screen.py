@@ -28,6 +28,14 @@ def test_styles_of_our_own_stay(capsys):
     assert "\x1b[1mdone" in capsys.readouterr().out
 
 
+def test_a_sentence_is_one_line_in_a_pipe_and_broken_in_a_window(capsys):
+    sentence = "Exploratory: use it to find what to run in full."
+    Screen(force_terminal=False, width=20).print(sentence, style="yellow")
+    assert capsys.readouterr().out == sentence + "\n"
+    Screen(force_terminal=True, width=20, color_system=None).print(sentence)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 20
+
+
 def test_a_message_holds_no_escape_and_is_cut(capsys):
     Problem(f"{RED}: {'x' * 90_000} Do this.").show()
     said = capsys.readouterr().err

@@ -16,7 +16,6 @@ import click
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, PlainSerializer
-from rich.console import Console
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.cli import LazyGroup, Problem, cli
@@ -214,9 +213,9 @@ def test_a_stop_that_a_library_passed_on_as_an_error_of_its_own_is_a_stop(librar
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     try:
-        with pytest.raises(KeyboardInterrupt), stopping(Console(), work):
+        with pytest.raises(KeyboardInterrupt), stopping(Screen(), work):
             library()
-        with pytest.raises(ZeroDivisionError), stopping(Console(), work):
+        with pytest.raises(ZeroDivisionError), stopping(Screen(), work):
             raise ZeroDivisionError
     finally:
         signal.signal(signal.SIGTERM, before[0])

@@ -45,12 +45,12 @@ def aa(ctx: click.Context, /, pairs: int | None, again: int, **request: Any) -> 
     train_plan(console, work, todo, lambda: save_manifest(work, keeps_command=True), expected)
     results = results_table(work.cells, work.plan.manifest())
     floor = aa_noise_floor(results, num_pairs=pairs)
-    console.tell(noise_floor_line(floor), style="bold")
+    console.print(noise_floor_line(floor), style="bold")
     try:
-        console.tell(str(compare_placebos(results, floor.num_pairs)))
+        console.print(str(compare_placebos(results, floor.num_pairs)))
     except ResultsError as error:
-        console.tell(f"No placebos: {error}", style="dim")
+        console.print(f"No placebos: {error}", style="dim")
     if again:
-        console.tell(str(train_again(work, work.plan.cells[:again])))
+        console.print(str(train_again(work, work.plan.cells[:again])))
     if explain_failures(console, work, COUNTED):
         ctx.exit(1)

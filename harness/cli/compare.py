@@ -60,7 +60,7 @@ def compare(
     columns = [Column(it.heading, it.is_number, place in optional) for place, it in enumerate(grid.columns)]
     print_grid(console, columns, grid.rows, title=grid.title)
     for note in grid.notes:
-        console.print(note, style="dim", soft_wrap=not console.is_terminal)
+        console.print(note, style="dim")
 
 
 def _grid(found: Compared) -> "Grid":

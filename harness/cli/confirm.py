@@ -41,13 +41,11 @@ def confirm(ctx: click.Context, /, line: str | None, variant: str | None, **requ
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
-    console.print(f"\n{found.sentence}", style="bold", soft_wrap=not console.is_terminal, markup=False)
+    console.print(f"\n{found.sentence}", style="bold", markup=False)
     if found.registered:
-        console.print(
-            f"Registered as {found.registered}; MLflow loads it by that address.", soft_wrap=not console.is_terminal
-        )
+        console.print(f"Registered as {found.registered}; MLflow loads it by that address.")
     else:
-        console.print(found.unregistered, style="yellow", soft_wrap=not console.is_terminal, markup=False)
+        console.print(found.unregistered, style="yellow", markup=False)
     if num_failed:
         ctx.exit(1)
 

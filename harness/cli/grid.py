@@ -47,7 +47,7 @@ def print_grid(
     width = console.width if console.is_terminal else 10**6
     kept, widths = _fitting(columns, rows, width)
     if title:
-        console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
+        console.print(Text(title, style="bold"))
     shown = [[row[index] for index in kept] for row in rows]
     headings = [columns[index].heading for index in kept]
     numbers = [columns[index].is_number for index in kept]

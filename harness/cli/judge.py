@@ -76,7 +76,7 @@ def judge(
         print_json(as_plain(found))
     else:
         for sentence in _sentences(found):
-            console.tell(sentence)
+            console.print(sentence)
     ctx.exit(EXIT_CODES[found.proposal.verdict])
 
 

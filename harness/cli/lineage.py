@@ -51,7 +51,7 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
         print_json(told)
         return
     console = Screen()
-    console.tell(head, style="bold")
+    console.print(head, style="bold")
     rows = [(_row_of_log if log else _row)(metric, it) for it in steps]
     print_grid(console, _columns(metric, of_log=bool(log)), rows, styles=[STYLES.get(it.verdict, "") for it in steps])
     counted = {verdict: sum(it.verdict == verdict for it in steps if it.champion) for verdict in ("proven", "refuted")}
@@ -59,10 +59,10 @@ def lineage(study: str, line: str, log: str | None, profile: str, as_json: bool,
     rest = kept - sum(counted.values())
     if not log and not found.is_shown:
         looks = f"{len(steps)} proposal{'s' if len(steps) != 1 else ''} looked at {metric.words}"
-        console.tell(f"{looks}; what the study reports was not shown to them.")
+        console.print(f"{looks}; what the study reports was not shown to them.")
     what = "were kept" if log else "became champion"
     numbers = f"{counted['proven']} proven, {rest} unproven, {counted['refuted']} refuted"
-    console.tell(f"Of {kept} that {what}, {numbers}.", style="bold")
+    console.print(f"Of {kept} that {what}, {numbers}.", style="bold")
 
 
 def _as_plain(step: Step) -> dict[str, Any]:

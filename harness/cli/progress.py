@@ -67,7 +67,7 @@ class RunProgress:
             self._failed += not progress.result.is_finished
             count = f"[{self.num_done + self._ended_here}/{self.num_cells}]"
             ended = outcome(f"{count} {name}", progress.result, self.metric)
-            self.console.print(ended, soft_wrap=not self.console.is_terminal)
+            self.console.print(ended)
 
     def _render(self) -> RenderableType:
         done = self.num_done + self._ended_here

@@ -55,14 +55,14 @@ def prune(as_json: bool, **request: Any) -> None:
     if as_json:
         print_json(as_plain(found))
         return
-    console.tell(f"\n{found.sentence}", style="bold")
-    console.tell(f"Kept: {', '.join(found.kept) or 'nothing'}.")
+    console.print(f"\n{found.sentence}", style="bold")
+    console.print(f"Kept: {', '.join(found.kept) or 'nothing'}.")
     for it in found.tried:
-        console.tell(f"  without {found.describe(it)}", style="dim")
+        console.print(f"  without {found.describe(it)}", style="dim")
     for note in found.notes:
-        console.tell(note, style="yellow")
+        console.print(note, style="yellow")
     if found.settings:
-        console.tell(f"Settings, which no commit holds: {', '.join(found.settings)}.")
+        console.print(f"Settings, which no commit holds: {', '.join(found.settings)}.")
     if found.commit:
         console.print(f"Branch {found.branch} ({found.commit[:10]}): git log -p {found.branch}", soft_wrap=True)
 

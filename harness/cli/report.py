@@ -59,5 +59,5 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     attach(cells, manifest, names, what="The report")
     screen = Screen()
     for sentence in (*tables.confirmations, tables.headline.sentence):
-        screen.print(sentence, soft_wrap=not screen.is_terminal)
+        screen.print(sentence)
     tell(f"{written[0]}: {manifest.id}; {len(written) - 1} tables and figures beside it.")

@@ -159,14 +159,14 @@ def _list_runs(cells: Cells, *, as_json: bool) -> None:
             listed.append({**about, **counts, "bytes": taken.total, "problems": refused})
             continue
         num_variants, num_cells = counted(len(manifest.variants), "variant"), counted(len(seeds), "cell")
-        console.tell(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
+        console.print(f"{name}: {num_variants}, {ended} of {num_cells} ended, {_taken(taken)}")
         say(f"    {manifest.command}")
         for problem in refused:
             tell(f"    {problem}")
     if as_json:
         print_json({"runs": listed})
     elif len(manifests) > 1:
-        console.tell(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
+        console.print(f"all cells of these study runs: {_taken(sum(usages.values(), Usage()))}")
 
 
 def _taken(usage: "Usage") -> str:

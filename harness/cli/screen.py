@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from harness.texts import UNPRINTABLE
 
@@ -18,9 +19,11 @@ class Screen(Console):
     def __init__(self, *, highlight: bool = False, markup: bool = False, **settings: Any) -> None:
         super().__init__(highlight=highlight, markup=markup, **settings)
 
-    def tell(self, text: str, *, style: str = "") -> None:
-        """A sentence: broken between words in a window, one line in a pipe."""
-        self.print(text, style=style, soft_wrap=not self.is_terminal)
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **settings: Any) -> None:
+        """As rich's, but a sentence is broken in a window alone; in a pipe it is one line."""
+        if soft_wrap is None:
+            soft_wrap = not self.is_terminal and all(isinstance(it, str | Text) for it in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **settings)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

@@ -51,7 +51,6 @@ def print_screening(console: Console, tables: "Tables", family: "Family") -> Non
         f"Effect over all variants with its 95% t interval, by least squares ({cells}, a block for each seed, effects "
         f"add up); adjusted by Holm over {len(frame)} changes.",
         style="dim",
-        soft_wrap=not console.is_terminal,
     )
     if supported:
         first = int(tables.results["seed"].max()) + 1

@@ -153,7 +153,6 @@ def _announce(console: Console, work: Work, url: str, num_trials: int) -> None:
         f"{plan.study.name} ({plan.profile}): {len(space.changes)} changes in {len(space.factors)} parameters make "
         f"{space.size:,} combinations; {num_trials} trials x {len(plan.seeds)} seeds on "
         f"{work.workers}; storage {masked(url)}.",
-        soft_wrap=not console.is_terminal,
     )
     if num_trials < len(space.first()):
         console.print(
@@ -171,9 +170,9 @@ def _print(console: Console, answer: "Answer", request: dict[str, Any]) -> None:
     columns = [Column(change, is_number=False), *(Column(it, may_break=True) for it in numbers)]
     print_grid(console, columns, rows(answer))
     for sentence in sentences(answer):
-        console.print(sentence, markup=False, soft_wrap=not console.is_terminal)
+        console.print(sentence, markup=False)
     for note in answer.notes:
-        console.print(f"note: {note}", style="dim", markup=False, soft_wrap=not console.is_terminal)
+        console.print(f"note: {note}", style="dim", markup=False)
     if answer.best.changes:
         console.print(f"Confirm it on fresh seeds:\n    {_confirmation(answer, request)}", markup=False, soft_wrap=True)
 

@@ -71,4 +71,4 @@ def validate(file: str) -> None:
     study = load_study(file)
     parts = {"change": study.changes, "combination": study.combinations, "profile": study.profiles}
     counts = ", ".join(counted(len(part), noun) for noun, part in parts.items())
-    Screen().tell(f"{file}: study {study.name!r} is valid: {counts}.")
+    Screen().print(f"{file}: study {study.name!r} is valid: {counts}.")

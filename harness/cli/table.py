@@ -68,7 +68,7 @@ def print_effects(
     if not tables.families:
         _print_reference(console, tables)
     if len(screened) < len(tables.families) or not screened:  # the best of its mixtures is no answer to what it asks
-        console.print(Text(tables.headline.sentence, style="bold"), soft_wrap=not console.is_terminal)
+        console.print(Text(tables.headline.sentence, style="bold"))
     if tables.manifest.exploratory:
         profile = tables.manifest.profile
         console.print(
@@ -120,7 +120,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     minuend = family.full or "variant"
     console.print()
     title = f"{family.design}: {metric.words}, {minuend} minus {against}"
-    console.print(Text(title, style="bold"), soft_wrap=not console.is_terminal)
+    console.print(Text(title, style="bold"))
     for line in _lines(columns, shown, is_short):
         console.print(line, soft_wrap=True)
     if left_out > 0:
@@ -134,7 +134,6 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
         "Effect with its 95% t interval, paired by seed; p by sign-flip, adjusted by "
         f"{first.correction} over {_corrected_over(first)}{look}.",
         style="dim",
-        soft_wrap=not console.is_terminal,
     )
     if len(rows) < len(every):
         console.print(
@@ -143,7 +142,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
         )
     for row in shown:
         if row.remark:
-            console.print(Text(f"{row.change}: {row.remark}.", style="yellow"), soft_wrap=not console.is_terminal)
+            console.print(Text(f"{row.change}: {row.remark}.", style="yellow"))
 
 
 def _corrected_over(first: Any) -> str:

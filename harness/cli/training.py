@@ -121,7 +121,6 @@ def explain_failures(console: Console, work: Work, what_to_do: str = RETRY) -> i
             f"First failure: cell {first.key} ({name}): {result.reason} "
             f"`harness logs {first.key}` shows more.",
             style="red",
-            soft_wrap=not console.is_terminal,
             markup=False,
         )
     return len(failed)

@@ -122,10 +122,9 @@ def _print(console: Console, tuned: Tuned) -> None:
         f"Each with its 95% t interval, paired by seed. Untuned: every variant with its own {tuned.tuning.what}; "
         f"tuned: at the best of {tuned.tuning.num_trials} trials. At the right, what one trial and all of them reach, "
         "the mean over seeds; --json has every budget between.",
-        soft_wrap=not console.is_terminal,
     )
     if sentence := overtaking(tuned):
-        console.print(sentence, soft_wrap=not console.is_terminal)
+        console.print(sentence)
 
 
 def _beside(tuned: Tuned) -> Table:

@@ -225,6 +225,6 @@ def _watch(console: "Screen", work: "Work", names: Mapping[str, str]) -> "Watch"
             trained_here.add(key)
         elif progress.result is not None and key in trained_here:
             ended = outcome(names[key], progress.result, metric)
-            console.print(ended, soft_wrap=not console.is_terminal)
+            console.print(ended)
 
     return Watch(say, lambda text: console.print(text, style="yellow"))
