@@ -1,9 +1,10 @@
 """Tables for a terminal of any width: words are broken between words, numbers never."""
 
 import functools
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.text import Text
@@ -21,14 +22,21 @@ class Column:
     """A heading, and how its cells are set.
 
     Attributes:
-        is_number: aligned right, on one line. is_optional: left out where the window is too narrow, the last one first.
+        is_number: aligned right, on one line.
+        is_optional: left out where the window is too narrow, the last one first.
+        leaves_late: of optional ones: after all that do not.
         may_break: of numbers, such as an estimate with its interval: between them, where leaving out is not enough.
+        shorter: cells in fewer words, said before anything is left out.
+        ease: of words, the width down to which they are folded before anything is left out.
     """
 
     heading: str
     is_number: bool = True
     is_optional: bool = False
     may_break: bool = False
+    leaves_late: bool = False
+    shorter: Mapping[str, str] = field(default_factory=dict)
+    ease: int = LEAST_WIDTH
 
 
 def print_grid(
@@ -44,52 +52,82 @@ def print_grid(
     Args:
         styles: of each row, such as `green`; none for plain rows.
     """
-    width = console.width if console.is_terminal else 10**6
-    kept, widths = _fitting(columns, rows, width)
     if title:
         console.print(Text(title, style="bold"))
-    shown = [[row[index] for index in kept] for row in rows]
-    headings = [columns[index].heading for index in kept]
-    numbers = [columns[index].is_number for index in kept]
-    if any(headings):
-        _print_row(console, _lines(headings, widths, numbers, is_heading=True), "bold")
-    for row, style in zip(shown, styles or [""] * len(shown), strict=True):
-        _print_row(console, _lines(row, widths, numbers), style)
-    left_out = [column.heading for index, column in enumerate(columns) if index not in kept]
+    left_out = []
+    if console.is_terminal:
+        (shown, widths), rows = _fitting(columns, rows, console.width)
+        left_out = [column.heading for index, column in enumerate(columns) if index not in shown]
+    else:
+        shown, widths = list(range(len(columns))), _whole_widths(columns, rows)
+    kept = [columns[index] for index in shown]
+    lines = (
+        [_lines([it.heading for it in kept], widths, kept, is_heading=True)] if any(it.heading for it in kept) else []
+    )
+    lines += [_lines([row[index] for index in shown], widths, kept) for row in rows]
+    named = ["bold"] * (len(lines) - len(rows)) + list(styles or [""] * len(rows))
+    for style, some in itertools.groupby(zip(named, lines, strict=True), key=lambda it: it[0]):
+        console.print(Text("\n".join(line for _, several in some for line in several), style=style), soft_wrap=True)
     if left_out:
         console.print(f"A wider window also shows: {', '.join(left_out)}.", style="dim")
 
 
-def _print_row(console: Console, lines: Iterable[str], style: str) -> None:
-    for line in lines:
-        console.print(Text(line, style=style), soft_wrap=True)
+def _whole_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
 
 
-def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
-    """Which columns are shown, and how wide each is."""
-    wanted = [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
-    least, tight = (
-        [
-            max(len(it) for text in [c.heading, *(row[i] for row in rows)] for it in _parts(text, c, *joints))
-            for i, c in enumerate(columns)
+def _fitting(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
+) -> tuple[tuple[list[int], list[int]], Sequence[Sequence[str]]]:
+    """Which columns are shown and how wide each is, and the rows, in fewer words where the window asks for it."""
+    for said in (
+        rows,
+        [[column.shorter.get(text, text) for column, text in zip(columns, row, strict=True)] for row in rows],
+    ):
+        wanted = [
+            max(_heading_width(column), *(len(row[i]) for row in said)) if said else _heading_width(column)
+            for i, column in enumerate(columns)
         ]
-        for joints in ([JOINT], [JOINT, HYPHEN])
-    )
-    kept = list(range(len(columns)))
-    easy = [
-        want if column.is_number else max(it, min(LEAST_WIDTH, want))
-        for it, want, column in zip(least, wanted, columns, strict=True)
+        least = _least(columns, said, JOINT)
+        easy = [
+            want if column.is_number else max(it, min(column.ease, want))
+            for it, want, column in zip(least, wanted, columns, strict=True)
+        ]
+        kept = list(range(len(columns)))
+        if _room(easy, kept, width) >= 0:
+            break
+    leaving = [
+        i for late in (False, True) for i in reversed(kept) if columns[i].is_optional and columns[i].leaves_late == late
+    ]
+    while _room(easy, kept, width) < 0 and leaving:
+        kept.remove(leaving.pop(0))
+    fits = (it for it in (easy, least) if _room(it, kept, width) >= 0)
+    given = next(fits, None) or _least(columns, said, JOINT, HYPHEN)
+    texts = [[row[i] for row in said[:MOST_ROWS_WEIGHED]] for i in kept]
+    room = _room(given, kept, width)
+    return (kept, _widened([given[i] for i in kept], [wanted[i] for i in kept], texts, room)), said
+
+
+def _room(widths: Sequence[int], kept: Sequence[int], width: int) -> int:
+    return width - sum(widths[i] for i in kept) - GAP * (len(kept) - 1)
+
+
+def _heading_width(column: Column) -> int:
+    """The least width at which it takes two lines at most."""
+    heading = column.heading
+    return next(it for it in range(_longest(heading.split()), len(heading) + 1) if len(folded(heading, it)) <= 2)
+
+
+def _least(columns: Sequence[Column], rows: Sequence[Sequence[str]], *joints: re.Pattern[str]) -> list[int]:
+    """Of each column, its longest word or number; of names, the longest piece between these joints."""
+    return [
+        max(_longest(column.heading.split()), *(_longest(_parts(row[i], column, *joints)) for row in rows), 0)
+        for i, column in enumerate(columns)
     ]
 
-    def room_beside(widths: Sequence[int]) -> int:
-        return width - sum(widths[i] for i in kept) - GAP * (len(kept) - 1)
 
-    while room_beside(easy) < 0 and (optional := [i for i in kept if columns[i].is_optional]):
-        kept.remove(optional[-1])
-    least = next((it for it in (easy, least) if room_beside(it) >= 0), tight)
-    room = room_beside(least)
-    texts = [[row[i] for row in rows[:MOST_ROWS_WEIGHED]] for i in kept]
-    return kept, _widened([least[i] for i in kept], [wanted[i] for i in kept], texts, room)
+def _longest(parts: Iterable[str]) -> int:
+    return max(map(len, parts), default=0)
 
 
 def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -129,27 +167,29 @@ def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequen
 def _parts(text: str, column: Column, *joints: re.Pattern[str]) -> list[str]:
     """What must stay on one line: a number as it is; words; of names the pieces between these joints."""
     if column.is_number:
-        return text.split() or [""] if column.may_break else [text]
-    parts = text.split() or [""]
+        return text.split() if column.may_break else [text]
+    parts = text.split()
     for joint in joints:
         parts = [piece for part in parts for piece in joint.split(part)]
     return parts
 
 
 def _lines(
-    row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool], *, is_heading: bool = False
-) -> Iterator[str]:
-    cells = [folded(text, width) for text, width in zip(row, widths, strict=True)]
+    row: Sequence[str], widths: Sequence[int], columns: Sequence[Column], *, is_heading: bool = False
+) -> Sequence[str]:
+    cells = [folded(text, width) if len(text) > width else [text] for text, width in zip(row, widths, strict=True)]
     height = max(map(len, cells))
     if is_heading:
         cells = [[""] * (height - len(cell)) + cell for cell in cells]
+    found = []
     for line in range(height):
         parts = [cell[line] if line < len(cell) else "" for cell in cells]
         aligned = [
-            part.rjust(width) if is_number else part.ljust(width)
-            for part, width, is_number in zip(parts, widths, numbers, strict=True)
+            part.rjust(width) if column.is_number else part.ljust(width)
+            for part, width, column in zip(parts, widths, columns, strict=True)
         ]
-        yield (" " * GAP).join(aligned).rstrip()
+        found.append((" " * GAP).join(aligned).rstrip())
+    return found
 
 
 def folded(text: str, width: int) -> list[str]:

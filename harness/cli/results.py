@@ -1,8 +1,5 @@
 """`harness results`: every cell of a study, a row each."""
 
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +7,7 @@ import click
 
 from harness.api.looking import looked_at
 from harness.cli.as_json import print_json
-from harness.cli.grid import folded
+from harness.cli.grid import Column, print_grid
 from harness.cli.options import complete_run, json_option, store_option
 from harness.cli.progress import size
 from harness.cli.screen import Screen
@@ -58,11 +55,7 @@ def results(study: str | None, profile: str | None, list_runs: bool, store: Path
         return
     tell(f"study run {table.attrs['manifest'].id}, {counted(len(table), 'cell')}")
     columns = _columns(table)
-    left_out = _narrowed(columns) if sys.stdout.isatty() else []
-    for line in _aligned(columns):
-        say(line)
-    if left_out:
-        tell(f"A wider window also shows: {', '.join(left_out)}.")
+    print_grid(Screen(), [_column(it) for it in columns], list(zip(*columns.values(), strict=True)))
     _say_reasons(table)
 
 
@@ -90,36 +83,9 @@ def _numbers(column: "pd.Series[float]", digits: int) -> list[str]:
     return [NONE if number != number else f"{number:.{digits}f}" for number in numbers]
 
 
-def _aligned(columns: dict[str, list[str]]) -> Iterator[str]:
-    """The lines of a table. Not rich's: that takes a millisecond a row, and there may be 10,000."""
-    padded = []
-    for heading, cells in columns.items():
-        width = max(len(line) for it in [heading, *cells] for line in it.split("\n"))
-        padded.append([_padded(it, width, heading in TEXTS) for it in [heading, *cells]])
-    for row in zip(*padded, strict=True):
-        first, *more = row[0].split("\n")
-        yield "  ".join([first, *row[1:]]).rstrip()
-        yield from (line.rstrip() for line in more)
-
-
-def _padded(text: str, width: int, is_left: bool) -> str:
-    return "\n".join(it.ljust(width) if is_left else it.rjust(width) for it in text.split("\n"))
-
-
-def _narrowed(columns: dict[str, list[str]]) -> list[str]:
-    """Takes out what the window has no room for, from the right, but the cells' keys; gives the headings. Long names of
-    variants go on in the next line."""
-    width, left_out = shutil.get_terminal_size().columns, []
-    columns["variant"] = ["\n".join(folded(name, MOST_NAME)) for name in columns["variant"]]
-    needed = {
-        heading: max(len(line) for it in [heading, *cells] for line in it.split("\n")) + 2
-        for heading, cells in columns.items()
-    }
-    for heading in [it for it in reversed(columns) if it not in (*TEXTS, "seed")]:
-        if sum(needed[it] for it in columns) - 2 > width:
-            del columns[heading]
-            left_out.append(heading)
-    return left_out[::-1]
+def _column(heading: str) -> Column:
+    is_text = heading in TEXTS
+    return Column(heading, not is_text, is_optional=not is_text and heading != "seed", ease=MOST_NAME)
 
 
 def _say_reasons(table: "pd.DataFrame") -> None:

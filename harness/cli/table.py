@@ -1,39 +1,28 @@
 """The table of effects in the terminal, with the sentence below it."""
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
+from harness.cli.grid import Column, print_grid
 from harness.cli.screened import print_screening
-from harness.metrics import ABSENT
+from harness.metrics import ABSENT, Metric
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.report.rows import EffectRow
     from harness.report.tables import Family, Tables
 
 MOST_ROWS = 60  # of one design; a factorial has hundreds
-MAX_NAME_WIDTH = 30  # longer names go on in the next line
-GAP = 2
+MOST_OF_WORDS = 30  # characters on a line, where something would have to be left out
 SHORT_VERDICTS = {
     "improves where it trains": "where it trains",
     "cannot reach significance": "too few seeds",
     "no inference (one seed)": "one seed",
 }
 STYLES = {"improves": "green", "hurts": "red", "reference": "dim"}
-
-
-class Column(NamedTuple):
-    field: str  # of EffectRow
-    heading: str
-    is_number: bool = True
-
-
-# In the order in which they are left out where the window is narrow, the first one first; the others always stand.
-OPTIONAL = ("cost", "p_improve", "p", "p_adjusted", "value")
 
 
 def print_effects(
@@ -104,30 +93,21 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
     if len(rows) < 2:
         return
     shown, left_out = rows[: MOST_ROWS + 1], len(rows) - MOST_ROWS - 1
-    headings = [
-        Column("change", _HEADINGS.get(family.kind, "change"), is_number=False),
-        Column("n", "n"),
-        Column("value", _heading(metric.words, "without it" * (family.full is not None), metric.value_unit)),
-        Column("effect", _heading("effect", "", metric.difference_unit)),
-        Column("p", "p"),
-        Column("p_adjusted", "p\n(adjusted)"),
-        Column("p_improve", "P(improve)"),
-        Column("cost", "cost\nof a cell"),
-        Column("verdict", "verdict", is_number=False),
-    ]
-    columns, is_short = _fitting(headings, shown, console.width) if console.is_terminal else (headings, False)
     against = family.reference or ("the step before" if family.kind == "path" else "the variant without the change")
     minuend = family.full or "variant"
     console.print()
-    title = f"{family.design}: {metric.words}, {minuend} minus {against}"
-    console.print(Text(title, style="bold"))
-    for line in _lines(columns, shown, is_short):
-        console.print(line, soft_wrap=True)
+    print_grid(
+        console,
+        _columns(metric, family),
+        [
+            (it.change, it.n, it.value, it.effect, it.p, it.p_adjusted, it.p_improve, it.cost, it.verdict)
+            for it in shown
+        ],
+        title=f"{family.design}: {metric.words}, {minuend} minus {against}",
+        styles=[STYLES.get(it.verdict, "") for it in shown],
+    )
     if left_out > 0:
         console.print(f"... and {left_out} more; `harness export --table effects` has all.", style="dim")
-    missing = [column.heading.replace("\n", " ") for column in headings if column not in columns]
-    if missing:
-        console.print(f"A wider window also shows: {', '.join(missing)}.", style="dim")
     first = family.effects.iloc[0]
     look = f"; {first.look}" if first.look else ""
     console.print(
@@ -154,63 +134,19 @@ def _corrected_over(first: Any) -> str:
 _HEADINGS = {"leave-one-out": "change left out", "path": "step", "pairs": "pair", "factorial": "combination"}
 
 
-def _heading(words: str, more: str, unit: str) -> str:
-    """On two lines, the unit in brackets where there is one."""
-    second = " ".join(part for part in (more, f"[{unit}]" if unit else "") if part)
-    return f"{words}\n{second}" if second else words
+def _columns(metric: Metric, family: "Family") -> Sequence[Column]:
+    def unit(text: str) -> str:
+        return f" [{text}]" if text else ""
 
-
-def _fitting(columns: Sequence[Column], rows: Sequence["EffectRow"], width: int) -> tuple[list[Column], bool]:
-    """The columns that fit into the width, and whether the verdicts must be shortened for it."""
-    kept = list(columns)
-    for is_short, name in ((False, ""), (True, ""), *((True, name) for name in OPTIONAL)):
-        kept = [column for column in kept if column.field != name]
-        if sum(_widths(kept, rows, is_short)) + GAP * (len(kept) - 1) <= width:
-            return kept, is_short
-    return kept, True
-
-
-def _widths(columns: Sequence[Column], rows: Sequence["EffectRow"], is_short: bool) -> list[int]:
-    return [
-        max(len(line) for cell in [column.heading, *_cells(column, rows, is_short)] for line in cell.split("\n"))
-        for column in columns
-    ]
-
-
-def _cells(column: Column, rows: Sequence["EffectRow"], is_short: bool) -> list[str]:
-    cells = [str(getattr(row, column.field)) for row in rows]
-    if column.field == "verdict" and is_short:
-        return [SHORT_VERDICTS.get(cell, cell) for cell in cells]
-    if column.field == "change":
-        return [_folded(cell) for cell in cells]
-    return cells
-
-
-def _folded(name: str) -> str:
-    """A long name on several lines, broken after `+` or `-` where there is one."""
-    lines, rest = [], name
-    while len(rest) > MAX_NAME_WIDTH:
-        head = rest[:MAX_NAME_WIDTH]
-        cut = max(head.rfind("+"), head.rfind("-")) + 1 or MAX_NAME_WIDTH
-        lines.append(rest[:cut])
-        rest = rest[cut:]
-    return "\n".join([*lines, rest])
-
-
-def _lines(columns: Sequence[Column], rows: Sequence["EffectRow"], is_short: bool) -> Iterator[Text]:
-    """Heading and rows, laid out here and not by rich, which would cut numbers that do not fit."""
-    widths = _widths(columns, rows, is_short)
-    headings = [column.heading for column in columns]
-    cells = [_cells(column, rows, is_short) for column in columns]
-    styles = [STYLES.get(row.verdict, "") for row in rows]
-    for row, style in zip([headings, *zip(*cells, strict=True)], ["bold", *styles], strict=True):
-        split = [cell.split("\n") for cell in row]
-        height = max(map(len, split))
-        top = [[""] * (height - len(lines)) + lines if row is headings else lines for lines in split]
-        for line in range(height):
-            parts = [lines[line] if line < len(lines) else "" for lines in top]
-            aligned = (
-                part.rjust(width) if column.is_number else part.ljust(width)
-                for part, width, column in zip(parts, widths, columns, strict=True)
-            )
-            yield Text((" " * GAP).join(aligned).rstrip(), style=style)
+    value = f"{metric.words}{' without it' * (family.full is not None)}{unit(metric.value_unit)}"
+    return (
+        Column(_HEADINGS.get(family.kind, "change"), is_number=False, ease=MOST_OF_WORDS),
+        Column("n"),
+        Column(value, is_optional=True, leaves_late=True),
+        Column(f"effect{unit(metric.difference_unit)}"),
+        Column("p", is_optional=True),
+        Column("p (adjusted)", is_optional=True, leaves_late=True),
+        Column("P(improve)", is_optional=True),
+        Column("cost of a cell", is_optional=True),
+        Column("verdict", is_number=False, shorter=SHORT_VERDICTS, ease=MOST_OF_WORDS),
+    )
