@@ -23,8 +23,15 @@ ABSENT = "–"  # where there is no number; never an empty cell, which could be 
 
 TRAINING = "train"  # the split that training itself learns from, where there is one
 
+LARGEST = 1e100  # of a measured number, whose squares and their sums stay finite: beyond it training has diverged
+
 _SPLITS: Mapping[str, str] = {TRAINING: "training", "val": "validation", "dev": "development"}  # in full, for people
 _NAME = re.compile(r"[A-Za-z0-9_]+/[A-Za-z0-9_.-]+")
+
+
+def is_measured(value: float) -> bool:
+    """Whether it is a number that can be averaged: finite, and not beyond `LARGEST`."""
+    return math.isfinite(value) and abs(value) <= LARGEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import io
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -269,4 +270,46 @@ def test_what_looked_stronger_before_has_no_adjusted_p_below_the_one_that_is_see
     table.attrs["manifest"] = replace(TOY, horizon=10, looks=looks)
     (row,) = effects(table).to_dict("records")
     assert row["look"].startswith("look 3")
-    assert row["p"] == row["p_adjusted"] > 0.5
+    assert row["p_adjusted"] >= row["p"] > 0.5
+
+
+def claimed_then_different(later: list[float | str]) -> dict[str, Any]:
+    """The row of a change that eight planned seeds show to help, with these improvements on seeds beyond the plan, or
+    how they ended."""
+    n = 8 + len(later)
+    baseline = [0.5 + 0.001 * (it % 3) for it in range(n)]
+    found = [0.05 + 0.001 * (it % 5) for it in range(8)] + later
+    cells = [b if isinstance(b, str) else a + b for a, b in zip(baseline, found, strict=True)]
+    table = make_table({"baseline": baseline, "b": cells})
+    looks = tuple(Look(tuple(range(it)), "", "") for it in (8, n))
+    table.attrs["manifest"] = replace(TOY, horizon=8, looks=looks)
+    (row,) = effects(table).to_dict("records")
+    assert row["look"] == f"look 2, at {n} seeds, beyond the 8 planned"
+    return row
+
+
+def test_a_claim_of_the_plan_is_given_up_where_seeds_beyond_it_do_not_bear_it_out() -> None:
+    assert claimed_then_different([0.05, 0.049])["verdict"] == "improves"
+    faded = claimed_then_different([-0.06, -0.07, -0.05, -0.06, -0.05, -0.06, -0.05])
+    assert faded["p"] > 0.5
+    assert faded["p_adjusted"] >= faded["p"]
+    assert faded["verdict"] == "inconclusive"
+
+
+def test_a_claim_of_the_plan_does_not_outlast_seeds_that_fail_beyond_it() -> None:
+    row = claimed_then_different(["failed"] * 7)
+    assert (row["n"], row["n_planned"]) == (8, 15)
+    assert row["p_adjusted"] <= 0.05
+    assert row["verdict"] == "improves where it trains"
+
+
+def test_a_number_beyond_measure_is_none_and_leaves_the_others_as_they_are() -> None:
+    """Its square is infinite: as a number it made every other change of the family significant."""
+    cells = {f"v{k}": noisy(0.74, 8, k + 1) for k in range(4)}
+    plain = effects(make_table({"baseline": noisy(0.74, 8, 0), **cells})).set_index("variant")
+    with_one = {**cells, "boom": [0.9, 0.91, 0.92, 1e160, 0.9, 0.91, 0.9, 0.92]}
+    found = effects(make_table({"baseline": noisy(0.74, 8, 0), **with_one})).set_index("variant")
+    assert found.loc["boom", "n"] == 7
+    assert (found["p_adjusted"] >= found["p"]).all()
+    assert (found.loc[list(cells), "p"] == plain.loc[list(cells), "p"]).all()
+    assert (found.loc[list(cells), "verdict"] == plain.loc[list(cells), "verdict"]).all()

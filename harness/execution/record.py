@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from harness.execution.attempt import Ended, Left, Logged, Message, Saved, Task
+from harness.metrics import LARGEST, is_measured
 from harness.plan.cell import Cell
 from harness.store.cells import Cells, note_validation, validations_of
 from harness.store.journal import now
@@ -111,21 +112,24 @@ class Record:
             known |= {"best_epoch": best.epoch} if math.isfinite(best.epoch) else {}
             result = replace(result, facts=known | dict(result.facts))
         values = {**(best.metrics if best else {}), **final}
+        if metrics.select not in values and any(metrics.select in it.metrics for it in self._logged.values()):
+            return replace(result, status="diverged", reason=f"{metrics.select} never finite", metrics={})
         if metrics.select not in values:
             given = f"run.log(step, **{{{metrics.select!r}: ...}})"
             raise RunError(f"training never reported {metrics.select}, by which the study selects; log it: {given}.")
-        lost = [name for name in (metrics.select, metrics.report) if not math.isfinite(values[name])]
+        lost = [name for name in (metrics.select, metrics.report) if not is_measured(values[name])]
         if lost:
-            reason = f"{' and '.join(dict.fromkeys(lost))} not finite at the end"
+            beyond = f" or beyond {LARGEST:g}" if any(map(math.isfinite, map(values.__getitem__, lost))) else ""
+            reason = f"{' and '.join(dict.fromkeys(lost))} not finite{beyond} at the end"
             return replace(result, status="diverged", reason=reason, metrics={})
-        ordered = {name: values[name] for name in metrics.names if math.isfinite(values.get(name, math.nan))}
+        ordered = {name: values[name] for name in metrics.names if is_measured(values.get(name, math.nan))}
         return replace(result, metrics=ordered)
 
     def _best(self) -> Validation | None:
         """The first validation with the best value of the selecting metric."""
         metric = self._cell.trainer.metrics.selecting
         logged = (self._logged[step] for step in sorted(self._logged))
-        finite = [it for it in logged if math.isfinite(it.metrics.get(metric.name, math.nan))]
+        finite = [it for it in logged if is_measured(it.metrics.get(metric.name, math.nan))]
         return max(finite, key=lambda it: metric.sign * it.metrics[metric.name], default=None)
 
 

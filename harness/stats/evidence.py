@@ -4,13 +4,13 @@ Terminal, JSON, export, report, MLflow and Python print what is decided here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.effect import Effect
-from harness.stats.sequential import Looks, e_process_p, group_sequential, spent_by
+from harness.stats.sequential import Looks, e_process_p, group_sequential, smallest_e_process_p, spent_by
 from harness.stats.significance import smallest_sign_flip_p
 from harness.stats.stepdown import westfall_young
 from harness.stats.values import FloatArray, Schedule
@@ -59,54 +59,59 @@ def evidence(
     looks = _nested(seeds, schedule)
     if not schedule.horizon:
         looks = looks[-1:]
+    agrees = _agrees(differences, looks)
     if len(seeds) <= (schedule.horizon or len(seeds)):
-        found = _within(differences, looks, schedule.horizon or len(seeds), alpha, weights)
-    else:
-        found = _beyond(differences, looks, schedule.horizon, alpha, weights)
-    turned = (found.p <= alpha) & _is_contradicted(differences, looks)
-    return replace(found, p=np.where(turned, 1.0, found.p))
+        return _within(differences, looks, agrees, schedule.horizon or len(seeds), alpha, weights)
+    return _beyond(differences, looks, agrees, schedule.horizon, alpha, weights)
 
 
-def _within(differences: FloatArray, looks: Looks, horizon: int, alpha: float, weights: FloatArray | None) -> Evidence:
+def _within(
+    differences: FloatArray,
+    looks: Looks,
+    agrees: NDArray[np.bool_],
+    horizon: int,
+    alpha: float,
+    weights: FloatArray | None,
+) -> Evidence:
     counts = np.isfinite(differences).sum(axis=1)
     least = np.array([smallest_sign_flip_p(int(n)) if n > 1 else np.nan for n in counts])
     n = int(looks[-1].sum())
     if len(looks) == 1 and n == horizon:
-        return Evidence(westfall_young(differences, alpha, weights), least, ONE_LOOK, "")
+        p = westfall_young(differences, alpha, weights)
+        return Evidence(np.where(agrees[-1] | np.isnan(p), p, 1.0), least, ONE_LOOK, "")
     share = spent_by(looks, horizon)[-1]
-    p = group_sequential(differences, looks, horizon, alpha, weights)
+    p = group_sequential(differences, looks, horizon, alpha, weights, agrees)
     smallest = np.minimum(least / share, 1.0) if share else least
     return Evidence(p, smallest, SEVERAL_LOOKS, f"look {len(looks)}, at {n} of {horizon} planned seeds")
 
 
-def _beyond(differences: FloatArray, looks: Looks, horizon: int, alpha: float, weights: FloatArray | None) -> Evidence:
+def _beyond(
+    differences: FloatArray,
+    looks: Looks,
+    agrees: NDArray[np.bool_],
+    horizon: int,
+    alpha: float,
+    weights: FloatArray | None,
+) -> Evidence:
     """What was claimed within the horizon stays claimed: alpha was spent on it, and a tenth more is spent here."""
     p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
-    unanimous = e_process_p(np.where(np.isfinite(differences), 1.0, np.nan), weights)
-    smallest = np.minimum(PRICE_BEYOND * unanimous, 1.0)
+    smallest = np.minimum(PRICE_BEYOND * smallest_e_process_p(np.isfinite(differences).sum(axis=1), weights), 1.0)
     look = f"look {len(looks)}, at {looks[-1].sum()} seeds, beyond the {horizon} planned"
     planned = [it for it in looks if it.sum() <= horizon]
     if not planned:
         return Evidence(p, smallest, BEYOND, look)
     last = planned[-1]
-    before = _within(differences[:, last], [it[last] for it in planned], horizon, alpha, weights)
+    before = _within(
+        differences[:, last], [it[last] for it in planned], agrees[: len(planned)], horizon, alpha, weights
+    )
     return Evidence(np.fmin(p, before.p), np.fmin(smallest, before.p), f"{before.correction}, then {BEYOND}", look)
 
 
-def _is_contradicted(differences: FloatArray, looks: Looks) -> NDArray[np.bool_]:
-    """(m,): whether an earlier look spoke more strongly, and for the other direction."""
-    now, *earlier = (_self_normalized(np.where(look, differences, 0.0)) for look in reversed(looks))
-    contradicted = np.zeros(len(differences), dtype=bool)
-    for then in earlier:
-        contradicted |= (np.sign(then) == -np.sign(now)) & (np.abs(then) > np.abs(now))
-    return contradicted
-
-
-def _self_normalized(differences: FloatArray) -> FloatArray:
-    """sum d / sqrt(sum d^2), of variance 1 under the null whatever the number of seeds; 0 where there is none."""
-    filled = np.nan_to_num(differences)
-    size = np.sqrt((filled**2).sum(axis=1))
-    return np.asarray(filled.sum(axis=1) / np.where(size > 0, size, 1.0))
+def _agrees(differences: FloatArray, looks: Looks) -> NDArray[np.bool_]:
+    """(k, m): whether each member went the same way at that look as it goes now. A claim at a look that went the other
+    way is none of what is said now."""
+    ways = np.array([np.sign(np.nansum(np.where(look, differences, np.nan), axis=1)) for look in looks])
+    return np.asarray(ways == ways[-1])
 
 
 def _nested(seeds: Sequence[int], schedule: Schedule) -> Looks:

@@ -17,7 +17,7 @@ from harness.plan.power import smallest_detectable_effect, weight_beside_main
 from harness.stats.effect import METRIC_COLUMNS, Contrast, Effect, metric_columns
 from harness.stats.evidence import Evidence, differences_of, evidence, lost_pairs
 from harness.stats.paired import measure_all
-from harness.stats.significance import equivalence_p, holm
+from harness.stats.significance import equivalence_p, holm, sign_flip_p
 from harness.stats.values import FloatArray, Values, metric_values
 from harness.stats.wording import describe_cells, describe_seeds
 
@@ -208,8 +208,8 @@ class _Joint:
         found, alpha = self.found, self.alpha
         level = alpha * float(self.weights[place] / self.weights.sum())
         p, smallest, p_worst = (float(it[place]) for it in (found.p, found.smallest, self.worst.p))
-        if p > alpha:  # the strongest look was an earlier one, and claimed nothing: no less than what is seen now
-            p = max(p, effect.p)
+        p = max(p, effect.p)  # the strongest look may have been an earlier one: no less than what is seen now
+        p_worst = max(p_worst, _p_at_worst(effect))
         claim = _Claim(p, smallest, p_worst, float(self.equivalence[place]), level)
         detectable = smallest_detectable_effect(effect.n, effect.sd, alpha, m, share=share) if effect.n > 1 else np.nan
         return {
@@ -286,6 +286,10 @@ def _at_worst(effect: Effect) -> FloatArray:
     seeds = sorted({*effect.seeds, *lost_pairs(effect)})
     counted: FloatArray = differences_of([effect], seeds, against_claims=True)[0]
     return counted
+
+
+def _p_at_worst(effect: Effect) -> float:
+    return float(sign_flip_p(_at_worst(effect))) if lost_pairs(effect) else effect.p
 
 
 def _keeps_its_sign(effect: Effect) -> bool:

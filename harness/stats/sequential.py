@@ -64,7 +64,12 @@ def boundaries(largest: Sequence[FloatArray], allowed: NDArray[np.int64]) -> Flo
 
 
 def group_sequential(
-    differences: FloatArray, looks: Looks, horizon: int, alpha: float = 0.05, weights: FloatArray | None = None
+    differences: FloatArray,
+    looks: Looks,
+    horizon: int,
+    alpha: float = 0.05,
+    weights: FloatArray | None = None,
+    counts: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Adjusted p-values of a family at the last of several looks: the smallest level at which a member is claimed by
     then, at this look or at an earlier one.
@@ -79,6 +84,7 @@ def group_sequential(
         looks: which seeds each look had, the last one now; every mask within the next.
         horizon: number of seeds that the study declared.
         weights: (m,), see `resampling.scores`; equal by default.
+        counts: (k, m), whether a member may be claimed at that look; all by default. Fewer claims keep the error.
 
     Returns:
         (m,); NaN for fewer than two differences.
@@ -88,7 +94,10 @@ def group_sequential(
     decides = can_decide(differences, alpha)
     for members in (decides, ~decides & (np.isfinite(differences).sum(axis=1) > 1)):
         if members.any():
-            adjusted[members] = _Paths(differences[members], looks, horizon, weights[members]).adjusted(alpha)
+            paths = _Paths(differences[members], looks, horizon, weights[members])
+            if counts is not None:
+                paths.observed[~counts[:, members]] = -np.inf
+            adjusted[members] = paths.adjusted(alpha)
     return adjusted
 
 
@@ -182,6 +191,25 @@ def e_process_p(differences: FloatArray, weights: FloatArray | None = None) -> F
         (m,); NaN for fewer than two differences.
     """
     return holm(np.array([_one_e_process_p(row[np.isfinite(row)]) for row in differences]), weights)
+
+
+def smallest_e_process_p(counts: NDArray[np.int64], weights: FloatArray | None = None) -> FloatArray:
+    """What `e_process_p` can be at least with so many seeds, whatever they show.
+
+    d_s / r_s is sqrt(s) at most, which differences that grow without end come near to.
+
+    Args:
+        counts: (m,).
+    """
+    bets = np.array([it * np.sqrt(1 + it**2) for shift in SHIFTS for it in (shift, -shift)])
+
+    def least(n: int) -> float:
+        if n < 2:
+            return float("nan")
+        products = np.logaddexp(0, -2 * bets[:, None] * np.sqrt(np.arange(1, n + 1))).sum(axis=1)
+        return float(min(1.0, 1 / np.exp(n * np.log(2) - products).mean()))
+
+    return holm(np.array([least(int(n)) for n in counts]), weights)
 
 
 def _one_e_process_p(differences: FloatArray) -> float:

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import ResultsError
-from harness.metrics import COSTS, Metric, Metrics
+from harness.metrics import COSTS, LARGEST, Metric, Metrics
 from harness.plan.manifest import Manifest
 from harness.store.load import metrics_of
 from harness.store.result import RESULT_COLUMNS
@@ -111,6 +111,7 @@ def metric_values(table: pd.DataFrame, metric: str | None = None) -> Values:
     labels = table["variant"].astype(str).to_numpy(dtype=str)
     seed_of_row = table["seed"].to_numpy(dtype=np.int64)
     values = np.where(finished, _floats(table[chosen.name]), np.nan)
+    values[~(np.abs(values) <= LARGEST)] = np.nan
     _check_one_cell_each(table, labels, seed_of_row, values)
 
     variants, v = np.unique(labels, return_inverse=True)
