@@ -77,6 +77,7 @@ def test_another_metric_is_exported_in_its_own_unit(store):
         (["--metric", "accuracy", "--table", "effects"], "unknown metric 'accuracy'. Did you mean"),
         (["--table", "shapley"], "`harness ablate --design factorial` trains one"),
         (["--table", "effect"], "'effect' is not one of"),
+        (["--metric", "val/loss"], "--metric: the table cells has every metric"),
         (["--format", "xlsx"], "'xlsx' is not one of"),
         (["--profile", "standard"], "no results of study 'task3' with profile 'standard'"),
         (["--output", "/dev/null/x"], "--output /dev/null/x: cannot be written"),

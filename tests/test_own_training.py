@@ -267,8 +267,8 @@ def test_what_a_lightning_module_logs_with_an_underscore_is_the_metric_with_a_sl
     assert declared(run, {"val_loss": 1, "val/acc": 2, "val_acc": 3}) == {"val/loss": 1.0, "val/acc": 2.0}
 
 
-@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
-def test_a_reported_metric_that_is_not_finite_is_a_diverged_cell(tmp_path, value):
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "1e160"])
+def test_a_reported_metric_that_is_not_finite_or_beyond_measure_is_a_diverged_cell(tmp_path, value):
     path = write_study(
         tmp_path / "study", function=START + f"    run.finish(**{{'val/score': 1, 'test/score': {value}}})"
     )
@@ -277,6 +277,13 @@ def test_a_reported_metric_that_is_not_finite_is_a_diverged_cell(tmp_path, value
 
     assert {result.status for result in results.values()} == {"diverged"}
     assert "test/score not finite" in results["baseline", 0].reason
+
+
+def test_a_training_that_is_never_finite_has_diverged(tmp_path):
+    code = START + "    run.log(1, **{'val/score': float('nan')})\n    run.finish(**{'test/score': 1})"
+    _, results = train_study(write_study(tmp_path / "study", function=code), tmp_path / "store")
+
+    assert {(result.status, result.reason) for result in results.values()} == {("diverged", "val/score never finite")}
 
 
 BAD_MODULES = {
@@ -393,6 +400,18 @@ def test_how_a_script_ends_is_the_cells_outcome_in_a_sentence(tmp_path, code, st
 
     assert {result.status for result in results.values()} == {status}
     assert said in results["baseline", 0].reason
+
+
+@pytest.mark.parametrize(
+    "end", ["sys.exit(1)", "os.environ.clear()"], ids=["an exit code after it", "no end of its line"]
+)
+def test_a_final_line_is_the_result_whatever_follows_it(tmp_path, end):
+    line = "json.dumps({'final': True, 'test/score': 0.5})"
+    code = f"tell({{'step': 1, 'val/score': 1}}); open(os.environ['HARNESS_METRICS'], 'a').write({line}"
+    code += f" + ('\\n' if {end!r} == 'sys.exit(1)' else ''))\n{end}\n"
+    _, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
+
+    assert results["baseline", 0].metrics == {"val/score": 1.0, "test/score": 0.5}
 
 
 def test_a_script_that_asks_to_be_put_back_goes_on_from_its_checkpoint(tmp_path):

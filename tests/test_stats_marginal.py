@@ -8,6 +8,8 @@ from stats_tables import make_table
 
 from harness.errors import ResultsError
 from harness.stats import MARGINAL_COLUMNS, marginal_effects, simplest_within_one_se
+from harness.stats.evidence import price_of_look
+from harness.stats.values import Schedule
 
 NAMES = {"baseline": "", "a": "a", "b": "b", "m1": "c+a", "m2": "a+b+c", "c": "c"}
 
@@ -20,6 +22,20 @@ def table() -> pd.DataFrame:
     lost = (table["variant"] == "m1") & (table["seed"] == 3)
     table.loc[lost, ["status", "test/accuracy"]] = ["diverged", np.nan]
     return table
+
+
+def test_a_look_before_the_last_planned_one_has_its_share_of_alpha_alone() -> None:
+    seeds = range(10)
+    assert price_of_look(seeds, Schedule()) == price_of_look(seeds, Schedule(10)) == 1
+    assert price_of_look(range(3), Schedule(10)) == pytest.approx(10 / 3)
+    assert price_of_look(seeds, Schedule(10, (tuple(range(8)),))) == pytest.approx(5)
+    assert price_of_look(seeds, Schedule(10, (tuple(seeds),))) == 1  # the same look again
+    beyond = Schedule(8, (tuple(range(8)), tuple(range(9))))
+    assert price_of_look(seeds, beyond) == 10 * 2 * 3  # the second one beyond
+    prices = [
+        1 / price_of_look(range(n), Schedule(8, tuple(tuple(range(it)) for it in range(2, n)))) for n in range(2, 60)
+    ]
+    assert sum(prices) < 1.1
 
 
 def test_estimates_agree_with_statsmodels_ols_on_cells(table: pd.DataFrame) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from stats_tables import make_table, noisy
 
+from harness.api.confirmation import pick_winner
 from harness.errors import ResultsError
 from harness.stats import (
     Decision,
@@ -165,12 +166,35 @@ def test_what_was_chosen_after_seeing_data_says_so() -> None:
     assert "chosen after seeing data" in biggest_improvement(effects(study(a=0.02), exploratory=True)).sentence
 
 
+def lacking(table: pd.DataFrame, *variants: str) -> pd.DataFrame:
+    table.loc[table["variant"].isin(variants) & (table["seed"] == 4), ["status", "test/accuracy"]] = [
+        "diverged",
+        np.nan,
+    ]
+    return table
+
+
 def test_missing_seeds_of_the_winner_are_named() -> None:
-    table = study(a=0.02, b=0.01)
-    table.loc[(table["variant"] == "a") & (table["seed"] == 4), ["status", "test/accuracy"]] = ["diverged", np.nan]
-    sentence = biggest_improvement(effects(table)).sentence
+    sentence = biggest_improvement(effects(lacking(study(a=0.02, b=0.01), "a", "b"))).sentence
     assert "on 9 of 10 seeds" in sentence
     assert "Only the complete pairs count (a seed 4 diverged)" in sentence
+
+
+def test_the_winner_has_as_many_seeds_as_any_as_the_one_that_is_confirmed() -> None:
+    table = lacking(study(a=0.02, b=0.01), "a")
+    headline = biggest_improvement(effects(table))
+    assert headline.variant == pick_winner(table) == "b"
+    assert "a looks better, at +2.03 points" in headline.sentence
+    assert headline.sentence.endswith("but on 9 of 10 seeds.")
+
+
+def test_intervals_overlap_only_where_there_are_two() -> None:
+    baseline = [0.7 + 0.001 * (it % 3) for it in range(8)]
+    constant = [it + 0.05 for it in baseline]
+    far, near = ([it + gain + 0.0001 * (place % 4) for place, it in enumerate(baseline)] for gain in (0.2, 0.0499))
+    for better, is_open in ((far, False), (near, True)):
+        table = make_table({"baseline": baseline, "c1": better, "c2": constant})
+        assert ("the intervals overlap" in biggest_improvement(effects(table)).sentence) == is_open
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,15 @@ def test_a_sound_training_is_found_sound(tmp_path, kind):
     assert not (tmp_path / "store" / "cells").exists()
 
 
+def test_percents_that_are_logged_as_percents_are_noted(tmp_path):
+    large = FUNCTION.replace('state["score"] / 10', '10 * state["score"]')
+    assert large != FUNCTION
+    trial = try_study(write_study(tmp_path / "study", function=large), store=tmp_path, device="cpu")
+    (note,) = [it for it in trial.sentences() if "percent" in it]
+    assert note.startswith("test/score is ")
+    assert trial.is_sound
+
+
 FLAWED = {
     "ignores its seed": ('random.Random(run.seed_for("draw", step))', 'random.Random(f"draw {step}")'),
     "other numbers each time": ('random.Random(run.seed_for("draw", step))', "random.Random()"),

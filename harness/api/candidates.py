@@ -176,6 +176,8 @@ def _code(candidate: str, trainer: UserTrainer, line: Line, lines: Lines) -> tup
             raise StudyError(f"{candidate}: cannot be read ({error.strerror}).") from None
     commit = repository.commit(candidate)
     if not repository.is_branch(candidate):
+        if line.base and repository.is_part(commit, line.base):
+            raise StudyError(f"{candidate}: commit {commit[:10]} is part of {line.base[:10]}, where the line began.")
         return {"commit": [commit]}, repository.logged(commit).subject
     history = [it for it in repository.history(line.base, commit) if len(it.parents) < 2]
     added = _added(history, line)

@@ -18,7 +18,6 @@ from harness.api.training import Watch, train_work
 from harness.api.work import Work, unfinished
 from harness.errors import StudyError
 from harness.execution.provenance import command_line
-from harness.execution.runner import Progress
 from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
@@ -76,7 +75,7 @@ class Judged:
         level = self.proposal.level
         if self.proposal.rule == "explore":
             return "explore: one run a proposal; what looks better is kept unproven, and most of it does nothing."
-        needed = f"kept where E reaches {1 / level:,.0f}, which takes {least_seeds(level)} seeds at least"
+        needed = f"kept where E reaches {1 / level:,.0f}, which {least_seeds(level)} seeds that gain alike just reach"
         if self.proposal.rule == "each":
             return f"each: {needed}; a useless proposal is kept in {100 * level:.2g}% of cases at most, each anew."
         return (
@@ -259,22 +258,16 @@ class _Court:
         part = self._part
         todo, expected = unfinished(part)
         before_training(part, todo, expected)
-        trained: list[Cell] = []
-
-        def see(it: Progress) -> None:
-            trained.extend([it.cell] if it.result else [])
-            watch.on_progress(it)
-
         train_work(
             part,
             todo,
             lambda: self._save(part),
             expected,
-            watch=Watch(see, watch.on_problem),
+            watch=watch,
             is_over=lambda: self._judgement().is_final,
             concerns=[it.name for it in self.sides],
         )
-        return len(trained)
+        return sum(part.cells.result(it.key) is not None for it in todo)
 
     @property
     def _part(self) -> Work:

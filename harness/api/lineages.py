@@ -153,7 +153,8 @@ def lineage_of_log(
 ) -> tuple[Step, ...]:
     """What a loop's log claimed of each change of a study, beside what the study's cells say; in the study's order.
 
-    Measured is the effect over all cells of the study run (`stats.marginal`), corrected by Holm over all changes.
+    Measured is the effect over all cells of the study run (`stats.marginal`), corrected by Holm over all changes,
+    and over the looks at the study run.
     Reading it is a look, as every table of effects is.
 
     Args:

@@ -265,7 +265,8 @@ def other_file(work: Work) -> str:
         return ""
     return (
         f"{', '.join(of_others)} is another file whose study is called {work.plan.study.name}: runs of both stand "
-        "under one name, and `--study FILE` tells them apart. Give one of them another name."
+        "under one name, and with the same baseline they are one study run, in which a change is what the file that "
+        "ran last says. Give one of them another name."
     )
 
 

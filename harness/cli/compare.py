@@ -96,6 +96,7 @@ def _notes(found: Compared) -> list[str]:
         notes = [f"Differences paired over {seeds}, with their 95% t interval; p by sign-flip, adjusted by {over}."]
     else:
         notes = [f"No two seeds in common: Welch's t test on the effects of single seeds; p adjusted by {over}."]
+    notes += ["In each run stands its effect over all seeds that it has there."]
     notes += [f"Differs: {it}." for it in found.differing] or ["The two runs differ in nothing but their results."]
     notes += [f"Only in {name}: {', '.join(labels)}." for name, labels in found.alone.items() if labels]
     return notes

@@ -64,6 +64,8 @@ def export(
     form, table = _format_of(path, form), table or _table_of(path)
     if form == "parquet" and path is None and sys.stdout.isatty():
         raise OutputError("parquet is no text, and a terminal shows text: name a file with --output, or use a pipe.")
+    if metric and table == "cells":
+        raise OutputError("--metric: the table cells has every metric; leave it out, or ask for --table effects.")
     if path:
         check_file(path)
     cells = Cells(store.absolute())

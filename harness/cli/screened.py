@@ -46,10 +46,12 @@ def print_screening(console: Console, tables: "Tables", family: "Family") -> Non
     console.print()
     console.print(Text(f"{family.design}: {metric.words}, with the change minus without it", style="bold"))
     print_grid(console, columns, rows, styles=styles)
+    price = tables.marginal.attrs["price_of_look"]
+    looks = f", times {price:.3g} for this look, one of several" if price > 1 else ""
     cells = f"{int(frame['n'].iloc[0])} of {int(frame['n_planned'].iloc[0])} cells"
     console.print(
         f"Effect over all variants with its 95% t interval, by least squares ({cells}, a block for each seed, effects "
-        f"add up); adjusted by Holm over {len(frame)} changes.",
+        f"add up); adjusted by Holm over {len(frame)} changes{looks}.",
         style="dim",
     )
     if supported:

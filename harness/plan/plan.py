@@ -26,6 +26,7 @@ from harness.trees import flatten, layered
 
 __all__ = ["Plan", "Variant", "make_plan", "parse_seeds"]
 
+MOST_LISTED = 20  # names in a message
 MOST_DIGITS = 18  # of one seed: what every database and random generator takes
 MOST_CELLS = 200_000  # of one plan: 100 MB and some seconds, and far beyond what anyone trains
 
@@ -250,9 +251,9 @@ def _select(
     A selected change brings what it needs; what needs a skipped one is skipped, too.
     """
     known = [change.name for change in study.changes] + [combination.name for combination in study.combinations]
+    listed = f"It has {', '.join(known)}." if len(known) <= MOST_LISTED else f"`harness plan` shows all {len(known)}."
     problems = [
-        f"{option} {name}: study {study.name!r} has no such change.{suggestion(name, known)} "
-        f"`harness changes --study {study.name}` lists all {len(known)}."
+        f"{option} {name}: study {study.name!r} has no such change.{suggestion(name, known)} {listed}"
         for option, names in (("--only", only), ("--skip", skip))
         for name in names
         if name not in known

@@ -262,6 +262,8 @@ def marginal_grid(tables: Tables) -> Grid:
         "Exploratory: least squares with a block for each seed over whatever combinations were trained, on the "
         "assumption that effects add up."
     )
+    if (price := frame.attrs["price_of_look"]) > 1:
+        note += f" p (Holm): times {price:.3g} for this look, one of several."
     return Grid("Average effects over all combinations trained", columns, rows, notes=(note,))
 
 

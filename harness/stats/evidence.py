@@ -114,6 +114,24 @@ def _agrees(differences: FloatArray, looks: Looks) -> NDArray[np.bool_]:
     return np.asarray(ways == ways[-1])
 
 
+def price_of_look(seeds: Sequence[int], schedule: Schedule) -> float:
+    """By what a p that knows of no earlier look has to be multiplied: each look has a share of alpha of its own.
+
+    Up to the horizon what `spent_by` allows since the look before; the j-th look beyond it 1 / (10 j (j + 1)).
+
+    Args:
+        seeds: those that have ended, in rising order.
+    """
+    if not schedule.horizon or not len(seeds):
+        return 1.0
+    looks = _nested(seeds, schedule)
+    num_beyond = sum(bool(it.sum() > schedule.horizon) for it in looks)
+    if num_beyond:
+        return PRICE_BEYOND * num_beyond * (num_beyond + 1)
+    spent = [0.0, *spent_by(looks, schedule.horizon)]
+    return float(1 / (spent[-1] - spent[-2]))
+
+
 def _nested(seeds: Sequence[int], schedule: Schedule) -> Looks:
     """The seeds of each look as masks, each within the next, the last one now; looks that saw nothing new are one."""
     now, seen = np.asarray(seeds, dtype=np.int64), np.zeros(len(seeds), dtype=bool)

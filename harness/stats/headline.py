@@ -46,9 +46,12 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
     if not measured:
         return Headline(None, False, _nothing_yet(family))
     ranking = family if chosen_by is None else chosen_by
-    order = [row.variant for row in _ranked(ranking) if row.variant in measured]
-    if not order:
+    ranked = [row for row in _ranked(ranking) if row.variant in measured]
+    if not ranked:
         return Headline(None, False, _nothing_yet(ranking))
+    most = max(row.n for row in ranked)  # of fewer seeds, the luckiest would look best
+    order = [row.variant for row in ranked if row.n == most]
+    fewer = [measured[row.variant] for row in ranked[: ranked.index(next(it for it in ranked if it.n == most))]]
     supported = [name for name in order if measured[name].verdict == "improves"]
     row = measured[supported[0] if supported else order[0]]
     how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
@@ -58,6 +61,9 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
         parts = [_none_improves(row, how), _missing(row), _why_not(row)]
     else:
         parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row)]
+    parts += [
+        f"{it.variant} looks better, at {_estimate(it)}, but on {it.n} of {it.n_planned} seeds." for it in fewer[:1]
+    ]
     return Headline(str(row.variant), bool(supported), " ".join(part for part in parts if part))
 
 
@@ -199,12 +205,20 @@ def _rivals(row: Any, order: list[str], measured: dict[str, Any]) -> list[str]:
         estimate = _estimate(before[0])
         texts.append(f"{before[0].variant} ranks before it, at {estimate}, but that is not supported.")
     after = [measured[name] for name in order[order.index(row.variant) + 1 :]]
-    if after and after[0].improvement > 0 and not (after[0].high < row.low or after[0].low > row.high):
+    if after and after[0].improvement > 0 and not _are_apart(after[0], row):
         texts.append(
             f"Next is {after[0].variant}, {_estimate(after[0])}; the intervals overlap, so which of the two is"
             " bigger is open."
         )
     return texts
+
+
+def _are_apart(one: Any, other: Any) -> bool:
+    """Whether their intervals are; where every seed gave the same difference, that number is all of it."""
+    (low, high), (other_low, other_high) = (
+        (it.mean, it.mean) if np.isnan(it.low) and it.n > 1 else (it.low, it.high) for it in (one, other)
+    )
+    return bool(high < other_low or low > other_high)
 
 
 def _missing(row: Any) -> str:

@@ -14,6 +14,7 @@ from scipy.special import stdtr, stdtrit
 
 from harness.errors import ResultsError
 from harness.metrics import Metric
+from harness.stats.evidence import price_of_look
 from harness.stats.intervals import mean_and_sd
 from harness.stats.significance import holm
 from harness.stats.values import FloatArray, Values, metric_values
@@ -41,7 +42,8 @@ def marginal_effects(
     combination, so that more seeds do not make it smaller (cells as independent cover .85 where there are
     interactions, combination means .954). t with combinations - 1 - changes degrees of freedom. Where every
     combination has a parameter of its own, nothing is left unexplained but the cells' own noise, which then stands for
-    it. Combinations picked by a search are not a sample: the label is exploratory.
+    it. Combinations picked by a search are not a sample: the label is exploratory. `p_holm` is corrected over the
+    changes and, where the study run declared how many seeds it will have, over the looks (`price_of_look`).
 
     Args:
         changes: the columns of the model; by default all that the table names. Cells with other changes are not used.
@@ -50,7 +52,7 @@ def marginal_effects(
     Returns:
         MARGINAL_COLUMNS, a row per change by name. `n` of `n_planned` cells had the metric. An effect that these
         combinations cannot separate is NaN and `note` says from what. `m` is the number of changes; a change that
-        cannot be separated still counts.
+        cannot be separated still counts. `attrs["price_of_look"]`: by what the looks multiplied `p_holm`.
 
     Raises:
         ResultsError: no change to estimate; unknown metric; no finished cell among these combinations.
@@ -69,6 +71,8 @@ def marginal_effects(
     estimate, se = np.where(alone, estimate, np.nan), np.where(alone, se, np.nan)
     half = stdtrit(degrees, 1 - alpha / 2) * se if degrees > 0 else np.full_like(se, np.nan)
     p = 2 * stdtr(max(degrees, 1), -np.abs(estimate) / np.where(se > 0, se, np.nan))
+    has_ended = np.asarray(np.isfinite(values.numbers).any(axis=0))
+    price = price_of_look([values.seeds[it] for it in np.flatnonzero(has_ended)], values.schedule)
     frame = pd.DataFrame(
         {
             "change": named,
@@ -77,7 +81,7 @@ def marginal_effects(
             "low": estimate - half,
             "high": estimate + half,
             "p": p,
-            "p_holm": holm(p),
+            "p_holm": np.minimum(holm(p) * price, 1.0),
             "m": len(named),
             "cells_with": design.sum(axis=0).astype(int),
             "cells_without": (1 - design).sum(axis=0).astype(int),
@@ -86,7 +90,9 @@ def marginal_effects(
             "note": [_note(j, others, named) for j, others in enumerate(inseparable)],
         }
     )
-    return frame[list(MARGINAL_COLUMNS)]
+    frame = frame[list(MARGINAL_COLUMNS)]
+    frame.attrs["price_of_look"] = price
+    return frame
 
 
 @dataclass(frozen=True, slots=True)

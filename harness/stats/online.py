@@ -51,7 +51,7 @@ def log_e_process(improvements: FloatArray) -> FloatArray:
 
 
 def most_after(num_seeds: int) -> float:
-    """The largest log E that so many seeds can give: each better, and all by the same.
+    """The log E of so many seeds that are all better, and all by the same; gains that grow reach more.
 
     >>> round(most_after(5), 3)
     3.139
@@ -61,7 +61,7 @@ def most_after(num_seeds: int) -> float:
 
 @lru_cache(maxsize=10_000)  # a simulation asks again and again
 def least_seeds(level: float) -> int:
-    """How many seeds it takes at least to keep a proposal at this level, whatever they show.
+    """How many seeds keep a proposal at this level where all gain the same; a seed fewer may do where gains grow.
 
     >>> least_seeds(0.05)
     5

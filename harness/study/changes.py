@@ -84,7 +84,7 @@ class Change(BaseModel):
             code += [f"{key} {declared[key]}" for key in ("branch", "patch") if declared.get(key)]
             settings = [f"{path} = {value}" for path, value in flatten(overrides).items()]
             return {**declared, "summary": ", ".join([*code, *settings]) or "nothing"}
-        return declared
+        return {"summary": "nothing", **declared}  # what it lacks is said of its overrides
 
     @field_serializer("needs", "commit")
     def _as_written(self, names: tuple[str, ...]) -> str | list[str]:

@@ -189,7 +189,7 @@ class _Script:
             )
             with _ended(process):
                 self._follow(process)
-        self._read_new()
+        self._read_new(is_last=process.returncode == 0)
         return process.returncode
 
     def note_unread(self) -> None:
@@ -257,15 +257,15 @@ class _Script:
                     self._noted_reads = True
         self._offset = self._lines.stat().st_size if self._lines.is_file() else 0
 
-    def _read_new(self) -> int:
-        """Passes on every whole new line; how many there were."""
+    def _read_new(self, *, is_last: bool = False) -> int:
+        """Passes on every whole new line; how many there were. Of a command that has ended well, the last line is."""
         try:
             with self._lines.open("rb") as file:
                 file.seek(self._offset)
                 new = file.read()
         except FileNotFoundError:
             return 0
-        whole = new[: new.rfind(b"\n") + 1]
+        whole = new if is_last else new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
         lines = [line for line in whole.splitlines() if line.strip()]
         for line in lines:

@@ -116,6 +116,10 @@ class Repository:
             raise StudyError(f"{first[:10]} and {second[:10]} have no commit in common.")
         return found[0]
 
+    def is_part(self, commit: str, tip: str) -> bool:
+        """Whether the history of `tip` holds the commit."""
+        return not self._lines("rev-list", "--max-count=1", commit, f"^{tip}")
+
     def is_branch(self, name: str) -> bool:
         return bool(self._lines("rev-parse", "--verify", "-q", f"refs/heads/{name}", fine=(0, 1)))
 
