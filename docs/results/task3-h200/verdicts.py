@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from harness.api.work import plan_work
+from harness.cli.screen import Screen
 from harness.cli.table import print_effects
 from harness.plan.manifest import Look, Manifest
 from harness.store.load import RESULT_COLUMNS
@@ -27,7 +27,7 @@ def main() -> None:
     printed = [CELL.findall((Path(__file__).parent / name).read_text()) for name in PRINTED]
     cells = {(name, int(seed)): tuple(map(float, numbers)) for found in printed for name, seed, *numbers in found}
     print(f"{len(cells)} cells")
-    print_effects(Console(width=120), table(cells))
+    print_effects(Screen(width=120), table(cells))
 
 
 def table(cells: dict[tuple[str, int], tuple[float, ...]]) -> pd.DataFrame:
