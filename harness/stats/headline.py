@@ -188,7 +188,7 @@ def _why_not(row: Any) -> str:
 
 def _luck(row: Any) -> str:
     """The largest of several estimates is too high on average; rule 8 asks for fresh seeds."""
-    confirm = "confirm it on fresh seeds (`harness confirm`)."
+    confirm = f"confirm it on fresh seeds (`harness confirm --variant {row.variant}`)."
     if row.m == 1:
         return f"Before you rely on it, {confirm}"
     return (
