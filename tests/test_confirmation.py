@@ -190,6 +190,11 @@ def test_of_a_metric_to_be_minimized_the_lowest_is_confirmed_and_a_trainer_witho
     assert "narrow" in found.sentence
     assert found.registered == ""
     assert found.unregistered == "Nothing was registered: the trainer of this study (function) exports no model."
+    command = ["confirm", "--study", str(path), "--store", str(where["store"]), "--device", "cpu", "--json"]
+    told = fitting("confirm", CliRunner().invoke(cli, command).stdout)  # made already: nothing is trained
+    assert (told["variant"], told["outcome"], told["seeds"]) == ("narrow", found.outcome, [2, 3, 4, 5, 6, 7, 8])
+    assert told["high"] == found.effect.high
+    assert told["sentence"] == found.sentence
 
 
 def test_what_is_worse_is_not_registered_though_its_numbers_are_higher(tmp_path, monkeypatch):

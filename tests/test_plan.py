@@ -198,8 +198,7 @@ def test_everything_wrong_in_a_request_is_reported_at_once():
     problems = "\n".join(error.value.problems)
     assert len(error.value.problems) == 5
     assert (
-        "--only nrom: study 'small' has no such change. Did you mean 'norm'? It has momentum, adam, norm,"
-        in problems
+        "--only nrom: study 'small' has no such change. Did you mean 'norm'? It has momentum, adam, norm," in problems
     )
     assert "--skip kernel: study 'small' has no such change. Did you mean 'kernel-" in problems
     assert "unknown design 'add-on'. Did you mean 'add-one'?" in problems

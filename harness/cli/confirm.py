@@ -4,14 +4,16 @@ from typing import Any
 
 import click
 
-from harness.api.confirmation import begin_confirmation, conclude, save_confirmation
+from harness.api.confirmation import Confirmation, begin_confirmation, conclude, save_confirmation
 from harness.api.line_confirmation import begin_line_confirmation
 from harness.api.work import unfinished
+from harness.cli.as_json import print_json
 from harness.cli.notify import notifying
-from harness.cli.options import complete_variant, plan_options
+from harness.cli.options import complete_variant, json_option, plan_options
 from harness.cli.screen import Screen
 from harness.cli.training import COUNTED, announce, explain_failures, train_plan
 from harness.errors import StudyError
+from harness.plan.manifest import Manifest
 
 
 @click.command()
@@ -19,8 +21,9 @@ from harness.errors import StudyError
 @click.option("--line", help="Confirm the champion of this line of `harness judge`, against where the line began.")
 @click.option("--variant", help="Confirm this variant instead of the best one.", shell_complete=complete_variant)
 @notifying
+@json_option
 @click.pass_context
-def confirm(ctx: click.Context, /, line: str | None, variant: str | None, **request: Any) -> None:
+def confirm(ctx: click.Context, /, line: str | None, variant: str | None, as_json: bool, **request: Any) -> None:
     """Train the baseline and the winner on seeds that nothing used before, and say whether it is confirmed.
 
     The winner is the variant of the study run that improves most on the metric by which the study selects. --seeds is
@@ -29,7 +32,7 @@ def confirm(ctx: click.Context, /, line: str | None, variant: str | None, **requ
     Of a line of champions, it is the present one against where the line began; only here is the metric measured that
     the study reports.
     """
-    console = Screen()
+    console = Screen(stderr=as_json)
     if line is None:
         work, manifest, winner = begin_confirmation(variant=variant, **request)
     else:
@@ -41,13 +44,38 @@ def confirm(ctx: click.Context, /, line: str | None, variant: str | None, **requ
     train_plan(console, work, todo, lambda: save_confirmation(work, manifest), expected)
     num_failed = explain_failures(console, work, COUNTED)
     found = conclude(work, manifest, winner)
-    console.print(f"\n{found.sentence}", style="bold", markup=False)
+    if as_json:
+        print_json(_as_json(found, manifest))
+    else:
+        _print(console, found)
+    if num_failed:
+        ctx.exit(1)
+
+
+def _as_json(found: Confirmation, manifest: Manifest) -> dict[str, Any]:
+    effect = found.effect
+    numbers = {"difference": effect.mean, "low": effect.low, "high": effect.high, "p": effect.p}
+    return {
+        "run": manifest.id,
+        "confirms": manifest.confirms or manifest.belongs_to,
+        "variant": found.winner,
+        "outcome": found.outcome,
+        "sentence": found.sentence,
+        "metric": effect.metric.name,
+        "alpha": manifest.alpha,
+        "n": effect.n,
+        "seeds": list(effect.seeds),
+        **{name: None if it != it else it for name, it in numbers.items()},
+        "registered": found.registered,
+    }
+
+
+def _print(console: Screen, found: Confirmation) -> None:
+    console.print(f"\n{found.sentence}", style="bold")
     if found.registered:
         console.print(f"Registered as {found.registered}; MLflow loads it by that address.")
     else:
-        console.print(found.unregistered, style="yellow", markup=False)
-    if num_failed:
-        ctx.exit(1)
+        console.print(found.unregistered, style="yellow")
 
 
 OF_LINE = ("study", "profile", "seeds", "device", "jobs", "executor", "gpus_per_cell", "store")
