@@ -309,6 +309,37 @@ def test_a_look_that_saw_nothing_new_is_none() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("early", [(0,), (0, 1, 2)], ids=["one seed", "three seeds, rounded"])
+def test_an_early_look_at_few_seeds_costs_no_more_than_its_share_whatever_members_weigh(early: tuple[int, ...]) -> None:
+    """One difference, or three equal ones, had an infinite score, which crossed an infinite boundary: error .98."""
+    weights = np.array([1, 1, 1, 0.25, 0.25, 0.25])
+    schedule = Schedule(10, (early,))
+    claims = []
+    for study in range(1_000):
+        differences = family(6, 10, 11_000 + study)
+        if len(early) == 3:
+            differences = np.round(2 * differences) / 2
+        claims.append(bool((evidence(differences, range(10), schedule, 0.05, weights).p <= 0.05).any()))
+    assert np.mean(claims) <= 0.05 + 3 * np.sqrt(0.0475 / 1_000)
+
+
+def test_seeds_that_are_added_below_the_others_come_after_them() -> None:
+    differences = family(1, 12, 60)
+    upward = evidence(differences, range(12), Schedule(6, (tuple(range(6)), tuple(range(9)))), 0.05)
+    turned = np.concatenate([differences[:, 9:], differences[:, 6:9], differences[:, :6]], axis=1)
+    downward = evidence(turned, range(12), Schedule(6, (tuple(range(6, 12)), tuple(range(3, 12)))), 0.05)
+    assert downward.p == pytest.approx(upward.p)
+
+
+def test_seeds_that_spoke_for_harm_are_no_evidence_of_a_gain() -> None:
+    draw = np.random.default_rng(5)
+    differences = np.concatenate([draw.normal(-1, 0.3, 10), draw.normal(1.2, 0.3, 20)])[None]
+    assert differences.mean() > 0
+    assert e_process_p(-differences[:, :10])[0] < 0.01  # strong as harm
+    assert e_process_p(differences)[0] > 0.05
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m", "dz", "power"), [(8, 15, 2.0, 0.78), (10, 15, 1.5, 0.75)])
 def test_westfall_young_finds_what_holm_could_not(n: int, m: int, dz: float, power: float) -> None:
     found = [westfall_young(family(m, n, 100 + study, dz, helped=1))[0] <= 0.05 for study in range(1_000)]

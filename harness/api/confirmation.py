@@ -41,7 +41,9 @@ def pick_winner(table: "pd.DataFrame") -> str:
     measured = ranked[ranked["n"] > 0]
     if measured.empty:
         raise ResultsError("no variant has a finished seed in common with the baseline, so there is none to confirm.")
-    full = measured[measured["n"] == measured["n"].max()]  # of fewer seeds, the luckiest would look best
+    # Of fewer seeds the luckiest would look best, unless its claim stands.
+    verdicts = effects(table).set_index("variant")["verdict"]
+    full = measured[(measured["n"] == measured["n"].max()) | (measured["variant"].map(verdicts) == "improves")]
     return str(full["variant"].iloc[0])
 
 

@@ -14,6 +14,7 @@ LEAST_WIDTH = 12  # of a column of words that has to give way; where even that i
 # Where a name such as wide+3x3 may be broken, and batch-norm where there is no other way; +15.1, 1e-05 and --study not.
 JOINT = re.compile(r"(?<=\w\+)(?<!\de\+)(?=\w)")
 HYPHEN = re.compile(r"(?<=[^\W\d]-)(?<!\de-)(?=\w)")
+_BREAK = re.compile(r"[^\S ]")  # of a line, or to the next tab: a cell is one line
 MOST_ROWS_WEIGHED = 100  # when the room is shared out
 
 
@@ -52,6 +53,7 @@ def print_grid(
     Args:
         styles: of each row, such as `green`; none for plain rows.
     """
+    rows = [[" ".join(it.split()) if _BREAK.search(it) else it for it in row] for row in rows]
     if title:
         console.print(Text(title, style="bold"))
     left_out = []
@@ -96,10 +98,8 @@ def _fitting(
         kept = list(range(len(columns)))
         if _room(easy, kept, width) >= 0:
             break
-    leaving = [
-        i for late in (False, True) for i in reversed(kept) if columns[i].is_optional and columns[i].leaves_late == late
-    ]
-    while _room(easy, kept, width) < 0 and leaving:
+    leaving = sorted((i for i in reversed(kept) if columns[i].is_optional), key=lambda i: columns[i].leaves_late)
+    while _room(easy, kept, width) < 0 and leaving and len(kept) > 1:
         kept.remove(leaving.pop(0))
     fits = (it for it in (easy, least) if _room(it, kept, width) >= 0)
     given = next(fits, None) or _least(columns, said, JOINT, HYPHEN)

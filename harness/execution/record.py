@@ -113,7 +113,9 @@ class Record:
             result = replace(result, facts=known | dict(result.facts))
         values = {**(best.metrics if best else {}), **final}
         if metrics.select not in values and any(metrics.select in it.metrics for it in self._logged.values()):
-            return replace(result, status="diverged", reason=f"{metrics.select} never finite", metrics={})
+            return replace(
+                result, status="diverged", reason=f"{metrics.select} never finite, or beyond {LARGEST:g}", metrics={}
+            )
         if metrics.select not in values:
             given = f"run.log(step, **{{{metrics.select!r}: ...}})"
             raise RunError(f"training never reported {metrics.select}, by which the study selects; log it: {given}.")

@@ -101,7 +101,8 @@ def _of_the_run(tables: Tables) -> Iterator[str]:
     else:
         yield "What is tested was not written down beforehand."
     looks = [str(len(it.seeds)) for it in manifest.looks]
-    share = ", which share one error of .05" if len(looks) > 1 and manifest.horizon else ""
+    error = ".055" if any(len(it.seeds) > manifest.horizon for it in manifest.looks) else ".05"
+    share = f", which share one error of {error}" if len(looks) > 1 and manifest.horizon else ""
     at = f"{len(looks)} times, at {', '.join(looks)} seeds{share}" if len(looks) > 1 else "once"
     yield f"The effects were looked at {at}."
     tested = effects[effects["design"] != GREEDY]

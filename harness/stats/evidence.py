@@ -94,7 +94,8 @@ def _beyond(
     weights: FloatArray | None,
 ) -> Evidence:
     """What was claimed within the horizon stays claimed: alpha was spent on it, and a tenth more is spent here."""
-    p = np.minimum(PRICE_BEYOND * e_process_p(differences, weights), 1.0)
+    came = np.argsort(-np.sum(looks, axis=0), kind="stable")  # a lower seed that is added later comes later
+    p = np.minimum(PRICE_BEYOND * e_process_p(differences[:, came], weights), 1.0)
     smallest = np.minimum(PRICE_BEYOND * smallest_e_process_p(np.isfinite(differences).sum(axis=1), weights), 1.0)
     look = f"look {len(looks)}, at {looks[-1].sum()} seeds, beyond the {horizon} planned"
     planned = [it for it in looks if it.sum() <= horizon]

@@ -5,6 +5,7 @@ seeds have to confirm it.
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -49,21 +50,22 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
     ranked = [row for row in _ranked(ranking) if row.variant in measured]
     if not ranked:
         return Headline(None, False, _nothing_yet(ranking))
-    most = max(row.n for row in ranked)  # of fewer seeds, the luckiest would look best
-    order = [row.variant for row in ranked if row.n == most]
-    fewer = [measured[row.variant] for row in ranked[: ranked.index(next(it for it in ranked if it.n == most))]]
+    most = max(row.n for row in ranked)  # of fewer seeds the luckiest would look best, unless its claim stands
+    order = [row.variant for row in ranked if row.n == most or measured[row.variant].verdict == "improves"]
+    fewer = [measured[row.variant] for row in takewhile(lambda it: it.variant not in order, ranked)]
     supported = [name for name in order if measured[name].verdict == "improves"]
     row = measured[supported[0] if supported else order[0]]
     how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
     if supported:
         parts = [_claim(row, how), _missing(row), _luck(row), *_rivals(row, order, measured)]
     elif row.improvement <= 0:
-        parts = [_none_improves(row, how), _missing(row), _why_not(row)]
+        parts = [_none_improves(row, how, "those with the most seeds" if fewer else ""), _missing(row), _why_not(row)]
     else:
         parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row)]
-    parts += [
-        f"{it.variant} looks better, at {_estimate(it)}, but on {it.n} of {it.n_planned} seeds." for it in fewer[:1]
-    ]
+    for it in fewer[:1]:
+        parts.append(
+            f"{it.variant} ranks before it, at {_estimate(it)}, but on {it.n} of {counted(it.n_planned, 'seed')}."
+        )
     return Headline(str(row.variant), bool(supported), " ".join(part for part in parts if part))
 
 
@@ -150,9 +152,10 @@ def _candidate(row: Any, how: str) -> str:
     )
 
 
-def _none_improves(row: Any, how: str) -> str:
+def _none_improves(row: Any, how: str, among: str) -> str:
     return (
-        f"No improvement to name: even the best of {_changes(row)}{how.removesuffix(',')}, {row.variant}, stands at"
+        f"No improvement to name: even the best of {among or _changes(row)}{how.removesuffix(',')}, {row.variant},"
+        " stands at"
         f" {_estimate(row)} in {metric_of_row(row).words} against {row.reference} on {row.n} of {row.n_planned}"
         " seeds."
     )

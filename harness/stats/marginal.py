@@ -71,7 +71,7 @@ def marginal_effects(
     estimate, se = np.where(alone, estimate, np.nan), np.where(alone, se, np.nan)
     half = stdtrit(degrees, 1 - alpha / 2) * se if degrees > 0 else np.full_like(se, np.nan)
     p = 2 * stdtr(max(degrees, 1), -np.abs(estimate) / np.where(se > 0, se, np.nan))
-    has_ended = np.asarray(np.isfinite(values.numbers).any(axis=0))
+    has_ended = np.isfinite(values.numbers).sum(axis=0) > 1  # on both sides of something, as a look counts them
     price = price_of_look([values.seeds[it] for it in np.flatnonzero(has_ended)], values.schedule)
     frame = pd.DataFrame(
         {

@@ -20,6 +20,7 @@ from harness.stats.significance import (
 from harness.stats.values import FloatArray
 
 FLIPS_AT_ONCE = 8_192
+LARGEST_SHARE = 1 - 1e-12  # where all differences are equal: an infinite score would cross an infinite boundary
 TIE = 1e-9  # scores that differ by less are equal: sums of the same numbers in another order differ in the last bits
 
 
@@ -60,14 +61,14 @@ def scores(differences: FloatArray, signs: NDArray[np.int8], weights: FloatArray
     # Flips leave the sum of squares: t^2 / (t^2 + v) = (sum d)^2 / (n sum d^2), a share of 1.
     np.square(share, out=share)
     share /= np.where(sum_of_squares > 0, sum_of_squares, np.inf)
-    np.minimum(np.round(share, 12, out=share), 1.0, out=share)
+    np.minimum(np.round(share, 12, out=share), LARGEST_SHARE, out=share)
+    share[:, n < 2] = 0.0  # one difference says nothing, and would stand above all others on every path
     weights = np.ones(len(differences)) if weights is None else weights
     is_weighted = len(np.unique(weights)) > 1
     if len(np.unique(n[n > 1])) <= 1 and not is_weighted:
         return share
     v = np.maximum(n - 1, 1)
-    with np.errstate(divide="ignore"):  # all differences equal: infinite
-        squares = np.log1p(np.negative(share, out=share), out=share)
+    squares = np.log1p(np.negative(share, out=share), out=share)
     squares *= -(((8 * v + 1) / (8 * v + 3)) ** 2) * v
     if is_weighted:
         squares += 2 * np.log(weights)

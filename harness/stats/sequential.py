@@ -181,10 +181,11 @@ def e_process_p(differences: FloatArray, weights: FloatArray | None = None) -> F
 
     E_n = mean over the shifts of the product over s <= n of exp(l d_s / r_s) / cosh(l d_s / r_s), with l = delta
     sqrt(1 + delta^2) and r_s the root mean square of d_1..d_s. Given |d|, each factor has mean 1 under a random sign,
-    so that E is a martingale and ever reaches 1 / alpha with probability alpha at most (Ville; de la Pena 1999).
+    so that E is a martingale and ever reaches 1 / alpha with probability alpha at most (Ville; de la Pena 1999). The
+    largest E is taken over the seeds after which the sum had the sign that it has at the end.
 
     Args:
-        differences: (m, s) in the order of the seeds, NaN where a member lacks the seed.
+        differences: (m, s) in the order in which the seeds came, NaN where a member lacks the seed.
         weights: (m,), of Holm's correction; equal by default.
 
     Returns:
@@ -220,4 +221,5 @@ def _one_e_process_p(differences: FloatArray) -> float:
     shifts = np.array([*SHIFTS, *(-it for it in SHIFTS)])
     bets = (shifts * np.sqrt(1 + shifts**2))[:, None] * scaled
     growth = np.cumsum(bets - np.logaddexp(bets, -bets) + np.log(2), axis=1)  # (shift, s): log of each product
-    return float(min(1.0, 1 / np.exp(growth).mean(axis=0).max()))
+    ways = np.sign(np.cumsum(differences))  # when it went the other way, nothing spoke for what is said now
+    return float(min(1.0, 1 / np.exp(growth).mean(axis=0)[ways == ways[-1]].max()))
