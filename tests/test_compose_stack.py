@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import sysconfig
 import time
 import urllib.error
@@ -190,6 +191,15 @@ def started(names, replaced):
             process.wait(timeout=60)
 
 
+# Beside other tests they may take longer to join than a command waits for them.
+WAIT_FOR_WORKERS = """
+import sys, time, ray
+ray.init(sys.argv[1], log_to_driver=False)
+for _ in range(360):
+    time.sleep(0 if ray.cluster_resources().get("CPU") else 0.5)
+"""
+
+
 def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack):
     """A head that trains nothing and two workers; the command runs where the head does."""
     pytest.importorskip("ray")
@@ -202,6 +212,7 @@ def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack)
         variables = environment("ray-head", replaced) | {"HARNESS_STORE": str(store)}
         request = ["--study", str(write_study(stack.folder / "own")), "--only", "wide"]
         harness = str(Path(sysconfig.get_path("scripts")) / "harness")
+        run([sys.executable, "-c", WAIT_FOR_WORKERS, f"127.0.0.1:{port}"], variables, cwd=stack.folder)
         said = run([harness, "ablate", *request, "--executor", f"ray:127.0.0.1:{port}"], variables, cwd=stack.folder)
 
     assert "4 cells trained" in said

@@ -75,7 +75,7 @@ def test_the_page_on_loops_works_as_it_is_written(tmp_path):
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=known, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Chosen: screening: 80 variants x 10 seeds = 800 cells" in done.stdout
-    assert "Of 1 that were kept, 0 proven, 1 unproven, 0 refuted." in done.stdout
+    assert "Of 1 that became champion, 0 proven, 1 unproven, 0 refuted." in done.stdout
 
 
 OWN = {"forest.yaml": "all-features", "script.yaml": "nesterov", "net.yaml": "wide"}  # and a change of each

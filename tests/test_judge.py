@@ -255,7 +255,7 @@ def test_candidates_are_commits_branches_patches_and_the_working_tree(repository
     with pytest.raises(StudyError, match=r"'score-more': commit .* edits evaluation.py, which is fixed"):
         judge(candidate=cheat, **explore)
     with pytest.raises(StudyError, match=r"is part of .{10}, where the line began"):
-        judge(candidate="main", **explore)
+        judge(candidate=repository.git("rev-parse", "main").strip(), **explore)
     assert repository.checksums() == before
     training = repository.folder / "training.py"
     training.write_text(training.read_text().replace("s.steps + 1", "s.steps + 2"))

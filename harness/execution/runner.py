@@ -137,6 +137,9 @@ class _Runner:
                 self._executor.stop(cell)
             return
         del self._training[cell.key]
+        if isinstance(told, Died) or told.kind == "stopped":  # perhaps just after it had ended
+            result = self._cells.result(cell.key)
+            told = Progress("ended", cell, result=result) if result and result.is_finished else told
         if isinstance(told, Died):
             if self._was_to_stop(cell):
                 self._on_progress(Progress("stopped", cell))
