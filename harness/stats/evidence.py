@@ -49,7 +49,7 @@ def evidence(
 
     Once, at the horizon (or where none was declared): Westfall-Young. Earlier, or not for the first time: its
     group-sequential version. Beyond the horizon: what was claimed until then, or else an e-process, valid at any time,
-    whose p is multiplied by 10.
+    whose p is multiplied by 10. A look at which a member went the other way claims nothing of it.
 
     Args:
         differences: (m, s), a row a member, NaN where it lacks the seed.
