@@ -35,11 +35,15 @@ def command(name: str, replaced: Mapping[str, str]) -> list[str]:
 
 
 def health_check(name: str, replaced: Mapping[str, str]) -> bool:
-    """Whether the service's own health check, run here, finds it healthy."""
-    kind, *arguments = service(name)["healthcheck"]["test"]
+    """Whether the service's own health check, run here, finds it healthy in the time that it is given."""
+    check = service(name)["healthcheck"]
+    kind, *arguments = check["test"]
     assert kind == "CMD"
-    done = subprocess.run(_here(arguments, replaced), capture_output=True, env=environment(name, replaced), timeout=60)
-    return done.returncode == 0
+    options = {"capture_output": True, "env": environment(name, replaced), "timeout": int(check["timeout"].rstrip("s"))}
+    try:
+        return subprocess.run(_here(arguments, replaced), **options).returncode == 0
+    except subprocess.TimeoutExpired:  # Docker calls that unhealthy, too
+        return False
 
 
 def environment(name: str, replaced: Mapping[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,7 +173,7 @@ def test_its_artifacts_come_back_through_the_server(studied):
 
 @contextmanager
 def started(names, replaced):
-    """The commands of these services, one after the other as each is healthy; a name may stand several times."""
+    """The commands of these services, one after the other as each is healthy."""
     processes = []
     try:
         for name in names:
@@ -191,13 +191,25 @@ def started(names, replaced):
             process.wait(timeout=60)
 
 
-# Beside other tests they may take longer to join than a command waits for them.
 WAIT_FOR_WORKERS = """
 import sys, time, ray
-ray.init(sys.argv[1], log_to_driver=False)
-for _ in range(360):
-    time.sleep(0 if ray.cluster_resources().get("CPU") else 0.5)
+address, count = sys.argv[1:]
+ray.init(address, log_to_driver=False)
+deadline = time.monotonic() + 180
+while ray.cluster_resources().get("CPU", 0) < int(count):
+    assert time.monotonic() < deadline, ray.nodes()
+    time.sleep(0.2)
 """
+
+
+@contextmanager
+def workers(count, address, replaced):
+    """Each starts when the one before has joined: on one machine, two that start together may take the same socket."""
+    with ExitStack() as started_ones:
+        for number in range(1, count + 1):
+            started_ones.enter_context(started(["ray-worker"], replaced))
+            run([sys.executable, "-c", WAIT_FOR_WORKERS, address, str(number)], environment("ray-head", replaced))
+        yield
 
 
 def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack):
@@ -208,11 +220,10 @@ def test_a_study_on_the_cluster_s_workers_ends_with_all_its_runs_finished(stack)
     replaced |= {"--object-store-memory=1000000000": "--object-store-memory=100000000"}
     store = stack.folder / "of-the-cluster"
     assert not health_check("ray-head", replaced)
-    with started(["ray-head", "ray-worker", "ray-worker"], replaced):
+    with started(["ray-head"], replaced), workers(2, f"127.0.0.1:{port}", replaced):
         variables = environment("ray-head", replaced) | {"HARNESS_STORE": str(store)}
         request = ["--study", str(write_study(stack.folder / "own")), "--only", "wide"]
         harness = str(Path(sysconfig.get_path("scripts")) / "harness")
-        run([sys.executable, "-c", WAIT_FOR_WORKERS, f"127.0.0.1:{port}"], variables, cwd=stack.folder)
         said = run([harness, "ablate", *request, "--executor", f"ray:127.0.0.1:{port}"], variables, cwd=stack.folder)
 
     assert "4 cells trained" in said
