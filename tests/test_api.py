@@ -8,6 +8,7 @@ from own import write_study
 import harness
 from harness import api
 from harness.errors import ResultsError, StudyError
+from harness.trainers.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +84,14 @@ def test_advice_names_the_study_as_it_was_asked_for(tmp_path):
 
     with pytest.raises(ResultsError, match=f"harness ablate --study {re.escape(str(path))} --design path"):
         harness.figures.waterfall(found.results)
+
+
+def test_what_would_make_training_faster_is_told_before_it_begins(tmp_path, monkeypatch):
+    path, said = write_study(tmp_path / "study"), []
+    monkeypatch.setattr(Trainer, "device_advice", lambda self, device: f"slow on {device}")
+    request = {"only": ["wide"], "store": tmp_path / "store", "device": "cpu"}
+
+    for _ in range(2):  # the second time nothing is trained
+        api.ablate(path, executor="here", watch=api.Watch(on_problem=said.append), **request)
+
+    assert said == ["slow on cpu"]

@@ -21,6 +21,7 @@ from harness.trainers.images.kernels.winograd import WinogradBlock, convolve
 from harness.trainers.images.models import build_model
 from harness.trainers.images.settings import ConvNet, with_overrides
 from harness.trainers.images.train import build_parts
+from harness.trainers.images.trainer import ImageTrainer
 from harness.trainers.run import Event
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -364,6 +365,9 @@ def test_a_machine_that_cannot_says_why(monkeypatch, flags, library, pays, probl
     assert machine.winograd_pays() is pays
     assert problem in machine.winograd_problem()
     assert bool(problem) == bool(machine.winograd_problem())
+    is_advised = bool(problem) and "the CPU lacks" not in problem  # there nobody can do anything about it
+    assert bool(ImageTrainer().device_advice("cpu")) == is_advised
+    assert ImageTrainer().device_advice("cuda") == ""
 
 
 def test_a_library_that_was_compiled_from_other_sources_is_known_by_its_number(tmp_path):

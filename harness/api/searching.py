@@ -108,7 +108,7 @@ def search_work(
     placebos = Placebos(work)
     refuse_placebos(placebos)
     todo, expected = unfinished(work)
-    get_ready(work, todo, expected, prepared=work.plan.cells)
+    get_ready(work, todo, expected, prepared=work.plan.cells, watch=watch)
     with open_storage(url):
         pass  # can be used: a mistyped address must not leave a study run behind
     tracking = open_tracking(work.cells)

@@ -152,7 +152,7 @@ def train_work(
     if watch == Watch() and (bar := notebook_bar(work.plan.study.name, len(todo))):
         watch = Watch(bar.see, bar.say)
     import_tracking_ahead()
-    get_ready(work, todo, expected)
+    get_ready(work, todo, expected, watch=watch)
     placebos = Placebos(work)
     tracking = open_tracking(work.cells)
     manifest = save()
@@ -173,16 +173,26 @@ def train_work(
     return placebos
 
 
-def get_ready(work: Work, todo: Sequence[Cell], expected: Estimate, *, prepared: Sequence[Cell] | None = None) -> None:
+def get_ready(
+    work: Work,
+    todo: Sequence[Cell],
+    expected: Estimate,
+    *,
+    prepared: Sequence[Cell] | None = None,
+    watch: Watch = Watch(),
+) -> None:
     """Checks and fetches what these cells need, before any of them starts; raises what `train_work` says of it.
 
     Args:
+        watch: is told what would make them faster here.
         prepared: what is fetched is for these, by default for `todo`; a search may come to any of its space.
     """
     check_disk(work, expected)
     if todo:
         warm_up_workers(work)  # first: trying a CUDA device takes as long as importing PyTorch
     check_device(work, todo)
+    if todo and not work.executor.startswith("ray") and (advice := work.plan.study.trainer.device_advice(work.device)):
+        watch.on_problem(advice)
     prepare(work, todo if prepared is None else prepared)
 
 

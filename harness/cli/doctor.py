@@ -17,7 +17,13 @@ from harness.execution.provenance import library_versions
 from harness.hardware import cpu_name, resolve_device, usable_cores
 from harness.store.cells import Cells
 from harness.trainers.images.cuda_devices import CudaSetup, cuda_setup
-from harness.trainers.images.machine import cuda_refusal, native_precision, winograd_pays, winograd_problem
+from harness.trainers.images.machine import (
+    cuda_refusal,
+    native_precision,
+    winograd_advice,
+    winograd_pays,
+    winograd_problem,
+)
 
 
 @click.command()
@@ -113,7 +119,8 @@ def _convolutions() -> Check:
         return True, "convolutions", "cuDNN's"
     if winograd_pays():
         return True, "convolutions", "Winograd's algorithm in bfloat16, for 3x3 and 5x5 kernels"
-    return True, "convolutions", f"PyTorch's ({winograd_problem() or 'this CPU has AMX'})"
+    remark = "; training takes up to four times as long" if winograd_advice() else ""
+    return True, "convolutions", f"PyTorch's ({winograd_problem() or 'this CPU has AMX'}){remark}"
 
 
 def _versions() -> Check:

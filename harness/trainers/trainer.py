@@ -270,6 +270,10 @@ class Trainer:
         """
         return ""
 
+    def device_advice(self, device: str) -> str:
+        """What would make this trainer faster on a device, in a sentence; empty where nothing is known that would."""
+        return ""
+
     def export(self, settings: Settings, *, seed: int, folder: Path) -> Exported | None:
         """The model that an ended cell has trained, from what it keeps in its folder; None where there is none to give.
 

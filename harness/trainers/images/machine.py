@@ -82,6 +82,11 @@ def winograd_pays() -> bool:
     return "amx_bf16" not in cpu_flags() and not winograd_problem()
 
 
+def winograd_advice() -> str:
+    """What the installation lacks to convolve fast on this CPU; empty where it lacks nothing, or where the CPU does."""
+    return "" if "amx_bf16" in cpu_flags() or WINOGRAD_FLAGS - cpu_flags() else winograd_problem()
+
+
 def winograd_problem() -> str:
     """Why the compiled kernels of `winograd.py` cannot run here; empty where they can."""
     if missing := sorted(WINOGRAD_FLAGS - cpu_flags()):

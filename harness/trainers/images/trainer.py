@@ -11,7 +11,7 @@ from harness.trainers.images import cost
 from harness.trainers.images.data.cache import images_folder, import_images, open_images
 from harness.trainers.images.data.sources import data_fingerprint, default_cache, images_key, load_images, parse_data
 from harness.trainers.images.fingerprints import Fingerprints
-from harness.trainers.images.machine import cuda_refusal, native_precision, precision_problem
+from harness.trainers.images.machine import cuda_refusal, native_precision, precision_problem, winograd_advice
 from harness.trainers.images.prepare import prepare
 from harness.trainers.images.settings import Cifar10, Cifar100, ConvNet, Settings, parse_settings, with_overrides
 from harness.trainers.run import Run
@@ -170,6 +170,10 @@ class ImageTrainer(Trainer):
 
     def device_problem(self, device: str) -> str:
         return cuda_refusal(device) if device.startswith("cuda") else ""
+
+    def device_advice(self, device: str) -> str:
+        lacking = winograd_advice() if device == "cpu" else ""
+        return lacking and f"Convolutions are PyTorch's here, up to four times slower than this CPU allows: {lacking}."
 
     def threads(self, settings: AnySettings) -> int:
         assert isinstance(settings, Settings)
