@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel, PlainSerializer
+from rich.cells import cell_len
 from synthetic import Numbers, synthetic_plan, synthetic_store
 
 from harness.cli import LazyGroup, Problem, cli
@@ -255,6 +256,15 @@ def test_an_estimate_goes_on_in_the_next_line_only_where_the_window_is_too_narro
     for word in " ".join(rows[0]).replace("wide+fast", "").split():
         assert any(word in line.split() for line in lines), (word, lines)
     assert (len(lines) == 2) == (width == 120)
+
+
+def test_a_character_that_takes_two_columns_counts_as_two():
+    rows = [("学习率", "+1.0"), ("rate", "+10.0")]
+    for is_terminal in (True, False):
+        file = io.StringIO()
+        screen = Screen(file=file, force_terminal=is_terminal, color_system=None, width=40)
+        print_grid(screen, [Column("change", is_number=False), Column("effect")], rows)
+        assert len({cell_len(line) for line in file.getvalue().splitlines()}) == 1  # numbers end in one column
 
 
 def test_claims_are_a_table_of_words_without_markup(tmp_path):

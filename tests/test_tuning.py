@@ -109,10 +109,12 @@ def the_report_shows_what_was_found(found):
 @pytest.mark.slow
 def test_the_command_trains_once_says_both_and_leaves_an_ordinary_study_run(tmp_path):
     arguments = ["--study", str(planted(tmp_path)), "--store", str(tmp_path / "store"), "--jobs", "1"]
-    first = CliRunner().invoke(cli, ["tune", *arguments, "--trials", "4"], catch_exceptions=False)
+    narrow = {"COLUMNS": "40"}
+    first = CliRunner().invoke(cli, ["tune", *arguments, "--trials", "4"], catch_exceptions=False, env=narrow)
     assert first.exit_code == 0
-    assert "Tuned: rate; 4 trials x 3 variants x 8 seeds = 96 cells" in first.output
-    assert "tuned beside untuned: test score [points]" in first.output
+    assert "Tuned: rate; 4 trials x 3 variants x 8 seeds = 96 cells" in " ".join(first.output.split())
+    beside = first.output.partition("tuned beside untuned: test score [points]\n")[2].splitlines()
+    assert [it.split()[0] for it in beside[:4]] == ["change", "baseline", "fancy", "helps"]  # in a pipe a row is a line
     again = CliRunner().invoke(cli, ["tune", *arguments, "--trials", "4", "--json"], catch_exceptions=False)
     said = fitting("tune", again.stdout)
     assert "0 to train" in again.stderr

@@ -1,4 +1,7 @@
-"""Tables for a terminal of any width: words are broken between words, numbers never."""
+"""Tables for a terminal of any width: words are broken between words, numbers never.
+
+Widths are columns of the terminal: a Chinese character takes two.
+"""
 
 import functools
 import itertools
@@ -6,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -75,7 +79,7 @@ def print_grid(
 
 
 def _whole_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
+    return [max(map(cell_len, [column.heading, *(row[i] for row in rows)])) for i, column in enumerate(columns)]
 
 
 def _fitting(
@@ -87,7 +91,7 @@ def _fitting(
         [[column.shorter.get(text, text) for column, text in zip(columns, row, strict=True)] for row in rows],
     ):
         wanted = [
-            max(_heading_width(column), *(len(row[i]) for row in said)) if said else _heading_width(column)
+            max(_heading_width(column), *(cell_len(row[i]) for row in said)) if said else _heading_width(column)
             for i, column in enumerate(columns)
         ]
         least = _least(columns, said, JOINT)
@@ -115,7 +119,7 @@ def _room(widths: Sequence[int], kept: Sequence[int], width: int) -> int:
 def _heading_width(column: Column) -> int:
     """The least width at which it takes two lines at most."""
     heading = column.heading
-    return next(it for it in range(_longest(heading.split()), len(heading) + 1) if len(folded(heading, it)) <= 2)
+    return next(it for it in range(_longest(heading.split()), cell_len(heading) + 1) if len(folded(heading, it)) <= 2)
 
 
 def _least(columns: Sequence[Column], rows: Sequence[Sequence[str]], *joints: re.Pattern[str]) -> list[int]:
@@ -127,7 +131,7 @@ def _least(columns: Sequence[Column], rows: Sequence[Sequence[str]], *joints: re
 
 
 def _longest(parts: Iterable[str]) -> int:
-    return max(map(len, parts), default=0)
+    return max(map(cell_len, parts), default=0)
 
 
 def _widened(least: Sequence[int], wanted: Sequence[int], texts: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -177,7 +181,7 @@ def _parts(text: str, column: Column, *joints: re.Pattern[str]) -> list[str]:
 def _lines(
     row: Sequence[str], widths: Sequence[int], columns: Sequence[Column], *, is_heading: bool = False
 ) -> Sequence[str]:
-    cells = [folded(text, width) if len(text) > width else [text] for text, width in zip(row, widths, strict=True)]
+    cells = [folded(text, width) if cell_len(text) > width else [text] for text, width in zip(row, widths, strict=True)]
     height = max(map(len, cells))
     if is_heading:
         cells = [[""] * (height - len(cell)) + cell for cell in cells]
@@ -185,7 +189,7 @@ def _lines(
     for line in range(height):
         parts = [cell[line] if line < len(cell) else "" for cell in cells]
         aligned = [
-            part.rjust(width) if column.is_number else part.ljust(width)
+            " " * (width - cell_len(part)) + part if column.is_number else part + " " * (width - cell_len(part))
             for part, width, column in zip(parts, widths, columns, strict=True)
         ]
         found.append((" " * GAP).join(aligned).rstrip())
@@ -199,7 +203,7 @@ def folded(text: str, width: int) -> list[str]:
     for word in text.split():
         for place, piece in enumerate(_pieces(word, width)):
             joined = line + (" " if line and place == 0 else "") + piece
-            if line and len(joined) > width:
+            if line and cell_len(joined) > width:
                 lines.append(line)
                 line = piece
             else:
@@ -209,4 +213,4 @@ def folded(text: str, width: int) -> list[str]:
 
 def _pieces(word: str, width: int) -> list[str]:
     found = JOINT.split(word)
-    return [it for part in found for it in (HYPHEN.split(part) if len(part) > width else [part])]
+    return [it for part in found for it in (HYPHEN.split(part) if cell_len(part) > width else [part])]

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from harness.api.training import Placebos
 from harness.api.tuning import TRIALS, Tuned, plan_tuning, train_tuning
 from harness.api.work import Work, forget_failed, save_manifest, unfinished
 from harness.cli.ablate import show_table
 from harness.cli.as_json import print_json
+from harness.cli.grid import Column, print_grid
 from harness.cli.notify import notifying
 from harness.cli.options import json_option, plan_options
 from harness.cli.screen import Screen
@@ -117,7 +117,7 @@ def _print(console: Console, tuned: Tuned) -> None:
     manifest = work.cells.manifests()[work.plan.id]
     show_table(console, work.cells, manifest, asked={it.name for it in work.plan.variants}, as_json=False)
     console.print()
-    console.print(_beside(tuned))
+    _print_beside(console, tuned)
     console.print(
         f"Each with its 95% t interval, paired by seed. Untuned: every variant with its own {tuned.tuning.what}; "
         f"tuned: at the best of {tuned.tuning.num_trials} trials. At the right, what one trial and all of them reach, "
@@ -127,27 +127,26 @@ def _print(console: Console, tuned: Tuned) -> None:
         console.print(sentence)
 
 
-def _beside(tuned: Tuned) -> Table:
+def _print_beside(console: Console, tuned: Tuned) -> None:
     from harness.report.tables import rows_of
 
     metric = tuned.work.plan.study.trainer.metrics.reporting
     reached = {(row.trials, row.variant): float(row.mean) for row in rows_of(tuned.budgets)}
     shown = (1, tuned.tuning.num_trials)
-    table = Table(
-        title=f"tuned beside untuned: {metric.difference_axis}", title_justify="left", box=None, pad_edge=False
-    )
-    table.add_column("change", overflow="fold")
-    for heading in ("untuned", "tuned", *(f"best of {b}" for b in shown)):
-        table.add_column(heading, justify="right", no_wrap=True)
+    columns = [
+        Column("change", is_number=False),
+        *(Column(heading, may_break=True) for heading in ("untuned", "tuned")),
+        *(Column(f"best of {b}", is_optional=True) for b in shown),
+    ]
     effects = {it: _by_variant(frame) for it, frame in (("untuned", tuned.untuned_effects), ("tuned", tuned.effects))}
+    rows = []
     for variant in tuned.work.plan.variants:
         said = []
         for which in ("untuned", "tuned"):
             row = effects[which].get(variant.name)
             said.append(metric.format_estimate(row["mean"], row["low"], row["high"]) if row else "–")
-        numbers = (metric.format(reached[b, variant.name]) for b in shown)
-        table.add_row(variant.name, *said, *numbers)
-    return table
+        rows.append([variant.name, *said, *(metric.format(reached[b, variant.name]) for b in shown)])
+    print_grid(console, columns, rows, title=f"tuned beside untuned: {metric.difference_axis}")
 
 
 def _by_variant(effects: "pd.DataFrame") -> dict[str, dict[str, Any]]:
