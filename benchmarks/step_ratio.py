@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +36,12 @@ def main() -> None:
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """A temporary folder with another revision, and the convolutions that were compiled for this one."""
+    """A temporary folder with another revision, its convolutions compiled."""
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder) / "other"
         subprocess.run(["git", "worktree", "add", "--detach", "-q", str(other), revision], cwd=ROOT, check=True)
         try:
-            _copy_kernels(other)
+            _compile_kernels(other)
             yield other
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(other)], cwd=ROOT, check=True)
@@ -131,11 +132,13 @@ def serve(variant: str) -> None:
             print((time.process_time() - began) / int(line), flush=True)
 
 
-def _copy_kernels(other: Path) -> None:
-    """The compiled convolutions, which git does not keep."""
-    folder = Path("harness/trainers/images/kernels")
-    for library in (ROOT / folder).glob("*.so"):
-        (other / folder / library.name).write_bytes(library.read_bytes())
+def _compile_kernels(other: Path) -> None:
+    """The other revision's convolutions, from its own source; git keeps no compiled ones."""
+    project = tomllib.loads((other / "pyproject.toml").read_text())
+    for it in project["tool"].get("setuptools", {}).get("ext-modules", []):
+        library = other / f"{it['name'].replace('.', '/')}.abi3.so"
+        command = ["cc", *it["extra-compile-args"], "-shared", "-fPIC", "-o", str(library), *it["sources"]]
+        subprocess.run(command, cwd=other, check=True)
 
 
 if __name__ == "__main__":
