@@ -6,44 +6,70 @@
 import contextlib
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds the lock while the block runs; waits for it. Shared: several hold it, but not beside an exclusive one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:  # NFS 4 shares no lock of a file that cannot be read
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if _is_still(path, file):
+                yield
+                return
 
 
 @contextlib.contextmanager
 def trying(path: Path) -> Iterator[bool]:
     """Holds the lock while the block runs, and gives True; or False, at once, where another process holds it."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    while True:
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            if _is_still(path, file):
+                yield True
+                return
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    """Whether the file has its name yet: who held the lock before may have removed it, and others lock a new one."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:
     """Whether a living process (this one too) holds the lock now."""
     try:
-        with path.open() as file:
+        with _opened(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (FileNotFoundError, IsADirectoryError):
         return False
     except BlockingIOError:
         return True
     return False
+
+
+def _opened(path: Path) -> IO[str]:
+    """For writing, where that may be: NFS 4 locks no other file exclusively."""
+    try:
+        return path.open("r+")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return path.open()
 
 
 # What another process does: exit code 3 where the lock is held, 4 where there are none.
@@ -71,10 +97,11 @@ def lock_problem(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".locks.{uuid.uuid4().hex[:12]}"
     try:
-        with locked(path):
-            code, said = _other(path)
-            if code != 3:
-                return said or "two processes got the same lock"
+        for shared in (False, True):
+            with locked(path, shared=shared):
+                code, said = _other(path)
+                if code != 3 or not is_locked(path):
+                    return said or "two processes got the same lock"
         code, said = _other(path)
         return "" if code == 0 else said or "a lock was not free again when its holder had left it"
     except OSError as error:

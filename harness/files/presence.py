@@ -29,8 +29,10 @@ def present(folder: Path, *, beat_seconds: float = BEAT_SECONDS) -> Iterator[Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, is_over = folder / f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}", threading.Event()
-    with path.open("w") as file:
+    coming = path.with_name(f".{path.name}")  # held before anyone can try it
+    with coming.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        coming.rename(path)
         beating = threading.Thread(target=_beat, args=(file, is_over, beat_seconds), daemon=True)
         beating.start()
         try:
@@ -59,7 +61,7 @@ def unseen_by_locks(folder: Path, *, beat_seconds: float = BEAT_SECONDS) -> str:
     """
     with contextlib.ExitStack() as holding:
         before = {}
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for path in sorted(folder.glob("[!.]*")) if folder.is_dir() else ():
             with contextlib.suppress(OSError):  # held, as it should be; or gone meanwhile
                 file = holding.enter_context(path.open("r+"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

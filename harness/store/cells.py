@@ -87,8 +87,12 @@ class Cells:
     @contextlib.contextmanager
     def claim(self, cell: Cell) -> Iterator[bool]:
         """Holds the cell for this process: True, or False where another living process holds it."""
-        self.open(cell)
-        with self.hold(cell.key) as is_ours:
+        with contextlib.ExitStack() as holding:
+            while True:
+                folder = self.open(cell)
+                with writing(folder), contextlib.suppress(FileNotFoundError):  # `gc` removed it: once more
+                    is_ours = holding.enter_context(trying(folder / "lock"))
+                    break
             yield is_ours
 
     @contextlib.contextmanager
