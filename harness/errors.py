@@ -45,6 +45,10 @@ class TrackingError(HarnessError):
     """The tracking database or server cannot be used."""
 
 
+class UnreachableError(TrackingError):
+    """The tracking database or server does not answer; it may do so later."""
+
+
 class StoreError(HarnessError):
     """The folder of cells cannot be read or written."""
 

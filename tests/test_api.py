@@ -8,6 +8,7 @@ from own import write_study
 import harness
 from harness import api
 from harness.errors import ResultsError, StudyError
+from harness.services import free_port
 from harness.trainers.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -95,3 +96,29 @@ def test_what_would_make_training_faster_is_told_before_it_begins(tmp_path, monk
         api.ablate(path, executor="here", watch=api.Watch(on_problem=said.append), **request)
 
     assert said == ["slow on cpu"]
+
+
+def test_a_tracking_server_that_is_away_from_the_start_costs_no_training(tmp_path, monkeypatch):
+    path, said = write_study(tmp_path / "study"), []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port(0)}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    request = {"only": ["wide"], "store": tmp_path / "store", "device": "cpu", "executor": "here"}
+
+    found = api.ablate(path, watch=api.Watch(on_problem=said.append), **request)
+
+    assert found.results["status"].eq("finished").all()
+    assert "does not answer" in said[0]
+    assert re.search(r"\d+ events wait for the tracking server .*`harness sync` delivers them", said[-1])
+
+
+def test_a_note_of_deliveries_that_cannot_be_used_costs_no_training(tmp_path):
+    path, said, store = write_study(tmp_path / "study"), [], tmp_path / "store"
+    (store / "tracking" / "ledger.db").mkdir(parents=True)
+    request = {"only": ["wide"], "store": store, "device": "cpu", "watch": api.Watch(on_problem=said.append)}
+
+    found = api.ablate(path, executor="here", **request)
+    answer = api.search(path, trials=2, executor="here", **request)
+
+    assert found.results["status"].eq("finished").all()
+    assert answer.best.changes == ("wide",)
+    assert "ledger.db: cannot be used" in said[0]

@@ -1,5 +1,6 @@
 """One attempt at a cell: what its result says of what training reported, and what is said when it reported badly."""
 
+import errno
 import math
 
 import fakes
@@ -7,7 +8,7 @@ import pytest
 import torch
 from fakes import FINAL, LOGGED, cells_for
 
-from harness.errors import OutOfMemoryError
+from harness.errors import OutOfMemoryError, StoreError
 from harness.execution.here import run_one
 from harness.store.cells import Cells
 from harness.trainers.run import RunError
@@ -106,6 +107,18 @@ def test_torch_saves_to_the_path_of_a_checkpoint(tmp_path):
         run.finish(**FINAL)
 
     assert attempt(tmp_path, training).status == "finished"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), StoreError("x: cannot be written")])
+def test_a_full_disk_is_no_failure_of_the_cell_that_met_it(tmp_path, error):
+    def training(run):
+        run.log(1, **LOGGED)
+        raise error
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        attempt(tmp_path, training)
+    (key,) = Cells(tmp_path).all_keys()
+    assert Cells(tmp_path).result(key) is None
 
 
 @pytest.mark.parametrize(("name", "said"), [("val/accuracy", "val/accuracy"), ("test/accuracy", "test/accuracy")])

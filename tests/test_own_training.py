@@ -16,7 +16,10 @@ from harness.api.work import plan_work, prepare
 from harness.errors import HarnessError, StudyError
 from harness.execution.runner import run
 from harness.study.load import load_study
+from harness.trainers import sources
+from harness.trainers.code import Folder
 from harness.trainers.run import CHECKPOINT
+from harness.trainers.sources import read_sources
 from harness.trainers.user import importing
 
 pytestmark = pytest.mark.slow  # scripts are started
@@ -549,6 +552,27 @@ def test_a_module_that_is_started_by_name_runs_from_the_snapshot(tmp_path):
     run(work.plan.cells, work.cells, devices=["cpu"], provenance={}, executor="here")
 
     assert results_of(work)["baseline", 0].status == "finished", results_of(work)["baseline", 0].reason
+
+
+def test_a_snapshot_that_another_process_wrote_at_this_moment_stays(tmp_path, monkeypatch):
+    """It may train from it already."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text("x = 1")
+    found, folder = read_sources(Folder(tmp_path / "code"), globs=["*.py"]), tmp_path / "snapshot"
+
+    first = []
+
+    def beside(path, real=sources.temporary_beside):
+        monkeypatch.undo()
+        found.write_snapshot(folder)
+        first.append(folder.stat().st_ino)
+        return real(path)
+
+    monkeypatch.setattr(sources, "temporary_beside", beside)
+    found.write_snapshot(folder)
+
+    assert [folder.stat().st_ino] == first
+    assert [it.name for it in tmp_path.iterdir() if it.name.startswith(".")] == []
 
 
 def test_a_worker_asked_to_stop_lets_training_that_looks_save_and_return(tmp_path):

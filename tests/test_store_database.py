@@ -210,6 +210,33 @@ def test_a_file_that_is_no_database_is_left_as_it_is(tmp_path):
     assert (tmp_path / "mlflow.db").read_text().startswith("dear diary")
 
 
+def test_what_a_killed_process_left_beside_a_database_that_was_moved_away_is_not_read_into_the_new_one(tmp_path):
+    uri, path, log = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlflow.db", tmp_path / "mlflow.db-wal"
+    init(uri, tmp_path)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.executescript("CREATE TABLE extra (x); INSERT INTO extra VALUES (1)")
+        written = log.read_bytes()  # SQLite removes it when the last one closes; a kill does not
+    path.rename(tmp_path / "moved.db")
+    log.write_bytes(written)
+    init(uri, tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert not database.execute("SELECT name FROM sqlite_master WHERE name = 'extra'").fetchall()
+
+
+def test_nobody_imports_mlflow_beside_the_thread_that_does_it_ahead(monkeypatch):
+    goes_on, seen = threading.Event(), []
+    monkeypatch.setattr(database, "configure_mlflow", goes_on.wait)
+    database.import_ahead()
+    asking = threading.Thread(target=lambda: seen.append(database.tracking_failures()))
+    asking.start()
+    asking.join(0.2)
+    assert not seen
+    goes_on.set()
+    asking.join(60)
+    assert seen
+
+
 def test_another_programs_database_gets_no_tables(tmp_path):
     path = tmp_path / "optuna.db"
     with closing(sqlite3.connect(path)) as file:

@@ -1,6 +1,7 @@
 """`search`: Optuna tries combinations of changes; which change is the biggest single improvement?"""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,11 +175,11 @@ class _Scribe:
     def run_ids(self, variant: Variant) -> Mapping[int, str]:
         """Brings MLflow up to these cells first, so that there are runs; not while it does not answer."""
         if not self._follower.problem:
-            try:
+            with suppress(HarnessError):  # the follower says it
                 self._tracking.project(self.manifest, self._work.cells, [cell.key for cell in variant.cells])
-            except HarnessError:
-                return {}
-        links = {cell.seed: self._tracking.run_link(self.manifest, cell.key) for cell in variant.cells}
+        links = {}
+        with suppress(HarnessError):
+            links = {cell.seed: self._tracking.run_link(self.manifest, cell.key) for cell in variant.cells}
         return {seed: link.url or link.run_id for seed, link in links.items() if link}
 
 

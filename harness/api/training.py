@@ -1,7 +1,7 @@
 """Trains the cells of a plan, MLflow following from their journals; refuses changes that training never reads."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api.looking import looked_at
 from harness.api.notebook import notebook_bar
 from harness.api.work import Work, check_device, check_disk, prepare
+from harness.errors import UnreachableError
 from harness.execution.processes import warm_up
 from harness.execution.provenance import command_line, provenance
 from harness.execution.runner import Progress, run
@@ -213,12 +214,14 @@ def open_tracking(cells: Cells) -> "Tracking":
     """MLflow's database or server, ready for use.
 
     Raises:
-        TrackingError: the tracking database cannot be used; a server that is merely down is no error.
+        TrackingError: the tracking database cannot be used; a server that is merely down is no error, and what is
+            trained meanwhile is delivered when it is there again.
     """
     from harness.tracking import Tracking, init, resolve_uri
 
     uri = resolve_uri(None, cells.root)
-    init(uri, cells.root)
+    with suppress(UnreachableError):  # who follows says so
+        init(uri, cells.root)
     return Tracking(uri, cells.root)
 
 

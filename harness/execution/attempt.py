@@ -5,6 +5,7 @@ or in another one, before `tell` returns. So a metric that is logged is durable 
 checkpoint contains is journalled before it.
 """
 
+import errno
 import logging
 import platform
 import traceback
@@ -13,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DeviceLostError, DivergedError, HarnessError, OutOfMemoryError
+from harness.errors import DeviceLostError, DivergedError, HarnessError, OutOfMemoryError, StoreError
 from harness.hardware import cpu_name, peak_memory_bytes
 from harness.plan.cell import Cell
+from harness.store.journal import writing
 from harness.store.result import RESULT_COLUMNS, Result, Status
 from harness.trainers.run import Event, Run, RunError
 from harness.urls import masked
 
 _NOTED = frozenset({"device", "versions", "peak_memory_bytes"})  # of the envelope, what a trainer knows better
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PACKAGE = Path(__file__).parents[1]
 log = logging.getLogger(__name__)
 
@@ -89,8 +92,9 @@ def attempt(
         sources: the snapshot of the user's sources, or None.
 
     Raises:
-        DeviceLostError: this process can use its device no more; the cell has no result. Whatever `tell` raises that is
-            no Exception passes through.
+        DeviceLostError: this process can use its device no more; the cell has no result.
+        StoreError: something could not be written, as on a full disk; the cell has no result.
+        Whatever `tell` raises that is no Exception passes through.
     """
     cell = task.cell
 
@@ -135,7 +139,12 @@ def _train(cell: Cell, run: Run, emit: Callable[[Event], None]) -> Ended | Left:
     except DeviceLostError as error:
         emit({"event": "failed", "reason": masked(str(error)), "traceback": masked(traceback.format_exc())})
         raise
+    except StoreError:  # whoever trains it next may have the room that was missing here
+        raise
     except Exception as error:  # a cell is the unit of isolation: the others go on
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            with writing(run.folder):
+                raise
         trace = masked(_traceback(error))  # an error often tells the address that it could not reach
         log.debug("cell %s failed\n%s", cell.key, trace)
         reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"

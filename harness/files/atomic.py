@@ -67,10 +67,15 @@ def replace_synced(source: Path, target: Path) -> None:
 
     A folder cannot be replaced in one step: for an instant there is none at `target`, and a death in it leaves none.
     """
-    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
-        _sync(path)
     if source.is_dir() or target.is_dir():
         remove(target)
+    move_synced(source, target)
+
+
+def move_synced(source: Path, target: Path) -> None:
+    """Moves a file or a folder to `target`, in the same folder; a folder only where no other one is."""
+    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
+        _sync(path)
     source.replace(target)
     sync_folder(target.parent)
 

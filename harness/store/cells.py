@@ -89,9 +89,9 @@ class Cells:
         """Holds the cell for this process: True, or False where another living process holds it."""
         with contextlib.ExitStack() as holding:
             while True:
-                folder = self.open(cell)
-                with writing(folder), contextlib.suppress(FileNotFoundError):  # `gc` removed it: once more
-                    is_ours = holding.enter_context(trying(folder / "lock"))
+                path = self.open(cell) / "lock"
+                with writing(path), contextlib.suppress(FileNotFoundError):  # `gc` removed the folder: once more
+                    is_ours = holding.enter_context(trying(path))
                     break
             yield is_ours
 

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from harness.errors import TrackingError
+from harness.errors import TrackingError, UnreachableError
 from harness.files.locks import locked
 from harness.tracking.places import mend
 from harness.urls import masked, url_problem
@@ -80,6 +80,7 @@ def init(uri: str, root: Path) -> None:
         TrackingError: read-only, locked, no database, of another MLflow, another program's, or unreachable.
     """
     configure_mlflow()
+    _wait_for_import()
     path = sqlite_path(uri)
     try:
         if path:
@@ -113,11 +114,22 @@ def import_ahead() -> None:
         with suppress(Exception):  # whoever needs it is told
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    threading.Thread(target=work, name="harness-import", daemon=True).start()
+    _importing.append(threading.Thread(target=work, name="harness-import", daemon=True))
+    _importing[-1].start()
+
+
+_importing: list[threading.Thread] = []
+
+
+def _wait_for_import() -> None:
+    """Two threads that import MLflow at once get half of its modules, and errors that hide the real one."""
+    for thread in _importing:
+        thread.join()
 
 
 def tracking_failures() -> tuple[type[Exception], ...]:
     """What a tracking call raises when the database or server is at fault."""
+    _wait_for_import()
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -130,12 +142,17 @@ def explained(error: BaseException, uri: str) -> TrackingError:
     where, text = masked(uri), str(getattr(error, "orig", None) or error)
     for pattern, sentence in SENTENCES:
         if re.search(pattern, text, re.IGNORECASE):
-            return TrackingError(f"{where}: {sentence.format(where=where)}")
+            kind = UnreachableError if sentence == NO_ANSWER else TrackingError
+            return kind(f"{where}: {sentence.format(where=where)}")
     first_line = masked(text).strip().partition("\n")[0]
     return TrackingError(f"{where}: tracking failed: {first_line}. `harness doctor` looks at it from all sides.")
 
 
 ELSEWHERE = "choose another database with MLFLOW_TRACKING_URI"
+NO_ANSWER = (
+    "does not answer. Start it, or check address and network; cells that are trained meanwhile are delivered later "
+    "(`harness sync`)."
+)
 SENTENCES = (
     (
         r"readonly database|permission denied|operation not permitted|read-only file system",
@@ -172,11 +189,7 @@ SENTENCES = (
         "names a driver that is not installed. Write postgresql://, for the one that is.",
     ),
     (r"authentication failed|no password supplied", "the database refuses this user. Check name and password."),
-    (
-        r"connection|timed out|timeout|max retries|resolve|refused",
-        "does not answer. Start it, or check address and network; cells that are trained meanwhile are delivered "
-        "later (`harness sync`).",
-    ),
+    (r"connection|timed out|timeout|max retries|resolve|refused", NO_ANSWER),
 )
 
 
@@ -188,6 +201,8 @@ def _init_sqlite(path: Path, root: Path) -> None:
             fresh = path.with_name(f".{path.name}.new")
             fresh.unlink(missing_ok=True)  # of a process that died here
             _make_tables(f"{SQLITE}{fresh}", root)
+            for log in ("-wal", "-shm"):  # of the one that was moved away: SQLite would read them into this one
+                path.with_name(f"{path.name}{log}").unlink(missing_ok=True)
             fresh.replace(path)
         with closing(sqlite3.connect(path, timeout=WAIT_SECONDS)) as database:
             _refuse_strangers({name for (name,) in database.execute("SELECT name FROM sqlite_master")})

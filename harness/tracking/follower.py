@@ -102,9 +102,12 @@ class Follower:
                 self._is_abandoned = True
                 self._problem = self._problem or "the tracking server does not answer."
                 break
-        self.delivery = Delivery(
-            self._delivered, self._tracking.pending(self._manifest, self._cells, self._keys), self._problem
-        )
+        pending = 0
+        try:
+            pending = self._tracking.pending(self._manifest, self._cells, self._keys)
+        except HarnessError as error:
+            self._on_problem(f"{error} What has been trained is saved.")
+        self.delivery = Delivery(self._delivered, pending, self._problem)
 
     def _work(self) -> None:
         seen: dict[str, Look] | None = None  # when everything was delivered last

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, StudyError
-from harness.files.atomic import replace_synced, temporary_beside
+from harness.files.atomic import move_synced, temporary_beside
 from harness.trainers.code import ClashError, Code
 
 ROLE = "sources"  # among a cell's fingerprints
@@ -74,10 +74,10 @@ class Sources:
                 path.write_bytes(content)
                 if name in self.programs:
                     path.chmod(0o755)
-            replace_synced(temporary, folder)
+            move_synced(temporary, folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not folder.is_dir():  # another process was first
+            if not folder.is_dir():  # else another process was first, and may train from it
                 raise StoreError(f"{folder}: the snapshot of the sources cannot be written ({error}).") from None
 
 
