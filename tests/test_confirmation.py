@@ -11,7 +11,7 @@ from own import write_study
 from schemas import fitting
 
 from harness.api.ablation import ablate
-from harness.api.confirmation import confirm, fresh_seeds, pick_winner
+from harness.api.confirmation import begin_confirmation, confirm, fresh_seeds, pick_winner, save_confirmation
 from harness.cli import cli
 from harness.errors import StudyError
 from harness.plan.manifest import Manifest, RunVariant
@@ -305,3 +305,67 @@ def test_a_confirmation_with_a_cell_that_fails_concludes_and_advises_what_it_has
     assert "on 7 fresh seeds" in done.output
     assert "Missing: wide seed 9 failed" in done.output
     assert "Nothing was registered" in done.output or "exports no model" in done.output
+
+
+def test_a_winner_that_was_edited_or_renamed_since_is_not_confirmed_as_something_else(tmp_path):
+    path, where = study_of(tmp_path, 0.3)
+    num_cells = len(list((tmp_path / "store" / "cells").iterdir()))
+    before = path.read_text()
+
+    path.write_text(
+        before.replace('"model.width": 16', '"model.width": 12').replace("model.width: 16", "model.width: 12")
+    )
+    with pytest.raises(StudyError, match=r"other settings in the study now .* Nothing was trained"):
+        confirm(path, variant="wide", **where)
+    path.write_text(before.replace("wide", "broad"))
+    with pytest.raises(StudyError, match="has no change wide any more"):
+        confirm(path, variant="wide", **where)
+
+    assert len(list((tmp_path / "store" / "cells").iterdir())) == num_cells
+
+
+def test_of_two_confirmations_that_begin_at_once_one_is_asked_to_begin_again(tmp_path):
+    """Both counted none before: each would have the first one's share of the error."""
+    changes = [{"name": it, "overrides": {"model.width": width}} for it, width in (("wide", 16), ("wider", 24))]
+    code = "def train(run):\n    run.finish(**{'val/score': run.seed % 7, 'test/score': run.seed % 7})\n"
+    path = write_study(tmp_path / "study", function=code, changes=changes, profiles={"standard": {"seeds": 2}})
+    where = {"store": tmp_path / "store", "device": "cpu"}
+    ablate(path, executor="here", **where)
+    first, second = (begin_confirmation(path, variant=it, **where) for it in ("wide", "wider"))
+
+    save_confirmation(*first[:2])
+    with pytest.raises(StudyError, match=r"begun at this moment.* Nothing was trained"):
+        save_confirmation(*second[:2])
+
+    again = begin_confirmation(path, variant="wider", **where)
+    assert save_confirmation(*again[:2]).alpha < first[1].alpha
+    assert save_confirmation(*first[:2]) == first[1], "the one that is there, continued"
+
+
+def test_the_look_that_was_taken_while_a_confirmation_was_trained_stays_in_its_manifest(tmp_path):
+    path, where = study_of(tmp_path, 0.3)
+    found = confirm(path, **where)
+    (manifest,) = [it for it in Cells(tmp_path / "store").manifests().values() if it.confirms]
+    assert manifest.headline == found.sentence
+    assert manifest.looks
+
+
+def test_fresh_seeds_are_none_that_the_study_run_is_still_to_have(tmp_path):
+    path, where = study_of(tmp_path, 0.3, seeds=3)
+    path.write_text(path.read_text().replace("seeds: 3", "seeds: 20").replace('"seeds": 3', '"seeds": 20'))
+    ablate(path, seeds=3, horizon=20, executor="here", only=["wide"], **{**where, "store": tmp_path / "other"})
+    _, manifest, _ = begin_confirmation(path, seeds=7, **{**where, "store": tmp_path / "other"})
+    assert min(manifest.variants[0].cells) == 20
+
+
+def test_training_that_ignores_its_seed_claims_nothing_and_is_not_confirmed(tmp_path):
+    changes = [{"name": "wide", "overrides": {"model.width": 16}}]
+    code = "def train(run):\n    run.finish(**dict.fromkeys(('val/score', 'test/score'), run.settings.model.width))\n"
+    path = write_study(tmp_path / "study", function=code, changes=changes, profiles={"standard": {"seeds": 8}})
+    where = {"store": tmp_path / "store", "device": "cpu"}
+
+    found = ablate(path, executor="here", **where)
+
+    assert list(found.effects["verdict"]) == ["exploratory"]
+    with pytest.raises(StudyError, match=r"Every seed gave the same numbers.*nothing was trained"):
+        confirm(path, **where)

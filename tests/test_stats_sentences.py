@@ -162,8 +162,8 @@ def test_an_equivalent_best_is_called_equivalent() -> None:
     assert "It is equivalent to baseline within 1.00 points" in sentence
 
 
-def test_what_was_chosen_after_seeing_data_says_so() -> None:
-    assert "chosen after seeing data" in biggest_improvement(effects(study(a=0.02), exploratory=True)).sentence
+def test_what_is_exploratory_claims_nothing() -> None:
+    assert "so nothing is claimed" in biggest_improvement(effects(study(a=0.02), exploratory=True)).sentence
 
 
 def lacking(table: pd.DataFrame, *variants: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from harness.api.training import Watch, train_work
 from harness.api.work import Work, plan_work, unfinished
 from harness.errors import ResultsError, StudyError
 from harness.execution.provenance import command_line
-from harness.plan.manifest import Manifest
+from harness.plan.manifest import Manifest, RunVariant
 from harness.plan.plan import Plan
 from harness.store.cells import Cells
 from harness.study.designs.comparisons import BASELINE, Changes, Comparison, in_order
@@ -50,6 +50,7 @@ def pick_winner(table: "pd.DataFrame") -> str:
 def fresh_seeds(cells: Cells, count: int) -> tuple[int, ...]:
     """The next seeds above every one that any study run or cell in this store has used."""
     used = [seed for it in cells.manifests().values() for variant in it.variants for seed in variant.cells]
+    used += [it.horizon - 1 for it in cells.manifests().values()]  # those that are planned will be used to choose
     used += cells.seeds()  # also those of a study run whose manifest is lost or damaged
     start = max(used, default=-1) + 1
     return tuple(range(start, start + count))
@@ -119,15 +120,20 @@ def begin_confirmation(
         ResultsError, StudyError: no such study run or variant, or other seeds than it was begun with.
     """
     from harness.stats import confirmation_alpha
+    from harness.stats.overview import ignores_seed
     from harness.store.load import find_manifest, results_table
 
     work = plan_work(study, **request)
     source = find_manifest(work.cells, work.plan.id)
-    winner = variant or pick_winner(results_table(work.cells, source))
+    results = results_table(work.cells, source)
+    if problem := ignores_seed(results):
+        raise StudyError(f"{problem} There is nothing that fresh seeds could confirm; nothing was trained.")
+    winner = variant or pick_winner(results)
     found = source.variant(winner)
     if found is None or not found.changes:
         names = ", ".join(it.name for it in source.variants if it.changes)
         raise StudyError(f"--variant {winner}: study run {source.id} has no such variant; it has: {names}.")
+    _refuse_edited(work, found)
     known, wanted = known_confirmation(work.cells, source.id, winner), len(work.plan.seeds)
     is_other = bool(known and request.get("seeds") and wanted != len(seeds_of(known)))
     if known and is_other and known.outcome == "not decided":
@@ -142,6 +148,21 @@ def begin_confirmation(
     again = plan_work(study, **{**request, "seeds": seeds, "mde": None, "horizon": None})
     plan = confirmation_plan(again.plan, found.changes)
     return replace(again, plan=plan), known or confirmation_manifest(plan, source, command_line(), alpha), winner
+
+
+def _refuse_edited(work: Work, found: RunVariant) -> None:
+    """Raises StudyError where the study file makes something else of the winner than what was found."""
+    known = {it.name for it in work.plan.study.changes}
+    if gone := [it for it in found.changes if it not in known]:
+        raise StudyError(
+            f"--variant {found.name}: study {work.plan.study.name} has no change {', '.join(gone)} any more, so what "
+            "was found cannot be trained again. Nothing was trained; give the change its name back."
+        )
+    if work.plan.make_variant(in_order(work.plan.study, found.changes)).settings_hash != found.settings:
+        raise StudyError(
+            f"--variant {found.name}: it has other settings in the study now than those that were found to help. "
+            "Nothing was trained; take the edit back, or run the study with it first."
+        )
 
 
 def enough(wanted: int, alpha: float, asked: Any) -> int:
@@ -162,8 +183,23 @@ def enough(wanted: int, alpha: float, asked: Any) -> int:
 
 
 def save_confirmation(work: Work, manifest: Manifest) -> Manifest:
-    """Writes the manifest of a confirmation; returns it."""
-    work.cells.write_manifest(manifest)
+    """Writes the manifest of a confirmation that is new; returns it, or the one that is there.
+
+    Raises:
+        StudyError: another confirmation of the same study run has taken this one's share of the error meanwhile.
+    """
+    from harness.stats import confirmation_alpha
+
+    with work.cells.updating_manifest(manifest.confirms or manifest.id):
+        if known := work.cells.manifest(manifest.id):
+            return known
+        begun = sum(it.confirms == manifest.confirms for it in work.cells.manifests().values())
+        if manifest.confirms and manifest.alpha and manifest.alpha > confirmation_alpha(1 + begun):
+            raise StudyError(
+                f"another confirmation of {manifest.confirms} was begun at this moment, and all of them share one "
+                "error. Nothing was trained; run the same command again."
+            )
+        work.cells.write_manifest(manifest)
     return manifest
 
 
@@ -180,7 +216,9 @@ def conclude(work: Work, manifest: Manifest, winner: str) -> Confirmation:
     else:
         searched = results_table(work.cells, find_manifest(work.cells, manifest.confirms))
         line = confirmation_line(effect, paired_effect(searched, winner), decision)
-    work.cells.write_manifest(replace(manifest, headline=line, outcome=decision.outcome))
+    with work.cells.updating_manifest(manifest.id):  # it has the looks that were taken since
+        known = work.cells.manifest(manifest.id) or manifest
+        work.cells.write_manifest(replace(known, headline=line, outcome=decision.outcome))
     if decision.outcome != "confirmed":
         why = f"Nothing was registered: the winner is {decision.outcome}."
         return Confirmation(work, winner, effect, line, decision.outcome, unregistered=why)

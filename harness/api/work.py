@@ -286,7 +286,7 @@ def failed_cells(work: Work) -> list[Cell]:
 def forget_failed(work: Work) -> None:
     """Makes the cells that failed or diverged trainable again, from the start."""
     for cell in failed_cells(work):
-        work.cells.forget_result(cell.key)
+        work.cells.forget_failure(cell.key)
 
 
 def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, keeps_command: bool = False) -> Manifest:
@@ -322,11 +322,7 @@ def freeze(work: Work, *, hypothesis: str = "", mde: float | None = None) -> Man
         StudyError: a cell of the study run has ended, or something was written down already.
     """
     known = work.cells.manifests().get(work.plan.id)
-    if known and known.frozen:
-        raise StudyError(
-            f"study run {work.plan.id} was frozen at {known.frozen['time']} (hash {known.frozen['hash']}); that holds. "
-            "A new study run takes another name or profile."
-        )
+    _refuse_frozen(known)
     trained = sum(work.cells.result(cell.key) is not None for cell in work.plan.cells)
     if trained or (known and known.looks):
         raise StudyError(
@@ -336,9 +332,19 @@ def freeze(work: Work, *, hypothesis: str = "", mde: float | None = None) -> Man
     manifest = save_manifest(work)
     effect = None if mde is None else mde / work.plan.study.trainer.metrics.reporting.factor
     with work.cells.updating_manifest(manifest.id):
+        manifest = work.cells.manifest(manifest.id) or manifest
+        _refuse_frozen(manifest)  # by another process, since we looked
         frozen = replace(manifest, frozen=registration(manifest, now(), hypothesis=hypothesis, mde=effect))
         work.cells.write_manifest(frozen)
     return frozen
+
+
+def _refuse_frozen(known: Manifest | None) -> None:
+    if known and known.frozen:
+        raise StudyError(
+            f"study run {known.id} was frozen at {known.frozen['time']} (hash {known.frozen['hash']}); that holds. "
+            "A new study run takes another name or profile."
+        )
 
 
 def check_disk(work: Work, expected: Estimate) -> None:

@@ -45,6 +45,7 @@ def print_effects(
     """
     import pandas as pd
 
+    from harness.report.summary import exploratory_reasons
     from harness.report.tables import Tables
 
     tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
@@ -58,11 +59,8 @@ def print_effects(
         _print_reference(console, tables)
     if len(screened) < len(tables.families) or not screened:  # the best of its mixtures is no answer to what it asks
         console.print(Text(tables.headline.sentence, style="bold"))
-    if tables.manifest.exploratory:
-        profile = tables.manifest.profile
-        console.print(
-            f"Exploratory: profile {profile} is too small for conclusions; use it to find what to run in full."
-        )
+    for reason in exploratory_reasons(tables):
+        console.print(Text(reason, style="yellow"))
 
 
 def _print_reference(console: Console, tables: "Tables") -> None:

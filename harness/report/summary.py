@@ -8,7 +8,7 @@ import pandas as pd
 from harness.plan.registration import departures
 from harness.report.tables import GREEDY, INTERACTIONS, Tables, rows_of
 from harness.report.wording import format_seconds
-from harness.stats.overview import comparability_problems
+from harness.stats.overview import comparability_problems, ignores_seed
 from harness.stats.sentences import CHECKPOINT_RULE, HELD, VARIED, report_line
 from harness.stats.wording import describe_cells, describe_seeds
 from harness.store.result import REFUSED
@@ -22,15 +22,28 @@ def warnings(tables: Tables) -> list[str]:
     """What the reader must know before any number: smallness, missing cells, mixed conditions; a sentence each."""
     found = []
     manifest = tables.manifest
-    if manifest.exploratory:
-        found.append(
-            f"Exploratory: the profile {manifest.profile!r} is too small for conclusions. It shows what to run in "
-            "full, not what to claim."
-        )
+    found += exploratory_reasons(tables)
     found += _missing(tables.variants)
     found += _refused(tables.results)
     found += comparability_problems(tables.results)
     found += [f"{note[:1].upper()}{note[1:]}" for note in manifest.notes]
+    return found
+
+
+def exploratory_reasons(tables: Tables) -> list[str]:
+    """Why nothing is claimed, whatever the numbers say; a sentence each, none where something may be."""
+    manifest = tables.manifest
+    found = [it for it in (ignores_seed(tables.results),) if it]
+    if manifest.metrics.is_exploratory:
+        found.append(
+            f"Exploratory: {manifest.metrics.reporting.words} both chooses and is reported, and the number that was "
+            "used to choose is too good on average. Let another metric, such as one on validation data, select."
+        )
+    elif manifest.exploratory:
+        found.append(
+            f"Exploratory: the profile {manifest.profile!r} is too small for conclusions. It shows what to run in "
+            "full, not what to claim."
+        )
     return found
 
 

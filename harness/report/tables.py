@@ -29,7 +29,7 @@ from harness.stats.examples import ExampleEffect, Right, example_effect
 from harness.stats.family import EFFECT_COLUMNS, measure_families, measure_family
 from harness.stats.headline import Headline, biggest_improvement
 from harness.stats.marginal import marginal_effects
-from harness.stats.overview import summary
+from harness.stats.overview import ignores_seed, summary
 from harness.stats.published import compare_published
 from harness.stats.values import PARAMETERS, Values, metric_values
 from harness.store.load import metrics_of
@@ -320,7 +320,8 @@ def _measured(results: pd.DataFrame, metric: str | None) -> _Measured:
     greedy = tested.pop(GREEDY, None)
     main, alpha = main_designs(manifest), 0.05
     tested |= _acting_together(values, manifest) if tested else {}
-    frames = measure_families(values, tested, main=main, alpha=alpha, delta=delta, exploratory=manifest.exploratory)
+    exploratory = manifest.exploratory or bool(ignores_seed(results))
+    frames = measure_families(values, tested, main=main, alpha=alpha, delta=delta, exploratory=exploratory)
     if greedy is not None:
         frames[GREEDY] = measure_family(values, greedy, alpha=alpha, delta=delta, exploratory=True)
     return _Measured(values, frames, sides)
@@ -375,11 +376,13 @@ def headline(results: pd.DataFrame, family: Family | None, metric: str | None = 
     """The biggest improvement of one design in a metric, picked by another one where there is one to pick by."""
     if family is None:
         return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)))
-    metrics = metrics_of(results)
+    metrics, manifest = metrics_of(results), results.attrs["manifest"]
+    study = manifest.asked or manifest.study
     picked_by = chooser(metrics, metrics[metric or metrics.report])
     if picked_by is None or not results[picked_by.name].notna().any():
-        return biggest_improvement(family.effects)
-    return biggest_improvement(family.effects, chosen_by=families(results, picked_by.name)[family.design].effects)
+        return biggest_improvement(family.effects, study=study)
+    chosen_by = families(results, picked_by.name)[family.design].effects
+    return biggest_improvement(family.effects, chosen_by=chosen_by, study=study)
 
 
 def chooser(metrics: Metrics, metric: Metric) -> Metric | None:

@@ -66,7 +66,7 @@ def search(
         study.pruner = make_pruner(prune, plan)
         trials = Trials(study, space, locks, num_trials=num_trials, sampler=sampler)
         if retry_failed:
-            _forget(cells, [plan.make_variant(changes) for changes in trials.retry_failed()])
+            trials.retry_failed(lambda changes: _forget(cells, plan.make_variant(changes)))
         loop = Loop(
             trials,
             cells,
@@ -95,8 +95,8 @@ def search(
     return answer
 
 
-def _forget(cells: Cells, variants: Sequence[Variant]) -> None:
-    for cell in (cell for variant in variants for cell in variant.cells):
+def _forget(cells: Cells, variant: Variant) -> None:
+    for cell in variant.cells:
         result = cells.result(cell.key)
         if result and not result.is_finished:
-            cells.forget_result(cell.key)
+            cells.forget_failure(cell.key)

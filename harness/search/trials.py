@@ -9,7 +9,7 @@ Training does not happen here (`loop.py`), nor does the choice of a sampler's su
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,14 +79,18 @@ class Trials:
             if not trial.state.is_finished():
                 self._requeue(trial)
 
-    def retry_failed(self) -> list[Changes]:
-        """Puts every combination that failed back into the queue; gives their names."""
+    def retry_failed(self, forget: Callable[[Changes], None]) -> None:
+        """Puts every combination that failed back into the queue.
+
+        Args:
+            forget: gets each before anyone can take it up again.
+        """
         with self._locks.exclusive():
             latest = {combination(trial, self._space): trial for trial in self._all()}
             failed = {changes: trial for changes, trial in latest.items() if changes and FAILED in trial.user_attrs}
             for changes, trial in failed.items():
+                forget(changes)
                 self._enqueue(changes, trial.user_attrs[WHY], retry_of=trial.number)
-        return list(failed)
 
     def _ask(self, trials: Sequence[FrozenTrial]) -> Asked | Literal["wait", "over"] | None:
         """None where what came up is no trial to work on."""

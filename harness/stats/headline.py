@@ -4,6 +4,7 @@ The biggest is a maximum of noisy numbers, so the sentence always says among how
 seeds have to confirm it.
 """
 
+import shlex
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -35,13 +36,14 @@ class Headline:
         return self.sentence
 
 
-def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None) -> Headline:
+def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None, study: str = "") -> Headline:
     """Name the biggest single improvement of a family, or say why it cannot be named yet (STATS rules 1 to 6).
 
     Args:
         family: what `effects` returns, on the metric to report.
         chosen_by: the same family on the metric that selects. The biggest is then picked there and reported here, so
             that the number used to choose is not the number reported.
+        study: as it was asked for, for the command that comes next.
     """
     measured = {row.variant: row for row in _rows(family) if row.n > 0}
     if not measured:
@@ -57,11 +59,11 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
     row = measured[supported[0] if supported else order[0]]
     how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
     if supported:
-        parts = [_claim(row, how), _missing(row), _luck(row), *_rivals(row, order, measured)]
+        parts = [_claim(row, how), _missing(row), _luck(row, study), *_rivals(row, order, measured)]
     elif row.improvement <= 0:
         parts = [_none_improves(row, how, "those with the most seeds" if fewer else ""), _missing(row), _why_not(row)]
     else:
-        parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row)]
+        parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row, study)]
     for it in fewer[:1]:
         parts.append(
             f"{it.variant} ranks before it, at {_estimate(it)}, but on {it.n} of {counted(it.n_planned, 'seed')}."
@@ -167,8 +169,7 @@ def _why_not(row: Any) -> str:
     if row.verdict == "no inference (one seed)":
         return "One seed shows nothing about the next one: no inference. 3 seeds give intervals, 10 are the standard."
     if row.verdict in ("exploratory", "cannot reach significance"):
-        chosen_after_data = "Its changes were chosen after seeing data, so this is exploratory."
-        return why_no_claim(row) or chosen_after_data
+        return why_no_claim(row) or "This is exploratory, so nothing is claimed."
     if row.verdict == "improves where it trains":
         is_to_come = row.missing.partition(",")[0].endswith("not run")  # what was trained without a number comes first
         next_step = "The same command trains the rest." if is_to_come else "Find out why they have none."
@@ -189,9 +190,10 @@ def _why_not(row: Any) -> str:
     return f"p {format_p(row.p)} raw, {adjusted(row)}{note}{shown}."
 
 
-def _luck(row: Any) -> str:
+def _luck(row: Any, study: str) -> str:
     """The largest of several estimates is too high on average; rule 8 asks for fresh seeds."""
-    confirm = f"confirm it on fresh seeds (`harness confirm --variant {row.variant}`)."
+    named = f"--study {shlex.quote(study)} " if study else ""
+    confirm = f"confirm it on fresh seeds (`harness confirm {named}--variant {row.variant}`)."
     if row.m == 1:
         return f"Before you rely on it, {confirm}"
     return (

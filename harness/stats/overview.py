@@ -8,6 +8,7 @@ import pandas as pd
 from harness.stats.intervals import mean_and_sd
 from harness.stats.values import NOT_PLANNED, PARAMETERS, metric_values
 from harness.stats.wording import describe_cells
+from harness.store.load import metrics_of
 
 # What may change a number though no change names it; in words, for the sentence. Some are facts that not every training
 # notes.
@@ -70,6 +71,23 @@ def comparability_problems(table: pd.DataFrame, variants: Sequence[str] | None =
         if recorded.nunique() > 1:
             problems.append(_problem(cells["variant"], recorded, plural))
     return problems
+
+
+def ignores_seed(table: pd.DataFrame) -> str:
+    """That every seed gave the same numbers, in a sentence; empty where any variant has different ones, or one seed.
+
+    A single metric may well be the same for all seeds, such as a number of parameters; all of them are not, if chance
+    has any part in training.
+    """
+    cells = table[table["status"] == "finished"]
+    metrics = [it.name for it in metrics_of(table).all if it.name in cells.columns]
+    several = cells.groupby("variant").filter(lambda it: len(it) > 1)
+    if several.empty or (several.groupby("variant")[metrics].nunique(dropna=False) > 1).any(axis=None):
+        return ""
+    return (
+        "Every seed gave the same numbers, so training seems to ignore its seed: one training of each variant is "
+        "compared, and nothing can be said about chance. Use the seed wherever training draws; `harness try` checks it."
+    )
 
 
 def _problem(variants: "pd.Series[str]", recorded: "pd.Series[str]", plural: str) -> str:

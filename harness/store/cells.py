@@ -236,6 +236,14 @@ class Cells:
             if path.name not in BOOKKEEPING - CHECKPOINTS:
                 remove(path)
 
+    def forget_failure(self, key: str) -> None:
+        """`forget_result`, of a cell that ended without a number; not where another process trains it now, or did since
+        we looked."""
+        with self.hold(key) as is_ours:
+            result = self.result(key) if is_ours else None
+            if result and not result.is_finished:
+                self.forget_result(key)
+
     def kept_files(self, key: str) -> list[Path]:
         """Files that the trainer keeps, by name: weights, logs, whatever is not the harness's own."""
         folder = self.folder(key)
