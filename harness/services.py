@@ -5,7 +5,6 @@ because none of them asks who is there and the dashboard can delete studies. Who
 `docker-compose.yml`'s matter.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -23,8 +22,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from harness import guard as guarding
 from harness.errors import TrackingError
+from harness.guard import Guard
 
 HOST = "127.0.0.1"
 READY_SECONDS = 120.0  # the MLflow server takes 7 s on an idle machine
@@ -173,21 +172,17 @@ def running(
         TrackingError: a service died or did not answer in time; the message ends with the last lines of its log.
     """
     started: list[_Started] = []
-    guard = subprocess.Popen(
-        [sys.executable, "-P", guarding.__file__], stdin=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert guard.stdin is not None
+    guard = Guard(STOP_SECONDS)
     try:
         for service in services:
             started.append(_start(service))
-            print(started[-1].process.pid, file=guard.stdin, flush=True)
+            guard.watch(started[-1].process.pid)
         everything = Running(started)
         everything.wait_until_ready(on_ready)
         yield everything
     finally:
         _stop(started)
-        with contextlib.suppress(BrokenPipeError):
-            guard.communicate(f"{guarding.OVER}\n")
+        guard.close()
 
 
 @dataclass(frozen=True, slots=True)

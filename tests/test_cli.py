@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from schemas import fitting
 
+from harness.api.training import Placebos
 from harness.cli import COMMANDS, cli, main
 
 TINY = """
@@ -236,6 +237,14 @@ def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
     assert by_file["cells"] == listed
     assert {row["status"] for row in listed if row["variant"] == "explosive"} == {"diverged"}
     assert {row["status"] for row in listed if row["variant"] != "explosive"} == {"finished"}
+
+
+def test_a_study_run_that_was_deleted_while_it_was_trained_is_shown_all_the_same(run, monkeypatch):
+    monkeypatch.setattr("harness.cli.ablate.train_plan", lambda console, work, *more: Placebos(work))
+    answer = run("ablate", "--study", "tiny.yaml")
+
+    assert not list(Path("mlruns").glob("studies/*.json"))
+    assert (answer.exit_code, "batch-norm" in answer.output) == (0, True), answer.output
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Stores that are kept: packed, merged, checked, freed; the same table everywhere, and nothing overwritten."""
 
+import contextlib
+import errno
 import gzip
 import io
 import json
@@ -19,14 +21,19 @@ from tracked import a_manifest, a_result, a_store, cells_of, mlflow_runs, start,
 
 from harness.api.stores import check_store, delete, deletion, merge_into, pack
 from harness.api.work import save_manifest
+from harness.api.worker import PRESENT
 from harness.cli import cli
 from harness.errors import DamagedError, ResultsError, StoreError
+from harness.files.locks import is_locked, locked
+from harness.files.presence import present
 from harness.store.cells import Cells
 from harness.store.load import curves_table, results_table
 from harness.store.merge import differing_results, merge
 from harness.store.pack import INDEX, write_pack
 from harness.store.unpack import unpack
-from harness.store.unused import ASIDE, ENDED, LEFT, UNUSED, WEIGHTS, free, garbage
+from harness.store.unused import ASIDE, ENDED, LEFT, SOURCES, UNUSED, WEIGHTS, free, garbage
+from harness.tracking import Tracking
+from harness.tracking.server import Server
 from harness.tracking.tracking import sync
 
 pytestmark = pytest.mark.slow
@@ -329,6 +336,34 @@ def test_a_cell_that_trains_here_is_left_alone(tmp_path):
     assert here.result(BASELINE[0].key) is None
 
 
+def test_a_cell_that_begins_here_while_it_is_merged_takes_what_it_ended_with_there(whole, tmp_path, monkeypatch):
+    here = filled(tmp_path / "here", ())
+    monkeypatch.setattr("os.sync", lambda: start(here, BASELINE[0]))
+    assert sorted(merge(here, whole.root).added) == whole.all_keys()
+    assert here.result(BASELINE[0].key) == whole.result(BASELINE[0].key)
+
+
+def test_a_cell_that_is_trained_here_while_it_is_merged_is_left_alone(whole, tmp_path, monkeypatch):
+    here = filled(tmp_path / "here", ())
+    with contextlib.ExitStack() as training:
+        monkeypatch.setattr("os.sync", lambda: training.enter_context(here.claim(BASELINE[0])))
+        found = merge(here, whole.root)
+    assert (found.busy, len(found.added)) == ([BASELINE[0].key], 3)
+    assert here.result(BASELINE[0].key) is None
+
+
+def test_a_full_disk_is_not_called_a_damaged_pack(whole, tmp_path, monkeypatch):
+    path = pack("task3", tmp_path / "study.tar.gz", store=whole.root).path
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("harness.store.unpack._extract", full)
+    with pytest.raises(StoreError, match=r"has no room for what .* Make room there") as error:
+        merge_into(path, store=tmp_path / "new")
+    assert "no pack" not in str(error.value)
+
+
 def test_what_cannot_be_believed_there_is_refused_and_the_rest_merged(whole, tmp_path):
     path = whole.folder(BASELINE[0].key) / "result.json"
     path.write_text(path.read_text().replace('"test/accuracy": 0.4', '"test/accuracy": 0.9'))
@@ -383,6 +418,127 @@ def test_gc_touches_nothing_that_a_process_holds(whole):
     with whole.hold(WIDE[0].key):
         free(whole, found)
     assert whole.result(WIDE[0].key)
+
+
+WIDE_TOO = a_manifest({"baseline": BASELINE, "batch-norm": NORMED, "wide": WIDE})
+
+
+@pytest.fixture
+def unnamed(whole) -> Cells:
+    """A store with two cells that no study run names, an hour after they ended."""
+    for cell in WIDE:
+        train(whole, cell)
+    aged(whole.root, DAY)
+    return whole
+
+
+def named_by_now(cells: Cells) -> None:
+    cells.write_manifest(WIDE_TOO)
+
+
+def named_perhaps(cells: Cells) -> None:
+    cells.write_manifest(WIDE_TOO)
+    cells.set_manifest_aside(WIDE_TOO.id)
+
+
+def written_to_by_now(cells: Cells) -> None:
+    for cell in WIDE:
+        cells.append(cell.key, {"event": "restarted"})
+
+
+@pytest.mark.parametrize("taken_up", [named_by_now, named_perhaps, written_to_by_now])
+def test_gc_keeps_a_cell_that_was_taken_up_while_it_asked(unnamed, taken_up):
+    found = list(garbage(unnamed))
+    assert [it.key for it in found] == sorted(it.key for it in WIDE)
+    taken_up(unnamed)
+    assert free(unnamed, found) == 0
+    assert len(unnamed.all_keys()) == 6
+
+
+def test_gc_keeps_a_cell_that_is_named_while_it_frees_another(unnamed):
+    first, second = garbage(unnamed)
+
+    def one_after_the_other():
+        yield first
+        unnamed.write_manifest(WIDE_TOO)
+        yield second
+
+    assert free(unnamed, one_after_the_other()) == first.num_bytes
+    assert (first.path.exists(), second.path.exists()) == (False, True)
+
+
+def test_gc_keeps_what_a_cell_saves_under_the_name_that_a_dead_process_left(whole):
+    path = whole.folder(KEY) / ".saving.checkpoint"
+    path.write_text("half")
+    aged(whole.root, DAY)
+    found = list(garbage(whole))
+    assert [(it.kind, it.key) for it in found] == [(LEFT, KEY)]
+    with whole.hold(KEY):
+        free(whole, found)
+        path.write_text("the first half of another one")
+    free(whole, found)
+    assert path.exists()
+    aged(whole.root, DAY)
+    free(whole, found)
+    assert not path.exists()
+
+
+def test_a_gc_that_is_killed_leaves_no_part_that_looks_like_a_cell(unnamed, monkeypatch):
+    (one, *_) = garbage(unnamed)
+
+    def killed(folder):
+        (folder / "spec.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            free(unnamed, [one])
+    assert not one.path.exists()
+    aged(unnamed.root, DAY)
+    assert kinds(unnamed)[LEFT] == [it.name for it in unnamed.folder("").glob(f".{one.key}.*")]
+
+
+def test_what_another_gc_has_freed_is_no_error_and_is_not_counted(unnamed):
+    (unnamed.folder(KEY) / "checkpoint").write_text("of an ended cell")
+    found = list(garbage(unnamed))
+    assert {it.kind for it in found} == {UNUSED, ENDED}
+    assert free(unnamed, found) > 0
+    assert free(unnamed, found) == 0
+
+
+def working(cells: Cells):
+    return locked(Tracking("", cells.root).live_lock("another-standard-1a2b3c4d"), shared=True)
+
+
+def working_along(cells: Cells):
+    return present(cells.root / PRESENT)
+
+
+@pytest.mark.parametrize("at_work", [working, working_along])
+def test_gc_keeps_code_while_a_process_works_on_any_study_run(whole, at_work):
+    """Its other variants have not begun, so that no cell says yet which code they run."""
+    snapshot = whole.root / "sources" / "0123456789abcdef"
+    snapshot.mkdir(parents=True)
+    aged(whole.root, DAY)
+    found = list(garbage(whole))
+    assert [(it.kind, it.path) for it in found] == [(SOURCES, snapshot)]
+    with at_work(whole):
+        assert kinds(whole) == {}
+        free(whole, found)
+        assert snapshot.is_dir()
+    free(whole, found)
+    assert not snapshot.exists()
+
+
+def test_gc_keeps_code_that_a_cell_ran_while_it_asked(whole):
+    snapshot = whole.root / "sources" / "0123456789abcdef"
+    snapshot.mkdir(parents=True)
+    aged(whole.root, DAY)
+    found = list(garbage(whole))
+    edit(whole.folder(KEY) / "spec.json", fingerprints={"sources": snapshot.name})
+    free(whole, found)
+    assert snapshot.is_dir()
 
 
 def test_gc_frees_old_weights_on_the_disk_and_in_mlflow(tmp_path):
@@ -441,6 +597,44 @@ def test_a_study_that_trains_is_not_deleted(whole):
     with whole.hold(BASELINE[0].key), pytest.raises(StoreError, match="is being trained now"):
         delete(what)
     assert set(whole.manifests()) == {MANIFEST.id}
+
+
+def test_a_cell_that_another_study_run_names_by_now_is_not_deleted(whole):
+    what = deletion("task3", store=whole.root)
+    whole.write_manifest(a_manifest({"batch-norm": NORMED}, study="other"))
+    delete(what)
+    assert whole.all_keys() == sorted(it.key for it in NORMED)
+
+
+def test_a_study_is_deleted_whole_or_not_at_all_where_a_process_works_on_one_of_its_runs(delivered):
+    confirmation = replace(a_manifest({"wide": WIDE}, study="zz-confirmed"), confirms=MANIFEST.id)
+    delivered.write_manifest(confirmation)
+    uri = f"sqlite:///{delivered.root}/mlflow.db"
+    with (
+        locked(Tracking(uri, delivered.root).live_lock(confirmation.id), shared=True),
+        pytest.raises(StoreError, match=r"zz-confirmed-quick-1a2b3c4d: a process works on it now\. .* nothing was"),
+    ):
+        delete(deletion("task3", store=delivered.root))
+    assert len(mlflow_runs(uri, delivered.root)["cell"]) == 4
+
+
+def test_nobody_begins_to_work_on_a_study_while_it_is_deleted(delivered, monkeypatch):
+    lock = Tracking("", delivered.root).live_lock(MANIFEST.id)
+    held = []
+
+    def watched(real):
+        def step(*arguments, **more):
+            held.append(is_locked(lock))
+            return real(*arguments, **more)
+
+        return step
+
+    for owner, name in ((Server, "find"), (Cells, "remove_manifest")):
+        monkeypatch.setattr(owner, name, watched(getattr(owner, name)))
+    monkeypatch.setattr("harness.api.stores.free", watched(free))
+    delete(deletion("task3", store=delivered.root))
+    assert held == [True, True, True]
+    assert not lock.exists()
 
 
 # --- checking

@@ -13,6 +13,7 @@ from tracked import a_manifest, cells_of
 from harness.api.judging import judge
 from harness.api.lineages import lineage
 from harness.api.stores import check_store, delete, deletion, merge_into, pack
+from harness.errors import StoreError
 from harness.store.cells import Cells
 from harness.store.lines import FORMAT, Lines
 from harness.store.merge import merge
@@ -157,6 +158,16 @@ def test_a_line_whose_study_run_was_never_written_goes_with_its_study(stores):
     cells.remove_manifest(ID)  # the command died between the two
     delete(deletion(MANIFEST.study, store=cells.root))
     assert Lines(cells.root).names() == []
+
+
+@pytest.mark.slow
+def test_a_study_is_not_deleted_while_somebody_judges_in_its_line(stores):
+    cells = stores[0]
+    lines = judged(cells, "a")
+    with lines.judging(ID), pytest.raises(StoreError, match="is judged in now"):
+        delete(deletion(MANIFEST.study, store=cells.root))
+    assert set(cells.manifests()) == {MANIFEST.id, ID}
+    assert names(cells) == ["a"]
 
 
 DAMAGES = {

@@ -148,6 +148,26 @@ def test_a_database_outside_the_store_learns_where_its_runs_are_now(tmp_path, mo
     assert (contents(old) if old.exists() else before) == before
 
 
+def test_artifacts_that_were_being_brought_when_a_process_died_are_brought_whole(tmp_path, monkeypatch):
+    shared, _ = a_store(tmp_path / "shared")
+    old, new = tmp_path / "old", tmp_path / "new"
+    train(Cells(old), BASELINE[0])
+    deliver(old, shared)
+    shutil.copytree(old, new, ignore=shutil.ignore_patterns("artifacts"))
+
+    def dies(source: str, destination: str) -> None:
+        Path(destination).write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("harness.tracking.places._link", dies)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(new, shared)
+    deliver(new, shared)
+    assert artifacts(new, shared)["baseline seed 0"] == CELL
+    assert "half" not in {it.read_text(errors="replace") for it in new.glob("artifacts/**/*") if it.is_file()}
+
+
 def test_two_stores_in_one_database_keep_their_artifacts_each_to_itself(tmp_path):
     uri, first = a_store(tmp_path / "first")
     second = Cells(tmp_path / "second")

@@ -2,16 +2,20 @@
 
 import gc
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from own import STUDY, TRAINERS, results_of, train_study, write_study
 from processes import wait_until_dead
 
+from harness import guard
 from harness.api.work import plan_work, prepare
 from harness.errors import HarnessError, StudyError
 from harness.execution.runner import run
@@ -486,6 +490,76 @@ def test_no_script_outlives_a_killed_worker(tmp_path):
     process.wait()
 
     wait_until_dead([int(pids[0].read_text())], seconds=5)
+
+
+def test_what_a_script_has_started_does_not_outlive_a_killed_worker(tmp_path):
+    path = script_study(tmp_path / "study", "")
+    (path.parent / "run.sh").write_text(
+        'sleep 60 &\necho $! > "$HARNESS_FOLDER/new"\nmv "$HARNESS_FOLDER/new" "$HARNESS_FOLDER/pid"\nwait\n'
+    )
+    write_study(path.parent, trainer={"command": ["bash", "run.sh"]}, changes=STUDY["changes"][1:2])
+    process = start(path, tmp_path / "store")
+    deadline = time.monotonic() + 30
+    while not (pids := list((tmp_path / "store").glob("cells/*/pid"))):
+        assert time.monotonic() < deadline, "no script has started"
+        time.sleep(0.02)
+    (child,) = (int(it.read_text()) for it in pids)
+    beside = guards(process.pid)
+    assert len(beside) == 1
+    process.kill()
+    process.wait()
+
+    wait_until_dead([child, *beside], seconds=5)
+
+
+def guards(process: int) -> list[int]:
+    return [it.pid for it in psutil.Process(process).children() if guard.__file__ in it.cmdline()]
+
+
+def test_one_guard_watches_the_scripts_of_a_process_one_after_another(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(guard.Guard, "watch", lambda self, group: said.append(group))
+    monkeypatch.setattr(guard.Guard, "forget", lambda self, group: said.append(-group))
+    train_study(script_study(tmp_path / "study", GOOD), tmp_path / "store", seeds=2)
+
+    assert len(said) == 2 * 4
+    assert said[1::2] == [-it for it in said[::2]]
+    assert len(guards(os.getpid())) == 1
+
+
+WITHOUT_A_WORKER = """
+import os, signal, sys, time
+from pathlib import Path
+from harness.trainers import command
+
+die_with_parent, worker = command._die_with_parent, os.getpid()
+
+def late(*arguments):
+    Path(sys.argv[2], "pid").write_text(str(os.getpid()))
+    os.kill(worker, signal.SIGKILL)
+    while os.getppid() == worker:
+        time.sleep(0.01)
+    die_with_parent(*arguments)
+
+command._die_with_parent = late
+from own import train_study
+train_study(Path(sys.argv[1]), Path(sys.argv[2], "store"), seeds=1)
+"""
+
+
+def test_a_script_whose_worker_dies_as_it_starts_never_begins(tmp_path):
+    """Between the fork and the call that makes it die with its worker."""
+    path = script_study(tmp_path / "study", f"Path({str(tmp_path / 'began')!r}).touch(); time.sleep(5)\n")
+    places = os.pathsep.join(map(str, [Path(__file__).parent, Path(__file__).parents[1]]))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_WORKER, str(path), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": places},
+        check=False,
+    )
+
+    assert done.returncode == -signal.SIGKILL
+    wait_until_dead([int((tmp_path / "pid").read_text())], seconds=10)
+    assert not (tmp_path / "began").exists()
 
 
 def test_placeholders_keep_their_types_and_the_file_holds_all_settings(tmp_path):

@@ -1,26 +1,30 @@
 """The runner, with trainers of a few lines and real worker processes."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from multiprocessing import popen_forkserver
+from multiprocessing import connection, popen_forkserver
 
 import fakes
 import psutil
 import pytest
 from clusters import ray_cluster
 from fakes import cells_for
-from processes import wait_until_dead
+from processes import is_alive, wait_until_dead
 
 from harness.errors import HarnessError, StudyError
-from harness.execution.executor import EXECUTORS
+from harness.execution.executor import EXECUTORS, Died
 from harness.execution.processes import Processes
-from harness.execution.runner import Progress, run
+from harness.execution.runner import Progress, _Runner, run
+from harness.execution.todo import Todo
 from harness.store.cells import Cells
+from harness.trainers.run import CHECKPOINT
 
 pytestmark = pytest.mark.slow
 
@@ -378,3 +382,234 @@ def test_out_of_memory_beside_others_is_tried_once_more_alone_before_it_is_an_ou
     assert said == ["out of memory while other cells trained; it is tried once more, alone: too little memory"]
     outcomes = [event["status"] for event in cells.events(todo[1].key) if event["event"] == "ended"]
     assert outcomes == ["finished"], "another process must not take the first attempt for an outcome"
+
+
+class HasAPool(fakes.Counting):
+    """As a loader of data with workers of its own."""
+
+    def train(self, run):
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.map(abs, [-1]) == [1]
+        super().train(run)
+
+
+def test_training_in_a_worker_may_start_processes(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(1, HasAPool())
+
+    run(todo, cells, devices=["cpu"], provenance={})
+
+    assert cells.result(todo[0].key).is_finished, cells.result(todo[0].key).reason
+
+
+class HasChildren(fakes.FakeTrainer):
+    """Trains beside two processes of its own, of which one would outlive it."""
+
+    looks = False
+
+    def train(self, run):
+        assert not (self.looks and run.should_stop)
+        fork = multiprocessing.get_context("fork")
+        children = [fork.Process(target=time.sleep, args=(60,), daemon=it) for it in (True, False)]
+        for it in children:
+            it.start()
+        (run.folder / "new").write_text(" ".join(str(it.pid) for it in children))
+        (run.folder / "new").rename(run.folder / "pids")
+        for step in range(3000):
+            time.sleep(0.02)
+            if self.looks and run.should_stop:
+                return
+            run.log(step, **fakes.LOGGED)
+
+
+class HasChildrenAndLooks(HasChildren):
+    looks = True
+
+
+@pytest.mark.parametrize("trainer", [HasChildren(), HasChildrenAndLooks()], ids=["at once", "when it looks"])
+def test_what_training_has_started_ends_when_its_worker_is_asked_to_stop(tmp_path, trainer):
+    cells, (cell,) = Cells(tmp_path), cells_for(1, trainer)
+    pids = cells.folder(cell.key) / "pids"
+    began = time.monotonic()
+
+    run([cell], cells, devices=["cpu"], provenance={}, should_stop=lambda cell: pids.exists())
+
+    wait_until_dead([int(it) for it in pids.read_text().split()], seconds=5)
+    assert time.monotonic() - began < 20, "nobody waited for them: grace is 40 s"
+    assert not cells.is_claimed(cell.key)
+
+
+def test_what_training_has_started_ends_when_the_command_is_killed(tmp_path):
+    script, (cell,) = tmp_path / "script.py", cells_for(1, HasChildren())
+    script.write_text(
+        SCRIPT.replace("import fakes", "import fakes, test_runner").replace(
+            "2, fakes.Slow", "1, test_runner.HasChildren"
+        )
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), ":".join(sys.path)], stderr=subprocess.DEVNULL
+    )
+    pids, deadline = Cells(tmp_path).folder(cell.key) / "pids", time.monotonic() + 30
+    while not pids.exists():
+        assert time.monotonic() < deadline, "nothing trains"
+        time.sleep(0.05)
+
+    parent.kill()
+    parent.wait()
+
+    wait_until_dead([int(it) for it in pids.read_text().split()], seconds=10)
+
+
+class LeavesAProcess(fakes.Counting):
+    """As a loader of data whose workers are to be used again."""
+
+    def train(self, run):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        (run.folder / "left").write_text(str(child.pid))
+        super().train(run)
+
+
+def test_what_training_leaves_behind_ends_with_its_cell_and_not_with_its_worker(tmp_path):
+    cells, todo = Cells(tmp_path), cells_for(2, LeavesAProcess())
+    ended = []
+
+    def look(progress):
+        if progress.result:
+            wait_until_dead([int((cells.folder(progress.cell.key) / "left").read_text())], seconds=5)
+            ended.append(progress.result.is_finished)
+
+    run(todo, cells, devices=["cpu"], provenance={}, on_progress=look)
+
+    assert ended == [True, True]
+    assert len({calls(cells, cell)[0] for cell in todo}) == 1, "the same worker"
+
+
+class LeavesAProcessAndDies(fakes.Counting):
+    """Its worker is killed, once, and a process that it has forked lives on, with all that the worker held."""
+
+    def train(self, run):
+        if not (run.folder / "left").exists():
+            child = os.fork()
+            if child == 0:
+                time.sleep(8)
+                os._exit(0)
+            (run.folder / "left").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().train(run)
+
+
+def test_a_workers_death_is_noticed_while_a_process_that_it_has_forked_lives_on(tmp_path):
+    cells, (cell,) = Cells(tmp_path), cells_for(1, LeavesAProcessAndDies())
+    seen = []
+
+    def look(progress):
+        left = cells.folder(cell.key) / "left"
+        if progress.kind == "elsewhere" and is_alive(int(left.read_text())):
+            seen.append(progress)
+            os.kill(int(left.read_text()), signal.SIGKILL)
+
+    run([cell], cells, devices=["cpu"], provenance={}, on_progress=look)
+
+    assert len(seen) == 1
+    assert cells.result(cell.key).is_finished
+    assert [it["event"] for it in cells.events(cell.key)].count("failed") == 1, "its death is in the journal"
+
+
+class DiesWithinAMessage(fakes.Counting):
+    """Its worker is killed, once, while it tells something that the pipe does not hold at once."""
+
+    def train(self, run):
+        if not (run.folder / "calls").exists():
+            (run.folder / "calls").write_text("died\n")
+            send = connection.Connection._send
+
+            def half(self, content, write=os.write):
+                if len(content) > 100_000:
+                    os.write(self._handle, bytes(content[:50_000]))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                send(self, content)
+
+            connection.Connection._send = half
+            raise ValueError("x" * 300_000)
+        super().train(run)
+
+
+def test_a_worker_that_is_killed_within_a_message_has_died_like_any_other(tmp_path):
+    cells, (cell,) = Cells(tmp_path), cells_for(1, DiesWithinAMessage())
+
+    run([cell], cells, devices=["cpu"], provenance={})
+
+    assert "the worker process ended by SIGKILL" in cells.events(cell.key)[-5]["reason"]
+
+
+class Deadly:
+    """An executor whose workers die with each cell; who holds the cell as that is told is the test's matter.
+
+    Args:
+        deaths: for each submission, what holds while its death is told; after those, cells end well.
+    """
+
+    is_single = True
+
+    def __init__(self, cells, deaths):
+        self._cells, self._deaths, self._cell = cells, deaths, None
+        self.num_submitted = 0
+
+    @property
+    def num_free(self):
+        return int(self._cell is None)
+
+    def submit(self, cell, *, is_alone=True):
+        self._cell = cell
+        self.num_submitted += 1
+
+    def advance(self, tell):
+        cell, self._cell = self._cell, None
+        if cell is None:
+            return
+        if self.num_submitted <= len(self._deaths):
+            with self._deaths[self.num_submitted - 1](cell):
+                tell(Died(cell, "it died"))
+            return
+        self._cells.write_result(fakes.result_of(cell))
+        tell(Progress("ended", cell, result=self._cells.result(cell.key)))
+
+
+def drain(cell, cells, executor):
+    told = []
+
+    def look(progress):
+        told.append((progress.kind, progress.result and progress.result.status))
+
+    never = lambda cell: False  # noqa: E731
+    _Runner(Todo([cell], cells, never, look), cells, executor, {}, look, never).drain()
+    return told
+
+
+def test_a_cell_that_another_process_has_claimed_since_its_worker_died_is_not_recorded_as_failed(tmp_path):
+    cells, (cell,) = Cells(tmp_path), cells_for(1)
+
+    @contextmanager
+    def trained_by_another(cell):
+        with cells.claim(cell):
+            cells.append(cell.key, {"event": "resumed", "step": 10})
+            (cells.folder(cell.key) / CHECKPOINT).write_text("theirs")
+            yield
+            assert (cells.folder(cell.key) / CHECKPOINT).read_text() == "theirs"
+            assert [it["event"] for it in cells.events(cell.key)] == ["failed", "resumed"]
+            cells.append(cell.key, {"event": "validation", "step": 11})
+
+    told = drain(cell, cells, Deadly(cells, [nullcontext, trained_by_another]))
+
+    assert told == [("elsewhere", None), ("ended", "finished")]
+
+
+def test_a_cell_whose_workers_leave_processes_that_hold_it_is_recorded_as_failed_all_the_same(tmp_path):
+    cells, (cell,) = Cells(tmp_path), cells_for(1)
+    executor = Deadly(cells, [cells.claim] * 9)
+
+    told = drain(cell, cells, executor)
+
+    assert told == [("elsewhere", None), ("elsewhere", None), ("ended", "failed")]
+    assert executor.num_submitted == 2
+    assert [it["event"] for it in cells.events(cell.key)] == ["failed", "failed", "ended"]

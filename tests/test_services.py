@@ -19,6 +19,7 @@ import pytest
 
 from harness import services
 from harness.errors import TrackingError
+from harness.guard import Guard
 from harness.search.storage import open_storage
 from harness.services import Service, answers, free_port, optuna_dashboard, running, without_password
 from tests.browser import chromium, wait_for_text
@@ -95,6 +96,55 @@ def test_services_end_when_their_starter_is_killed(code):
     while group_of(group) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert group_of(group) == []
+
+
+@pytest.fixture
+def two_sleepers():
+    sleepers = [subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2)]
+    yield sleepers
+    for it in sleepers:
+        it.kill()
+        it.wait()
+
+
+def test_a_guard_ends_what_it_watches_and_not_what_it_was_told_to_forget(two_sleepers):
+    """Whose number may be another's by then."""
+    watched, forgotten = two_sleepers
+    guard = Guard(seconds=0)
+    for it in two_sleepers:
+        guard.watch(it.pid)
+    guard.forget(forgotten.pid)
+    guard.leave()
+
+    assert watched.wait(timeout=10) < 0
+    assert forgotten.poll() is None
+
+
+def test_a_guard_is_deaf_to_what_a_terminal_or_a_scheduler_sends_to_every_process_of_a_job(two_sleepers):
+    watched, _ = two_sleepers
+    guard = Guard(seconds=0)
+    guard.watch(watched.pid)
+    assert os.getpgid(guard._process.pid) != os.getpgid(0)
+    ignored = 1 << (signal.SIGTERM - 1)
+    deadline = time.monotonic() + 10
+    while not int(Path(f"/proc/{guard._process.pid}/status").read_text().split("SigIgn:")[1].split()[0], 16) & ignored:
+        assert time.monotonic() < deadline, "it is not deaf to SIGTERM"
+        time.sleep(0.01)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        guard._process.send_signal(number)
+
+    time.sleep(0.1)
+    assert guard.is_alive
+    guard.leave()
+    assert watched.wait(timeout=10) < 0
+
+
+def test_a_guard_that_was_told_that_all_is_over_ends_nothing(two_sleepers):
+    guard = Guard(seconds=0)
+    guard.watch(two_sleepers[0].pid)
+    guard.close()
+    assert not guard.is_alive
+    assert two_sleepers[0].poll() is None
 
 
 def test_a_service_that_does_not_want_to_end_is_killed(monkeypatch):

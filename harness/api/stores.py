@@ -1,15 +1,17 @@
 """Stores that are kept: packed, merged, checked, and freed of what nobody needs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, ResultsError, StoreError
+from harness.files.locks import trying
 from harness.names import suggestion
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.check import Finding, check_cells, check_lines, check_manifests, check_snapshots
+from harness.store.journal import writing
 from harness.store.lines import Lines
 from harness.store.merge import Merged, merge
 from harness.store.pack import Packed, write_pack
@@ -85,15 +87,24 @@ def deletion(study: str, *, store: str | Path = "mlruns") -> Deletion:
     """
     cells = Cells(Path(store).absolute())
     manifests = study_runs(cells, study)
-    ids = {it.id for it in manifests}
-    named_keys(cells)  # raises where one cannot be read
-    others = [it for it in cells.manifests().values() if it.id not in ids]
-    needed = {key for it in others for variant in it.variants for key in variant.cells.values()}
-    ours = {key for it in manifests for variant in it.variants for key in variant.cells.values()}
-    may_be_needed = ours if manifests_set_aside(cells) else set()  # by a damaged one
-    keys = sorted(key for key in ours - needed - may_be_needed if cells.folder(key).is_dir())
+    keys = _keys_of_these_alone(cells, {it.id for it in manifests})
     searches = {variant.tags.get("harness.search", "") for it in manifests for variant in it.variants} - {""}
     return Deletion(cells, manifests, keys, sum(cell_usage(cells, key).total for key in keys), frozenset(searches))
+
+
+def _keys_of_these_alone(cells: Cells, ids: Collection[str]) -> list[str]:
+    """Cells that these study runs name, and no other one, nor a damaged one that was set aside.
+
+    Raises:
+        StoreError: a study run cannot be read.
+    """
+    named_keys(cells)  # raises where one cannot be read
+    if manifests_set_aside(cells):
+        return []
+    ours, others = set[str](), set[str]()
+    for it in cells.manifests().values():
+        (ours if it.id in ids else others).update(key for variant in it.variants for key in variant.cells.values())
+    return sorted(key for key in ours - others if cells.folder(key).is_dir())
 
 
 def lines_of(cells: Cells, manifests: Sequence[Manifest]) -> list[str]:
@@ -111,30 +122,62 @@ def lines_of(cells: Cells, manifests: Sequence[Manifest]) -> list[str]:
 
 
 def delete(what: Deletion) -> None:
-    """Deletes study runs from MLflow, Optuna and the store, with the cells that no other study run names.
+    """Deletes study runs from MLflow, Optuna and the store, with the cells that no other study run names by now.
 
-    It can be repeated where it was cut off: manifests go before the cells; those that are left `harness gc` frees.
+    It can be repeated where it was cut off: manifests go before the cells; those that are left `harness gc` frees. Who
+    begins to work on one of these study runs, or to judge in a line of theirs, waits until it is over.
 
     Raises:
-        StoreError: a process works on one of them; nothing was deleted. TrackingError: a database cannot be used.
+        StoreError: a process works on one of them, or judges; nothing was deleted. TrackingError: a database cannot be
+            used.
     """
     from harness.search.check import delete_searches
     from harness.search.storage import resolve_storage
     from harness.tracking import Tracking, resolve_uri
 
-    cells = what.cells
-    busy = [key for key in what.keys if cells.is_claimed(key)]
-    if busy:
-        raise StoreError(f"cell {busy[0]} is being trained now. Stop that command first; nothing was deleted.")
-    tracking = Tracking(resolve_uri(None, cells.root), cells.root)
-    for manifest in what.manifests:
-        tracking.forget(manifest)
-    delete_searches(resolve_storage(None, cells.root), what.searches)
-    for line in lines_of(cells, what.manifests):
-        Lines(cells.root).remove(line)
-    for manifest in what.manifests:
-        cells.remove_manifest(manifest.id)
-    free(cells, [Garbage(UNUSED, cells.folder(key), 0, key) for key in what.keys])
+    class Held(Tracking):
+        """Of study runs that this process holds: `forget` looks whether any process does, and takes the lock away."""
+
+        def live_lock(self, study_id: str) -> Path:
+            return super().live_lock(f".{study_id}")
+
+    cells, lines = what.cells, Lines(what.cells.root)
+    uri = resolve_uri(None, cells.root)
+    tracking, held = Tracking(uri, cells.root), Held(uri, cells.root)
+    with ExitStack() as holding:
+        names = lines_of(cells, what.manifests)
+        for name in names:
+            holding.enter_context(lines.judging(name, waits=False))
+        for manifest in what.manifests:
+            holding.enter_context(_alone(tracking.live_lock(manifest.id)))
+        keys = _keys_of_these_alone(cells, {it.id for it in what.manifests})
+        if busy := [key for key in keys if cells.is_claimed(key)]:
+            raise StoreError(f"cell {busy[0]} is being trained now. Stop that command first; nothing was deleted.")
+        for manifest in what.manifests:
+            held.forget(manifest)
+        delete_searches(resolve_storage(None, cells.root), what.searches)
+        for name in names:
+            lines.remove(name)
+        for manifest in what.manifests:
+            cells.remove_manifest(manifest.id)
+        free(cells, [Garbage(UNUSED, cells.folder(key), 0, key) for key in keys], only_settled=False)
+
+
+@contextmanager
+def _alone(live_lock: Path) -> Iterator[None]:
+    """Nobody works on a study run while the block runs.
+
+    Raises:
+        StoreError: a process does.
+    """
+    with ExitStack() as holding:
+        with writing(live_lock):
+            live_lock.parent.mkdir(parents=True, exist_ok=True)
+            is_ours = holding.enter_context(trying(live_lock))
+        if not is_ours:
+            raise StoreError(f"{live_lock.name}: a process works on it now. Stop that one first; nothing was deleted.")
+        yield
+        live_lock.unlink(missing_ok=True)
 
 
 def check_store(

@@ -73,7 +73,8 @@ def ablate(
         watch = Watch(on_problem=lambda text: console.print(text, style="yellow"))
         only, skip = request["only"], request["skip"]
         work = walk_greedy_path(work, only=only, skip=skip, watch=watch, on_step=console.print)
-    held = work.cells.manifests()[work.plan.id]  # of everything that was tested together, whoever asked for it when
+    # Of everything that was tested together, whoever asked for it when; of this plan where it was deleted meanwhile.
+    held = work.cells.manifest(work.plan.id) or work.plan.manifest()
     show_table(console, work.cells, held, asked={it.name for it in work.plan.variants}, as_json=as_json)
     num_failed = explain_failures(console, work)
     if not as_json and not problems:

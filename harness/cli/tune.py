@@ -114,7 +114,7 @@ def tune(
 
 def _print(console: Console, tuned: Tuned) -> None:
     work = tuned.work
-    manifest = work.cells.manifests()[work.plan.id]
+    manifest = work.cells.manifest(work.plan.id) or work.plan.manifest()
     show_table(console, work.cells, manifest, asked={it.name for it in work.plan.variants}, as_json=False)
     console.print()
     _print_beside(console, tuned)

@@ -43,6 +43,7 @@ DEVICE_LOST = 70  # exit code of a worker whose CUDA context is lost
 ORPHAN_SECONDS = 5.0  # that a worker on a CUDA device has for its step when the process that started it is killed
 LIVES = 3  # workers that may die one after another as they start
 _IS_GONE = (BrokenPipeError, ConnectionResetError, EOFError)  # what talking to a dead process gives
+_IS_SILENT = (EOFError, OSError)  # what listening to one gives; it may have died within a message
 HINTS = {
     -signal.SIGKILL: "; the machine may be out of memory",
     DEVICE_LOST: "; its CUDA context was lost, as the cell's journal says",
@@ -189,17 +190,22 @@ class Processes:
         self._end([worker])
 
     def _ready(self) -> list[_Worker]:
-        busy = {worker.pipe: worker for worker in self._workers if worker.cell}
+        """Those that have something to say, or have died: a process that training has forked may hold the pipe open."""
+        busy = [it for it in self._workers if it.cell]
         timeout = 0 if self._stopped or not busy else POLL_SECONDS
-        return [busy[pipe] for pipe in wait(list(busy), timeout) if isinstance(pipe, Connection)]
+        heard = wait([it for worker in busy for it in (worker.pipe, worker.process.sentinel)], timeout)
+        return [it for it in busy if it.pipe in heard or not it.process.is_alive()]
 
     def _receive(self, worker: _Worker, tell: Tell) -> None:
         """Handles one message."""
         cell = worker.cell
         assert cell is not None
+        is_dead = not worker.process.is_alive()  # asked first: what it has said is in the pipe then
         try:
+            if is_dead and not worker.pipe.poll():
+                raise EOFError
             kind, payload = worker.pipe.recv()
-        except _IS_GONE:
+        except _IS_SILENT:
             self._forget(worker)
             self._workers[self._workers.index(worker)] = self._start(worker.device)
             tell(Died(cell, _how_it_ended(worker.process)))
@@ -303,6 +309,8 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
     os.environ |= variables
     for number in _OF_THE_TERMINAL:  # they reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
+    # For its parent it is a daemon, which ends with it; but daemons may start no process, and a loader of data does.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     threading.Thread(target=_die_with_parent, args=(device,), daemon=True).start()
     stop = _Stop()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -328,11 +336,14 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
                 return
             pipe.send(("done", outcome))
         except DeviceLostError:
+            _end_children()
             os._exit(DEVICE_LOST)  # at once: unwinding would call into the lost context
         except HarnessError as error:  # not the cell's fault: the store cannot be written
             pipe.send(("error", error))
         except (BrokenPipeError, ConnectionResetError):
             return
+        finally:
+            _end_children()
 
 
 def _told(pipe: Connection, cell: Cell, device: str) -> Callable[[Event], None]:
@@ -357,10 +368,11 @@ class _Stop:
     """Whether this worker was asked to end, by SIGTERM.
 
     Training that looks is given time to save and return. Training that has never looked ends at once, as it would have
-    without us: what it saved is what the next attempt continues from.
+    without us: what it saved is what the next attempt continues from. So does a process that training has forked.
     """
 
     def __init__(self) -> None:
+        self._worker = os.getpid()
         self.is_asked = False
         self.was_asked_for = False  # by the training of this cell
         signal.signal(signal.SIGTERM, self._on_terminate)
@@ -370,10 +382,20 @@ class _Stop:
         return self.is_asked
 
     def _on_terminate(self, number: int, frame: object) -> None:
-        if not self.was_asked_for:
+        is_worker = os.getpid() == self._worker
+        if not self.was_asked_for or not is_worker:
+            if is_worker:
+                _end_children()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         self.is_asked = True
+
+
+def _end_children() -> None:
+    """What training has started ends with it: a forked process holds the cell's claim. Where a worker is killed, its
+    children are on their own; those of a loader of data look whether it lives."""
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def _die_with_parent(device: str) -> None:
@@ -388,4 +410,5 @@ def _die_with_parent(device: str) -> None:
     if device.startswith("cuda"):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(ORPHAN_SECONDS)
+    _end_children()
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -102,6 +102,7 @@ class _Runner:
         self._on_progress, self._should_stop = on_progress, should_stop
         self._training: dict[str, Cell] = {}  # by key
         self._deaths: Counter[str] = Counter()  # of workers, by key
+        self._unburied: dict[str, tuple[Died, int]] = {}  # by key; with the events that the journal had
         self._crowded_out: deque[Cell] = deque()  # ran out of memory beside others; each is tried once more, alone
         self._alone: str | None = None  # key of the cell that nothing else may train beside
 
@@ -122,7 +123,8 @@ class _Runner:
         if self._alone in self._training:
             return None
         if not self._crowded_out:
-            return self._source.take()
+            cell = self._source.take()
+            return None if cell is not None and self._is_buried(cell) else cell
         if self._training:
             return None
         cell = self._crowded_out.popleft()
@@ -144,6 +146,7 @@ class _Runner:
             if self._was_to_stop(cell):
                 self._on_progress(Progress("stopped", cell))
             else:
+                self._deaths[cell.key] += told.is_of_cell
                 self._bury(told)
             return
         if told.kind == "elsewhere":
@@ -165,15 +168,34 @@ class _Runner:
         return is_left
 
     def _bury(self, told: Died) -> None:
-        """Notes what a worker died of; its cell goes on once more, then it is recorded as failed."""
+        """Notes what a worker died of; its cell goes on once more, then it is recorded as failed.
+
+        Where somebody holds the cell, it is put back: another process may have claimed it since, and then nothing of it
+        is ours to write.
+        """
         cell = told.cell
-        self._cells.open(cell)  # a worker that died as it started has not even made the folder
-        self._cells.append(cell.key, {"event": "failed", "reason": told.reason, "traceback": ""})
-        self._deaths[cell.key] += told.is_of_cell
-        if self._deaths[cell.key] < MOST_DEATHS:
+        with self._cells.claim(cell) as is_ours:  # a worker that died as it started has not even made the folder
+            result = self._cells.result(cell.key)
+            if not is_ours:
+                self._unburied[cell.key] = told, len(self._cells.events(cell.key))
+            elif result is None:
+                self._cells.append(cell.key, {"event": "failed", "reason": told.reason, "traceback": ""})
+                if self._deaths[cell.key] >= MOST_DEATHS:
+                    result = stamped(failed(cell, told.reason), self._provenance)
+                    self._cells.write_result(result)
+        if result is not None:
+            self._on_progress(Progress("ended", cell, result=result))
+        else:
             self._source.put_back(cell)
-            return
-        result = stamped(failed(cell, told.reason), self._provenance)
-        self._cells.write_result(result)
-        self._on_progress(Progress("ended", cell, result=result))
+            if not is_ours:
+                self._on_progress(Progress("elsewhere", cell))
         self._source.wake()
+
+    def _is_buried(self, cell: Cell) -> bool:
+        """Buries a cell that nobody has trained since its worker died: what held it then was a process that the worker
+        had forked, and which had its lock. Else such a cell would be tried for ever."""
+        told, num_events = self._unburied.pop(cell.key, (None, 0))
+        if told is None or len(self._cells.events(cell.key)) > num_events:
+            return False
+        self._bury(told)
+        return True

@@ -105,7 +105,9 @@ class Lines:
                 if waits:
                     holding.enter_context(locked(path))
                 elif not holding.enter_context(trying(path)):
-                    raise StoreError(f"{self.path(name)}: is judged in now; run the same command when that is over.")
+                    raise StoreError(
+                        f"{self.path(name)}: is judged in now, by another command; run this one when that is over."
+                    )
             yield
 
     def append(self, line: str, event: str, /, **content: Any) -> None:

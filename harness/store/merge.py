@@ -83,12 +83,10 @@ def _merge(cells: Cells, there: Cells, *, take: Callable[[Path, Path], object]) 
     try:
         keys = there.all_keys()
         for first in range(0, len(keys), _AT_ONCE):
-            with _adding(cells) as coming:
+            with _adding(cells, merged) as coming:
                 for key in keys[first : first + _AT_ONCE]:
-                    try:
+                    with _refusing(merged):
                         _merge_cell(cells, there, key, merged, coming, take)
-                    except DamagedError as error:
-                        merged.refused.append(str(error))
         for room in ("sources", "tracking/summaries"):
             _bring_missing(there.root / room, cells.root / room)
         for manifest in there.manifests().values():
@@ -103,8 +101,9 @@ def _merge(cells: Cells, there: Cells, *, take: Callable[[Path, Path], object]) 
 
 
 def _merge_cell(
-    cells: Cells, there: Cells, key: str, merged: Merged, coming_folder: Path, take: Callable[[Path, Path], object]
+    cells: Cells, there: Cells, key: str, merged: Merged, new: Cells, take: Callable[[Path, Path], object]
 ) -> None:
+    """new: cells that are not here yet, which are put there."""
     try:
         coming = there.result(key)
     except StoreError as error:
@@ -116,12 +115,16 @@ def _merge_cell(
     specification = there.specification(key)
     if specification.get("key") != key or specification["seed"] != coming.seed:
         raise DamagedError(f"{there.folder(key)}/spec.json: is of another cell; this one is left out.")
-    if not cells.folder(key).exists():
-        (coming_folder / key).mkdir()
-        for file in _files(there, key):
-            take(file, coming_folder / key / file.name)
-        merged.added.append(key)
+    if cells.folder(key).exists():
+        _merge_known(cells, there, key, coming, merged)
         return
+    new.folder(key).mkdir()
+    for file in _files(there, key):
+        take(file, new.folder(key) / file.name)
+
+
+def _merge_known(cells: Cells, there: Cells, key: str, coming: Result, merged: Merged) -> None:
+    """A cell that is here."""
     with cells.hold(key) as is_ours:
         if not is_ours:
             merged.busy.append(key)
@@ -153,32 +156,49 @@ def is_same(one: Result, other: Result) -> bool:
 
 
 @contextlib.contextmanager
-def _adding(cells: Cells) -> Iterator[Path]:
-    """A folder for folders of new cells: at the end of the block they are on the disk, and appear, each as a whole.
+def _refusing(merged: Merged) -> Iterator[None]:
+    """What cannot be believed is noted, and the rest goes on."""
+    try:
+        yield
+    except DamagedError as error:
+        merged.refused.append(str(error))
+
+
+@contextlib.contextmanager
+def _adding(cells: Cells, merged: Merged) -> Iterator[Cells]:
+    """A place for new cells: at the end of the block they are on the disk, and appear, each as a whole. One that
+    another process has begun meanwhile is merged like any that is here.
 
     The disk is waited for once, not for each of their files: of 20,000 cells that makes minutes.
     """
-    folder = cells.root / "cells"
-    folder.mkdir(parents=True, exist_ok=True)
-    coming = Path(tempfile.mkdtemp(prefix=".coming-", dir=folder))
+    cells.folder("").mkdir(parents=True, exist_ok=True)
+    new = Cells(Path(tempfile.mkdtemp(prefix=".coming-", dir=cells.folder(""))))
     try:
-        yield coming
-        new = sorted(coming.iterdir())
-        if new:
+        new.folder("").mkdir()
+        yield new
+        keys = new.all_keys()
+        if keys:
             os.sync()
-        for path in new:
-            _appear(path, folder / path.name)
-        sync_folder(folder)
+        for key in keys:
+            if _appears(new.folder(key), cells.folder(key)):
+                merged.added.append(key)
+            elif coming := new.result(key):
+                with _refusing(merged):
+                    _merge_known(cells, new, key, coming, merged)
+        sync_folder(cells.folder(""))
     finally:
-        shutil.rmtree(coming, ignore_errors=True)
+        shutil.rmtree(new.root, ignore_errors=True)
 
 
-def _appear(path: Path, target: Path) -> None:
+def _appears(path: Path, target: Path) -> bool:
+    """Whether it does: False where another process was first."""
     try:
         path.rename(target)
     except OSError:
-        if not target.is_dir():  # another process was first
+        if not target.is_dir():
             raise
+        return False
+    return True
 
 
 def _fill(cells: Cells, there: Cells, key: str) -> None:

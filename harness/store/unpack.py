@@ -4,6 +4,7 @@ Only plain files that the index names are taken, each once, of the declared size
 names and `..` are refused, and what a compressed file may grow to is bounded before it grows.
 """
 
+import errno
 import gzip
 import hashlib
 import json
@@ -22,6 +23,7 @@ MOST_INDEX_BYTES = 128_000_000  # of 300,000 files
 MOST_FILES = 2_000_000
 _OVERHEAD = 16_384  # bytes of a tar besides a file's own: its header, that of a long name, and what fills it up
 _CHUNK = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LATEST = 1 << 33  # seconds since 1970 that every file system takes
 
 
@@ -29,13 +31,18 @@ def unpack(path: Path, folder: Path) -> tuple[str, ...]:
     """Writes the files of a pack below `folder`, which then looks like a store; gives the ids of the study runs.
 
     Raises:
-        StoreError: this is no pack, is damaged, was made by a newer version, or holds what no pack may hold. What was
-            written until then is of no use.
+        StoreError: this is no pack, is damaged, was made by a newer version, or holds what no pack may hold; or the
+            disk is full. What was written until then is of no use.
     """
     try:
         with path.open("rb") as raw:
             return _unpack(raw, folder)
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError, TypeError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise StoreError(
+                f"{folder}: has no room for what {path} holds ({error.strerror}). Make room there, or choose another "
+                "folder with --store; nothing was merged."
+            ) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise StoreError(f"{path}: is no pack that can be read ({reason}). `harness pack` makes one.") from error
     except StoreError as error:

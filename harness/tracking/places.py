@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from harness.errors import StoreError
-from harness.files.atomic import write_atomically
+from harness.files.atomic import remove, write_atomically
 from harness.files.locks import locked
 from harness.tracking.ledger import noted_tag
 from harness.urls import masked
@@ -215,7 +215,8 @@ def _move(connection: Any, store: str, old: Path, root: Path, *, is_below: bool)
 
 
 def _bring_files(connection: Any, before: Path, after: Path, store: str) -> None:
-    """Artifacts of this store's runs that are not here yet: the database says where they were put."""
+    """Artifacts of this store's runs that are not here yet, each run's as a whole: the database says where they were
+    put."""
     asked = statement("SELECT artifact_uri FROM runs WHERE artifact_uri IS NOT NULL" + _OURS)
     for (address,) in connection.execute(asked, {"store": store}):
         folder = local_folder(address)
@@ -223,7 +224,10 @@ def _bring_files(connection: Any, before: Path, after: Path, store: str) -> None
             continue
         new = after / folder.relative_to(before)
         if not new.exists():
-            shutil.copytree(folder, new, copy_function=_link)
+            coming = new.with_name(f".{new.name}.part")  # one name, whose rest after a death is made again
+            remove(coming)
+            shutil.copytree(folder, coming, copy_function=_link)
+            coming.rename(new)
 
 
 def _link(source: str, destination: str) -> None:

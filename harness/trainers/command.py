@@ -4,8 +4,12 @@ The script gets its settings as typed placeholders and as a JSON file, and tells
 JSON to a file; `harness.current_run()` does both for Python. That file is the stream of events: what stands before a
 line happened before it, whichever process reads it, and after a crash it is read to its end. Standard output and error
 are logs (`harness logs CELL`).
+
+A script does not outlive its worker, however that one dies, and neither does what it has started: a guard ends the
+whole group of processes (`guard.py`). Only what begins a session of its own is out of reach.
 """
 
+import atexit
 import json
 import os
 import re
@@ -14,12 +18,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from harness.errors import OutOfMemoryError, StudyError
+from harness.guard import Guard
 from harness.names import suggestion
 from harness.trainers.run import CHECKPOINT, LINES, OUTPUTS, SETTINGS_UNREAD, SETTINGS_UNSEEN, Run, RunError
 from harness.trainers.settings import UserSettings
@@ -175,7 +181,7 @@ class _Script:
     def attempt(self) -> int:
         """Starts the command and follows it to its end. Returns its exit code; negative for a signal."""
         self._read_what_is_left()
-        run, folder = self._run, self._run.folder
+        run, folder, guard = self._run, self._run.folder, _guard()
         with (folder / OUTPUTS[0]).open("ab") as out, (folder / OUTPUTS[1]).open("ab") as err:
             process = subprocess.Popen(
                 self._trainer.words(run, self._values),
@@ -185,9 +191,9 @@ class _Script:
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_die_with_parent, _prctl(), os.getpid()) if sys.platform == "linux" else None,
             )
-            with _ended(process):
+            with _ended(process, guard):
                 self._follow(process)
         self._read_new(is_last=process.returncode == 0)
         return process.returncode
@@ -407,9 +413,11 @@ def _program(word: str, folder: Path) -> str | None:
 
 
 @contextmanager
-def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """However the block is left, the process and its children have ended afterwards: asked first, then killed."""
+def _ended(process: "subprocess.Popen[bytes]", guard: Guard) -> Iterator[None]:
+    """However the block is left, the process and its children have ended afterwards: asked first, then killed; by the
+    guard, where this process does not live to do it."""
     try:
+        guard.watch(process.pid)
         yield
     finally:
         if process.poll() is None:
@@ -418,6 +426,24 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
                 process.wait(SECONDS_OF_GRACE)
         _signal(process, signal.SIGKILL)  # children that it left
         process.wait()
+        guard.forget(process.pid)
+
+
+_guards: dict[int, Guard] = {}  # by the process that started it: a fork of that one has the object, and no guard
+
+
+def _guard() -> Guard:
+    """The guard of this process, started with its first script. It kills at once, for the next attempt may begin."""
+    guard = _guards.get(os.getpid())
+    if guard is None or not guard.is_alive:
+        guard = _guards[os.getpid()] = Guard(seconds=0)
+        atexit.register(_leave_guard)
+    return guard
+
+
+def _leave_guard() -> None:
+    if guard := _guards.pop(os.getpid(), None):
+        guard.leave()
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
@@ -425,12 +451,21 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _die_with_parent() -> None:
-    """In the new process: it is killed when the worker that started it dies, whatever that one dies of."""
+@cache
+def _prctl() -> Callable[[int, int], int]:
+    """Of Linux. Looked up before the fork: after it, a lock that another thread held stays held."""
     import ctypes
 
+    found: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    return found
+
+
+def _die_with_parent(prctl: Callable[[int, int], int], worker: int) -> None:
+    """In the new process: it is killed when the worker that started it dies, whatever that one dies of."""
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != worker:  # it has died already, and nothing will be sent
+        os._exit(1)
 
 
 def _failure(code: int, folder: Path) -> Exception:
