@@ -86,7 +86,7 @@ def test_missing_cells_are_said_below_the_table(tables):
 
 
 def test_a_small_profile_is_called_exploratory_and_another_is_not(tables, small):
-    assert "Exploratory: profile quick is too small for conclusions" in printed(small, 160)
+    assert "Exploratory: the profile 'quick' is too small for conclusions" in printed(small, 160)
     assert "Exploratory" not in printed(tables, 160)
 
 

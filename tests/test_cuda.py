@@ -399,7 +399,7 @@ def test_workers_begin_to_import_before_the_device_is_tried(monkeypatch):
     order = []
     for name in ("check_disk", "warm_up_workers", "check_device", "prepare"):
         monkeypatch.setattr(training, name, lambda *arguments, name=name: order.append(name))
-    training.get_ready(None, ["a cell"], None)
+    training.get_ready(SimpleNamespace(executor="ray"), ["a cell"], None)
     assert order == ["check_disk", "warm_up_workers", "check_device", "prepare"]
 
 

@@ -388,7 +388,8 @@ class HasAPool(fakes.Counting):
     """As a loader of data with workers of its own."""
 
     def train(self, run):
-        with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert multiprocessing.get_start_method() == multiprocessing.get_all_start_methods()[0], "as in any program"
+        with multiprocessing.Pool(1) as pool:
             assert pool.map(abs, [-1]) == [1]
         super().train(run)
 

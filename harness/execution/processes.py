@@ -311,6 +311,9 @@ def _work(pipe: Connection, cells: Cells, device: str, provenance: Mapping[str, 
         signal.signal(number, signal.SIG_IGN)
     # For its parent it is a daemon, which ends with it; but daemons may start no process, and a loader of data does.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    # They start as in any program, not as this worker did: a loader's workers would take a server for their parent, and
+    # wait for ever where this process is killed.
+    multiprocessing.set_start_method(None, force=True)
     threading.Thread(target=_die_with_parent, args=(device,), daemon=True).start()
     stop = _Stop()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
