@@ -5,6 +5,7 @@ import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gpu
 import pytest
