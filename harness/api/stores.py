@@ -135,15 +135,8 @@ def delete(what: Deletion) -> None:
     from harness.search.storage import resolve_storage
     from harness.tracking import Tracking, resolve_uri
 
-    class Held(Tracking):
-        """Of study runs that this process holds: `forget` looks whether any process does, and takes the lock away."""
-
-        def live_lock(self, study_id: str) -> Path:
-            return super().live_lock(f".{study_id}")
-
     cells, lines = what.cells, Lines(what.cells.root)
-    uri = resolve_uri(None, cells.root)
-    tracking, held = Tracking(uri, cells.root), Held(uri, cells.root)
+    tracking = Tracking(resolve_uri(None, cells.root), cells.root)
     with ExitStack() as holding:
         names = lines_of(cells, what.manifests)
         for name in names:
@@ -154,7 +147,7 @@ def delete(what: Deletion) -> None:
         if busy := [key for key in keys if cells.is_claimed(key)]:
             raise StoreError(f"cell {busy[0]} is being trained now. Stop that command first; nothing was deleted.")
         for manifest in what.manifests:
-            held.forget(manifest)
+            tracking.forget(manifest)
         delete_searches(resolve_storage(None, cells.root), what.searches)
         for name in names:
             lines.remove(name)

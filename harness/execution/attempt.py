@@ -5,7 +5,6 @@ or in another one, before `tell` returns. So a metric that is logged is durable 
 checkpoint contains is journalled before it.
 """
 
-import errno
 import logging
 import platform
 import traceback
@@ -17,13 +16,12 @@ from typing import Any
 from harness.errors import DeviceLostError, DivergedError, HarnessError, OutOfMemoryError, StoreError
 from harness.hardware import cpu_name, peak_memory_bytes
 from harness.plan.cell import Cell
-from harness.store.journal import writing
+from harness.store.journal import NO_ROOM, writing
 from harness.store.result import RESULT_COLUMNS, Result, Status
 from harness.trainers.run import Event, Run, RunError
 from harness.urls import masked
 
 _NOTED = frozenset({"device", "versions", "peak_memory_bytes"})  # of the envelope, what a trainer knows better
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 PACKAGE = Path(__file__).parents[1]
 log = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ def _train(cell: Cell, run: Run, emit: Callable[[Event], None]) -> Ended | Left:
     except StoreError:  # whoever trains it next may have the room that was missing here
         raise
     except Exception as error:  # a cell is the unit of isolation: the others go on
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             with writing(run.folder):
                 raise
         trace = masked(_traceback(error))  # an error often tells the address that it could not reach

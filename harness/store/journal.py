@@ -4,6 +4,7 @@ Reading is in `cells.py`: a reader needs no more than the file as it is.
 """
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says
 
 
 class Journal:

@@ -4,7 +4,6 @@ Only plain files that the index names are taken, each once, of the declared size
 names and `..` are refused, and what a compressed file may grow to is bounded before it grows.
 """
 
-import errno
 import gzip
 import hashlib
 import json
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import StoreError
+from harness.store.journal import NO_ROOM
 from harness.store.pack import FORMAT, INDEX, may_be_packed
 
 MOST_INDEX_BYTES = 128_000_000  # of 300,000 files
 MOST_FILES = 2_000_000
 _OVERHEAD = 16_384  # bytes of a tar besides a file's own: its header, that of a long name, and what fills it up
 _CHUNK = 1 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LATEST = 1 << 33  # seconds since 1970 that every file system takes
 
 
@@ -38,7 +37,7 @@ def unpack(path: Path, folder: Path) -> tuple[str, ...]:
         with path.open("rb") as raw:
             return _unpack(raw, folder)
     except (OSError, EOFError, tarfile.TarError, zlib.error, ValueError, RecursionError, TypeError, KeyError) as error:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise StoreError(
                 f"{folder}: has no room for what {path} holds ({error.strerror}). Make room there, or choose another "
                 "folder with --store; nothing was merged."

@@ -173,16 +173,15 @@ class Tracking:
             return sum(bool(it.cell_key) and it.settled for it in ledger.of_study(manifest.id))
 
     def forget(self, manifest: Manifest) -> int:
-        """Moves the runs of a study run to MLflow's trash, and removes their files where they lie below the store.
+        """Moves the runs of a study run to MLflow's trash, and removes their files where they lie below the store;
+        for the holder of its live lock.
 
         Returns:
             How many runs.
 
         Raises:
-            TrackingError: the database or server cannot be used. StoreError: a process works on this study run.
+            TrackingError: the database or server cannot be used.
         """
-        if is_locked(self.live_lock(manifest.id)):
-            raise StoreError(f"{manifest.id}: a process works on it now. Stop that one first; nothing was deleted.")
         try:
             self._server = self._server or Server(self.uri, self.root)
             experiment = self._server.experiment(manifest.study)
@@ -195,7 +194,6 @@ class Tracking:
         with self._open_ledger() as ledger:
             ledger.drop([it.key for it in ledger.of_study(manifest.id)])
         shutil.rmtree(summary_folder(self.root, manifest.id), ignore_errors=True)
-        self.live_lock(manifest.id).unlink(missing_ok=True)
         return len(found)
 
     def _deliver(
