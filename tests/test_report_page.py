@@ -225,10 +225,12 @@ def rgb(colour):
 
 
 @pytest.mark.ordeal
-def test_5000_cells_take_under_15_seconds_and_a_gigabyte(tmp_path):
-    plan = synthetic_plan(designs=("pairs", "add-one", "leave-one-out", "path"), seeds=41, profile="standard")
-    assert len(plan.cells) > 5_000
-    synthetic_store(tmp_path / "store", plan)
+def test_5000_cells_take_a_few_times_what_64_take_and_under_a_gigabyte(tmp_path):
+    few = synthetic_plan(designs=("add-one",), seeds=4, profile="standard")
+    many = synthetic_plan(designs=("pairs", "add-one", "leave-one-out", "path"), seeds=41, profile="standard")
+    assert len(few.cells) == 64 and len(many.cells) > 5_000
+    for plan, name in ((few, "few"), (many, "many")):
+        synthetic_store(tmp_path / name, plan)
 
     for command in (
         ["results"],
@@ -236,8 +238,10 @@ def test_5000_cells_take_under_15_seconds_and_a_gigabyte(tmp_path):
         ["export", "--table", "effects", "--format", "latex", "--output", str(tmp_path / "effects.tex")],
         ["report", "--output", str(tmp_path / "report")],
     ):
-        seconds, peak_bytes = run_measured([*command, "--study", "task3", "--store", str(tmp_path / "store")])
-        assert seconds < 15, command
+        # The same command on a small store is the clock: processor time itself varies by half with what runs beside.
+        unit, _ = run_measured([*command, "--study", "task3", "--store", str(tmp_path / "few")])
+        seconds, peak_bytes = run_measured([*command, "--study", "task3", "--store", str(tmp_path / "many")])
+        assert seconds < 7 * unit, (command, seconds, unit)
         assert peak_bytes < 1e9, command
     assert (tmp_path / "report" / "report.html").stat().st_size < 12e6
 
