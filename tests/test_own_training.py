@@ -438,6 +438,30 @@ tell({"step": 2, "val/score": 2}); tell({"final": True, "test/score": 0.5})
     assert [it.step for it in work.cells.validations(work.plan.cells[0].key)] == [1, 2]
 
 
+@pytest.mark.parametrize("end", ["sys.exit(75)", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_script_that_is_started_again_may_log_what_came_after_its_checkpoint_once_more(tmp_path, end, saves):
+    code = f"""
+first = not (folder / "seen").exists()
+(folder / "seen").write_text("1")
+step = int((folder / "state").read_text()) if (folder / "state").exists() else 0
+while step < 4:
+    step += 1
+    tell({{"step": step, "val/score": step + 10 * first}})
+    if step == 1 and {saves}:
+        (folder / "state").write_text("1")
+        tell({{"checkpoint": "state"}})
+    if step == 3 and first:
+        {end}
+tell({{"final": True, "test/score": 0.5}})
+"""
+    work, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1, only=["flagged"])
+
+    assert results["baseline", 0].status == "finished", results["baseline", 0].reason
+    logged = {it.step: it.metrics["val/score"] for it in work.cells.validations(work.plan.cells[0].key)}
+    assert logged == {1: 11 if saves else 1, 2: 2, 3: 3, 4: 4}
+
+
 @pytest.mark.parametrize(
     ("code", "limits", "said"),
     [

@@ -181,6 +181,7 @@ class _Script:
     def attempt(self) -> int:
         """Starts the command and follows it to its end. Returns its exit code; negative for a signal."""
         self._read_what_is_left()
+        self._run.goes_on()
         run, folder, guard = self._run, self._run.folder, _guard()
         with (folder / OUTPUTS[0]).open("ab") as out, (folder / OUTPUTS[1]).open("ab") as err:
             process = subprocess.Popen(

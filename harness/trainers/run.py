@@ -125,6 +125,11 @@ class Run:
         event: Event = {"event": "validation", "step": step, "metrics": self._checked("log", metrics)}
         self._emit(event | {"seconds": self.seconds} | ({"epoch": float(epoch)} if epoch is not None else {}))
 
+    def goes_on(self) -> None:
+        """Say that training is started again from its checkpoint: steps that were logged after it may come again, and
+        then count instead."""
+        self._last_step = None
+
     def at(self, step: int) -> None:
         """Say how far training is where nothing is logged."""
         self.num_steps = step
