@@ -40,4 +40,4 @@ def with_hint(problem: str, known: Collection[str]) -> str:
     if not problem.endswith(": unknown key"):
         return problem
     key = re.split(r"[.\]]", problem.removesuffix(": unknown key"))[-1]
-    return f"{problem} {key!r}.{suggestion(key, [path.rpartition('.')[2] for path in known])}"
+    return f"{problem} {key!r}.{suggestion(key, {path.rpartition('.')[2] for path in known} - {key})}"

@@ -14,6 +14,7 @@ from fakes import cells_for, epoch, result_of, validations
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import write_atomically
 from harness.plan.cell import Cell
+from harness.plan.extension import extended
 from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
 from harness.trainers.images.trainer import METRICS
@@ -272,7 +273,7 @@ def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
         with cells.updating_manifest("study"):
             known = cells.manifests().get("study", manifest())
             time.sleep(0.01)
-            cells.write_manifest(known.extended(manifest(number)))
+            cells.write_manifest(extended(known, manifest(number)))
 
     threads = [threading.Thread(target=add, args=(number,)) for number in range(8)]
     for thread in threads:

@@ -26,6 +26,7 @@ from harness.cli import cli
 from harness.errors import DamagedError, ResultsError, StoreError
 from harness.files.locks import is_locked, locked
 from harness.files.presence import present
+from harness.plan.manifest import Look, RunComparison
 from harness.store.cells import Cells
 from harness.store.load import curves_table, results_table
 from harness.store.merge import differing_results, merge
@@ -275,6 +276,27 @@ def test_a_study_run_that_grew_elsewhere_has_the_variants_of_both(tmp_path):
     assert manifest
     assert [it.name for it in manifest.variants] == ["baseline", "batch-norm", "wide"]
     assert manifest.variants[1].cells == {0: NORMED[0].key, 1: NORMED[1].key}
+
+
+def test_looks_that_were_taken_elsewhere_and_what_was_edited_since_are_kept(tmp_path):
+    def a_look(seed, time):
+        return Look((seed,), time, "harness results")
+
+    def with_settings(settings, *looks):
+        variants = [replace(it, settings=settings) if it.changes else it for it in MANIFEST.variants]
+        compared = RunComparison("add-one", "batch-norm", "batch-norm", "baseline")
+        return replace(MANIFEST, variants=tuple(variants), comparisons=(compared,), looks=looks)
+
+    here = filled(tmp_path / "here", BASELINE, with_settings("now", a_look(0, "2026-11-02T00:00:00+00:00")))
+    there = filled(tmp_path / "there", BASELINE, with_settings("before", a_look(1, "2026-11-01T00:00:00+00:00")))
+    merge(here, there.root)
+    both = here.manifest(MANIFEST.id)
+
+    assert both
+    assert [it.seeds for it in both.looks] == [(1,), (0,)]
+    settings = {it.name: it.settings for it in both.variants}
+    assert settings == {"baseline": "", "batch-norm": "now", "batch-norm~1": "before"}
+    assert [it.variant for it in both.comparisons] == ["batch-norm", "batch-norm~1"]
 
 
 def test_another_result_of_a_cell_stands_beside_the_one_that_was_here(whole, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 from harness.errors import DamagedError, StoreError
 from harness.metrics import Metrics, declared_metrics
-from harness.plan.manifest import FORMAT, Manifest, RunComparison, RunVariant
+from harness.plan.extension import extended
+from harness.plan.manifest import EARLIER, FORMAT, Manifest, RunComparison, RunVariant
 from harness.store.cells import Cells
 from harness.store.load import find_manifest
 
@@ -93,7 +94,7 @@ def test_a_manifest_is_frozen_and_shared_by_the_tables_that_it_describes():
 def test_seeds_variants_comparisons_and_notes_of_both_plans_add_up_in_the_order_of_seeds():
     first = manifest(variant(seeds=(2, 0)))
     added = manifest(variant(seeds=(1,)), variant("wide"), comparisons=(comparison("wide"),), notes=("b", "a note"))
-    both = first.extended(added)
+    both = extended(first, added)
     assert list(both.variant("baseline").cells) == [0, 1, 2]
     assert both.variant("wide") == added.variant("wide")
     assert both.comparisons == (comparison("wide+deep"), comparison("wide"))
@@ -102,37 +103,110 @@ def test_seeds_variants_comparisons_and_notes_of_both_plans_add_up_in_the_order_
 
 def test_an_extension_keeps_what_is_there_and_is_the_same_twice():
     first, added = manifest(), manifest(variant("wide"), title="New title")
-    both = first.extended(added)
-    assert both.extended(added) == both
+    both = extended(first, added)
+    assert extended(both, added) == both
     assert both.title == "New title"  # of the later plan: the study's file may have been edited
     assert [it.name for it in both.variants] == ["baseline", "wide+deep", "wide"]
 
 
+def seen(first):
+    """The same, after a look at its seeds."""
+    return first.looked_at((0, 1), "2026-11-01T12:00:00", "harness results")
+
+
+def test_what_a_change_was_before_its_edit_stays_compared_where_it_was_looked_at():
+    single, both = comparison("wide"), RunComparison("leave-one-out:all", "wide", "wide+deep", "deep")
+    first = manifest(
+        variant(),
+        variant("wide", settings="1"),
+        variant("deep", settings="2"),
+        variant("wide+deep", settings="3"),
+        comparisons=(single, comparison("deep"), both),
+    )
+    added = manifest(
+        variant(), variant("wide", settings="4"), variant("wide+deep", settings="5"), comparisons=(single, both)
+    )
+    after = extended(seen(first), added, declared=("wide", "deep"))
+
+    held = {it.name: (it.changes, it.settings) for it in after.variants}
+    assert held == {
+        "baseline": ((), "s"),
+        "deep": (("deep",), "2"),
+        "wide~1": (("wide~1",), "1"),
+        "wide+deep~1": (("wide~1", "deep"), "3"),
+        "wide": (("wide",), "4"),
+        "wide+deep": (("wide", "deep"), "5"),
+    }
+    before = [it for it in after.comparisons if it.design == EARLIER]
+    assert [(it.label, it.variant, it.reference) for it in before] == [
+        ("wide~1", "wide~1", "baseline"),
+        ("wide+deep~1 over deep", "wide+deep~1", "deep"),
+    ]
+    assert [it for it in after.comparisons if it not in before] == [single, comparison("deep"), both]
+    assert extended(after, added, declared=("wide", "deep")) == after
+
+
+def test_a_second_edit_is_another_attempt_and_an_edit_taken_back_is_none():
+    def edited(settings, known):
+        return extended(
+            known, manifest(variant(), variant("wide", settings=settings), comparisons=(comparison("wide"),))
+        )
+
+    once = edited("2", seen(manifest(variant(), variant("wide", settings="1"), comparisons=(comparison("wide"),))))
+    twice = edited("3", once)
+    assert [(it.name, it.settings) for it in twice.variants[1:]] == [("wide~1", "1"), ("wide~2", "2"), ("wide", "3")]
+
+    back = edited("1", twice)
+    settings = {"baseline": "s", "wide": "1", "wide~2": "2", "wide~3": "3"}
+    assert {it.name: it.settings for it in back.variants} == settings
+    assert {it.variant for it in back.comparisons} == {"wide", "wide~2", "wide~3"}
+
+
+def test_a_renamed_change_is_one_variant():
+    first = manifest(
+        variant(),
+        variant("wide", seeds=(0,), settings="1"),
+        variant("wide+deep", seeds=(0,), settings="2"),
+        comparisons=(comparison("wide"), RunComparison("leave-one-out:all", "wide", "wide+deep", "deep")),
+    )
+    added = manifest(variant(), variant("broad", seeds=(1,), settings="1"), comparisons=(comparison("broad"),))
+    after = extended(first, added, declared=("broad", "deep"))
+
+    assert {it.name: list(it.cells) for it in after.variants} == {
+        "baseline": [0, 1],
+        "broad": [0, 1],
+        "broad+deep": [0],
+    }
+    assert [(it.label, it.variant) for it in after.comparisons] == [("broad", "broad"), ("broad", "broad+deep")]
+    twins = extended(first, added, declared=("broad", "wide", "deep"))  # both names are there
+    assert [it.name for it in twins.variants] == ["baseline", "wide", "wide+deep", "broad"]
+
+
 def test_cells_and_tags_of_a_variant_with_other_settings_are_dropped():
     first = manifest(variant("wide", seeds=(0, 1), settings="old", trial="1"))
-    both = first.extended(manifest(variant("wide", seeds=(2,), settings="new", search="s")))
+    both = extended(first, manifest(variant("wide", seeds=(2,), settings="new", search="s")))
     assert both.variant("wide").cells == {2: "wide-new-2"}
     assert both.variant("wide").tags == {"search": "s"}
 
 
 def test_tags_of_both_are_kept_where_the_settings_are_the_same():
-    both = manifest(variant("wide", trial="1")).extended(manifest(variant("wide", search="s")))
+    both = extended(manifest(variant("wide", trial="1")), manifest(variant("wide", search="s")))
     assert both.variant("wide").tags == {"trial": "1", "search": "s"}
 
 
 def test_what_has_another_name_now_is_the_same_variant():
     before = manifest(variant("wide+deep", seeds=(0,)), comparisons=(comparison("wide+deep"),))
     renamed = replace(variant("wide+deep", seeds=(1,)), name="both")
-    after = before.extended(manifest(renamed, comparisons=(comparison("both"),)))
+    after = extended(before, manifest(renamed, comparisons=(comparison("both"),)))
     assert {it.name: list(it.cells) for it in after.variants} == {"both": [0, 1]}
     assert {it.variant for it in after.comparisons} == {"both"}
     named = manifest(replace(variant("wide+deep"), name="champion-1"))  # of a line: its names are its own
-    assert [it.name for it in named.extended(manifest(renamed)).variants] == ["champion-1", "both"]
+    assert [it.name for it in extended(named, manifest(renamed)).variants] == ["champion-1", "both"]
 
 
 def test_two_study_runs_are_never_mixed():
     with pytest.raises(AssertionError):
-        manifest().extended(manifest(id="other"))
+        extended(manifest(), manifest(id="other"))
 
 
 def test_the_folder_of_cells_keeps_manifests_the_oldest_first(tmp_path):

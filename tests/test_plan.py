@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness.errors import StudyError
+from harness.plan.extension import extended
 from harness.plan.manifest import Manifest, RunComparison
 from harness.plan.plan import make_plan, parse_seeds
 from harness.study.designs.registry import design_problems
@@ -279,12 +280,12 @@ def test_a_manifest_is_plain_json_and_names_variants_cells_and_comparisons():
 
 def test_manifests_of_more_seeds_and_more_designs_add_up():
     first, second = planned(seeds=[2, 0], only=["norm"]), planned(seeds=[1], designs=["add-one", "combinations"])
-    both = first.manifest().extended(second.manifest())
+    both = extended(first.manifest(), second.manifest())
     cells = {it.name: list(it.cells) for it in both.variants}
     assert cells["baseline"] == cells["norm"] == [0, 1, 2]
     assert cells["best"] == [1]
     assert len(both.comparisons) == 7 + 2
-    assert both.extended(second.manifest()) == both
+    assert extended(both, second.manifest()) == both
 
 
 def test_cells_of_a_change_that_was_edited_are_not_mixed_with_the_new_ones():
@@ -293,7 +294,7 @@ def test_cells_of_a_change_that_was_edited_are_not_mixed_with_the_new_ones():
 
     before, after = planned(study(0.2), seeds=[0, 1, 2]), planned(study(0.3), seeds=[0])
     assert before.id == after.id
-    both = before.manifest().extended(after.manifest())
+    both = extended(before.manifest(), after.manifest())
     assert both.variant("drop").cells == {0: after.variants[1].cells[0].key}
     assert len(both.variants[0].cells) == 3
 

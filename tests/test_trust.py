@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from harness.report.tables import Tables
 from harness.store.cells import Cells
 from harness.store.load import load_results
 from harness.store.result import sealed
+from harness.tracking.check import check_tracking
 from harness.tracking.database import explained
 from harness.tracking.ledger import open_ledger
 from harness.tracking.tracking import sync
@@ -152,6 +154,16 @@ def test_a_result_that_was_moved_away_is_trained_again(store):
     assert Cells(cells.root).result(BASELINE[1].key) is None
 
 
+def test_a_lost_folder_of_a_cell_that_had_ended_is_found(store):
+    uri, cells = store
+    assert sync(uri, cells.root).delivered
+    shutil.rmtree(cells.folder(BASELINE[1].key))
+    (found,) = [it for it in check_tracking(uri, cells, cells.manifests().values()) if it.is_wrong]
+
+    assert f"had ended and can be found no more: {BASELINE[1].key}." in str(found)
+    assert "Put the folders back" in str(found)
+
+
 @pytest.fixture
 def ended(tmp_path, monkeypatch) -> Work:
     """A study in the working folder, one study run of which has ended, its numbers made up."""
@@ -202,6 +214,27 @@ def test_the_study_run_that_has_results_is_shown_and_said(ended):
     asked = call("results", "--study", empty.plan.id)
     assert "missing" in asked.output
     assert "note:" not in asked.output
+
+
+def test_of_a_file_the_study_run_with_its_baseline_is_shown_and_another_one_is_said(ended):
+    file = Path("tiny.yaml")
+    before = file.read_text()
+    file.write_text(before.replace("max_epochs: 1", "max_epochs: 2"))
+    said = (
+        f"note: tiny.yaml has another baseline now than {ended.plan.id}, which is shown: training.max_epochs 1, now 2."
+    )
+
+    for command in (["results"], ["export", "--table", "cells"], ["report", "--output", "page"]):
+        assert said in call(*command, "--study", "tiny.yaml").stderr
+    later = plan_work("tiny.yaml", only=["batch-norm"], seeds=2)
+    cell = later.plan.cells[0]
+    later.cells.open(cell)
+    later.cells.write_result(result_of(cell, 0.5))
+    save_manifest(later)
+    assert load_results("tiny.yaml").attrs["manifest"].id == later.plan.id
+    file.write_text(before)
+    assert load_results("tiny.yaml").attrs["manifest"].id == ended.plan.id
+    assert "another baseline" not in call("results", "--study", "tiny.yaml").stderr
 
 
 def test_where_no_study_run_has_results_the_latest_is_shown(ended):

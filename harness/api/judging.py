@@ -21,6 +21,7 @@ from harness.execution.provenance import command_line
 from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
+from harness.plan.extension import extended
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Variant
 from harness.store.cells import Cells
@@ -286,7 +287,7 @@ class _Court:
         )
         with part.cells.updating_manifest(made.id):
             known = part.cells.manifest(made.id)
-            made = known.extended(made) if known else made
+            made = extended(known, made) if known else made
             part.cells.write_manifest(made)
         return made
 

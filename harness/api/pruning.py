@@ -23,6 +23,7 @@ from harness.execution.provenance import command_line
 from harness.metrics import Metric
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate
+from harness.plan.extension import extended
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Variant
 from harness.study.designs.comparisons import Changes, in_order
@@ -322,7 +323,7 @@ def _save(work: Work, name: str, source: Manifest, sides: Sequence[Variant]) -> 
     made = replace(made, id=name, belongs_to=source.id, variants=made.variants[1:], asked=work.asked)
     with work.cells.updating_manifest(name):
         known = work.cells.manifest(name)
-        made = known.extended(made) if known else made
+        made = extended(known, made) if known else made
         work.cells.write_manifest(made)
     return made
 

@@ -14,6 +14,7 @@ from harness.execution.provenance import command_line
 from harness.hardware import free_memory_bytes, resolve_device, usable_cores
 from harness.plan.cell import Cell
 from harness.plan.estimate import Estimate, Sample, estimate
+from harness.plan.extension import extended
 from harness.plan.manifest import Manifest
 from harness.plan.plan import Plan, make_plan, parse_seeds
 from harness.plan.registration import registration
@@ -306,8 +307,9 @@ def save_manifest(work: Work, tags: Mapping[str, Mapping[str, str]] = {}, *, kee
             known = None
             work.cells.set_manifest_aside(work.plan.id)
         if known:
+            declared = {it.name for it in work.plan.study.changes}
             command = known.command if keeps_command else manifest.command
-            manifest = replace(known.extended(manifest), command=command)
+            manifest = replace(extended(known, manifest, declared=declared), command=command)
         work.cells.write_manifest(manifest)
     return manifest
 

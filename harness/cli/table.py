@@ -9,6 +9,7 @@ from rich.text import Text
 from harness.cli.grid import Column, print_grid
 from harness.cli.screened import print_screening
 from harness.metrics import ABSENT, Metric
+from harness.plan.manifest import EARLIER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,7 @@ def _print_family(console: Console, tables: "Tables", family: "Family", asked: C
 
     metric, every = tables.subject, effect_rows(family, tables.variants)
     places = {label: variant for label, (variant, _) in family.sides.items()}
+    asked = None if family.kind == EARLIER else asked  # nobody can ask for what is there no more
     rows = [it for it in every if it.is_reference or asked is None or places[it.change] in asked]
     if len(rows) < 2:
         return

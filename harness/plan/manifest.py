@@ -13,6 +13,8 @@ from harness.metrics import Metrics
 from harness.trainers.registry import DEFAULT, trainer_class
 
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
+# Comparisons of what variants were before their changes were edited, looked at by then.
+EARLIER = "before-edit"
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",
@@ -189,46 +191,6 @@ class Manifest:
             "published_curves": tuple(data.get("published_curves", ())),
         }
         return cls(**data | made)
-
-    def extended(self, added: "Manifest") -> "Manifest":
-        """One manifest for two plans of the same study run: all variants, seeds and comparisons of both.
-
-        Where a variant has other settings than before (its change was edited), its earlier cells are another variant's
-        and are dropped from the manifest; they stay in the folder of cells. One that was called by all of its
-        changes has the name that they have now.
-        """
-        assert self.id == added.id
-        called = {it.changes: it.name for it in added.variants}
-        joined = {it.changes: "+".join(it.changes) for it in self.variants if it.changes}
-        now = {
-            it.name: called.get(it.changes, it.name) if it.name == joined.get(it.changes) else it.name
-            for it in self.variants
-        }
-        variants = {now[it.name]: replace(it, name=now[it.name]) for it in self.variants}
-        compared = [
-            replace(it, variant=now.get(it.variant, it.variant), reference=now.get(it.reference, it.reference))
-            for it in self.comparisons
-        ]
-        for it in added.variants:
-            known = variants.get(it.name, it)
-            before = known.cells if known.settings == it.settings else {}
-            cells = dict(sorted({**before, **it.cells}.items()))
-            variants[it.name] = replace(it, cells=cells, tags={**(known.tags if before else {}), **it.tags})
-        return replace(
-            added,
-            variants=tuple(variants.values()),
-            comparisons=tuple(dict.fromkeys((*compared, *added.comparisons))),
-            notes=tuple(dict.fromkeys((*self.notes, *added.notes))),
-            horizon=self._horizon_beside(added),
-            looks=self.looks,
-            frozen=self.frozen or added.frozen,
-            tags={**self.tags, **added.tags},
-            note=added.note or self.note,
-        )
-
-    def _horizon_beside(self, added: "Manifest") -> int:
-        """What was declared first holds; a study run from before horizons declares none afterwards."""
-        return self.horizon if self.comparisons else added.horizon
 
     def without_looks(self) -> "Manifest":
         """As if nothing had been declared of looks: for what is tested once, and is no effect of this study run."""

@@ -10,6 +10,7 @@ from functools import partial
 
 from harness.errors import ResultsError
 from harness.metrics import SECONDS
+from harness.plan.manifest import EARLIER
 from harness.report.best_steps import best_places, clock_of
 from harness.report.curve_choice import CurveChoice, choices
 from harness.report.curve_data import SOLID, Curves, curves_data, logged_quantities
@@ -121,6 +122,14 @@ def exhibit_name(family: Family) -> str:
     return _slug(family.design) if family.kind == "path" else f"effects-{_slug(family.design)}"
 
 
+_TITLES = {
+    "add-one": "Each change alone",
+    "combinations": "Combinations",
+    "confirm": "On fresh seeds",
+    EARLIER: "Before an edit",
+}
+
+
 def _forest(tables: Tables, family: Family) -> Exhibit:
     data = forest_data(tables, family.design)
     omitted = f" The {data.omitted} smallest effects are left out; the table has them." if data.omitted else ""
@@ -129,10 +138,9 @@ def _forest(tables: Tables, family: Family) -> Exhibit:
         if family.full
         else f"variant minus {family.reference or 'baseline'}"
     )
-    titles = {"add-one": "Each change alone", "combinations": "Combinations", "confirm": "On fresh seeds"}
     return Exhibit(
         exhibit_name(family),
-        f"Each change inside {family.full}" if family.full else titles.get(family.kind, family.design),
+        f"Each change inside {family.full}" if family.full else _TITLES.get(family.kind, family.design),
         (("", data),),
         f"{minus.capitalize()}, paired by seed. Large marks: mean with its 95% t interval; small grey points: single "
         "seeds. Blue and orange: supported after correction; grey: not, or too few seeds to tell." + omitted,

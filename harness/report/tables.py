@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
-from harness.plan.manifest import Manifest
+from harness.plan.manifest import EARLIER, Manifest
 from harness.plan.registration import smallest_that_matters
 from harness.report.line_data import ChampionLine
 from harness.report.overfitting import overfitting_table
@@ -289,10 +289,10 @@ def families(results: pd.DataFrame, metric: str | None = None) -> dict[str, Fami
 
 def main_designs(manifest: Manifest) -> list[str]:
     """The designs that the study run was declared for: those of the kind that it compared first. A change on top of
-    another is a single change, too."""
+    another is a single change, too; and what a change was before its edit was tried as it is now."""
     kinds = {it.design: kind_of(it.design) for it in manifest.comparisons if it.design != GREEDY}
     first = next(iter(kinds.values()), "")
-    return [design for design, kind in kinds.items() if kind == first]
+    return [design for design, kind in kinds.items() if kind in (first, EARLIER)]
 
 
 def _families_of(measured: _Measured) -> dict[str, Family]:

@@ -1,5 +1,6 @@
 """Results and learning curves as pandas tables: from the folder of cells, of one study run."""
 
+import json
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -15,6 +16,7 @@ from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.result import ENVELOPE, REFUSED, RESULT_COLUMNS, Result
 from harness.study.load import load_study
+from harness.trees import flatten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,10 +100,13 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
     if "/" not in study and (unreadable := cells.manifest(study)):  # says why it cannot be read
         return unreadable
     asked = study
-    if Path(study).suffix in (".yaml", ".yml"):
-        study = load_study(study).name
+    baseline = None
+    if is_study_file(study):
+        loaded = load_study(study)
+        study, baseline = loaded.name, loaded.baseline.tree()
     fitting = [it for it in _runs_of(study, manifests) if profile in (None, it.profile)]
     fitting = [it for it in fitting if is_file_of(it, asked)] or fitting  # two files may have one name
+    fitting = [it for it in fitting if baseline and not edited(it.declared, baseline)] or fitting
     if fitting:
         return next((it for it in reversed(fitting) if has_results(cells, it)), fitting[-1])
     for path in (cells.root / "studies").glob("*.json"):
@@ -114,6 +119,17 @@ def find_manifest(cells: Cells, study: str, profile: str | None = None) -> Manif
         f"{cells.root}: no results of {wanted}.{suggestion(study, names)} There is: {known}. "
         f"`harness ablate --study {asked}` makes them; --store names another folder."
     )
+
+
+def is_study_file(study: str) -> bool:
+    """Whether this names a study by its file."""
+    return Path(study).suffix in (".yaml", ".yml")
+
+
+def edited(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that two trees have with different values, and these: `lr 0.1, now 0.2`."""
+    was, known = flatten(json.loads(json.dumps(before))), flatten(json.loads(json.dumps(now)))
+    return [f"{name} {was[name]}, now {known[name]}" for name in was if name in known and was[name] != known[name]]
 
 
 def is_file_of(manifest: Manifest, study: str) -> bool:

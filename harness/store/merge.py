@@ -19,6 +19,7 @@ from pathlib import Path
 
 from harness.errors import DamagedError, StoreError
 from harness.files.atomic import remove, replace_synced, sync_folder, temporary_beside
+from harness.plan.extension import with_edits
 from harness.plan.manifest import Manifest
 from harness.store.cells import CHECKPOINTS, DIFFERING, RECORD, Cells
 from harness.store.lines import Lines
@@ -284,8 +285,10 @@ def _merge_manifest(cells: Cells, there: Cells, coming: Manifest, merged: Merged
 def _both(here: Manifest, coming: Manifest) -> Manifest:
     """All variants, seeds and comparisons of both; in whatever else they differ, what stands here, unless it is empty.
 
-    A variant that was edited between the two is the one that stands here.
+    A variant that was edited between the two is the one that stands here; what was looked at of the other one stays
+    compared. Looks of both are looks.
     """
+    coming = with_edits(coming, here)
     known = {it.name: it for it in here.variants}
     edited = {it.name for it in coming.variants if it.name in known and known[it.name].settings != it.settings}
     variants = dict(known)
@@ -294,8 +297,10 @@ def _both(here: Manifest, coming: Manifest) -> Manifest:
             found = known.get(it.name, it)
             merged = dict(sorted({**it.cells, **found.cells}.items()))
             variants[it.name] = replace(found, cells=merged, tags={**it.tags, **found.tags})
+    looks = sorted({*here.looks, *coming.looks}, key=lambda it: it.time)
     both = replace(
         here,
+        looks=tuple(looks),
         variants=tuple(variants.values()),
         comparisons=tuple(dict.fromkeys((*here.comparisons, *coming.comparisons))),
         notes=tuple(dict.fromkeys((*here.notes, *coming.notes))),

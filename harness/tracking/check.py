@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,12 +11,14 @@ from harness.files.locks import is_locked
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.store.check import Finding
+from harness.texts import counted
 from harness.tracking.database import explained, sqlite_path, tracking_failures
 from harness.tracking.ledger import Entry
 from harness.tracking.places import STORE_TAG, artifacts_folder, connected, statement
 from harness.tracking.tracking import Tracking
 from harness.urls import masked
 
+MOST_KEYS = 6
 _AGAIN = "Move {ledger} away and run `harness sync`: it looks at every run again."
 _RUNS = (
     "SELECT runs.run_uuid, runs.status, runs.lifecycle_stage, studies.value, experiments.name FROM runs "
@@ -36,9 +38,9 @@ def check_tracking(uri: str, cells: Cells, manifests: Iterable[Manifest]) -> Ite
     if path is not None and (problem := sqlite_problem(path)):
         yield Finding(where, f"is damaged ({problem}).", "Move it away and run `harness sync`, which makes it again.")
         return
-    tracking = Tracking(uri, cells.root)
+    tracking, known = Tracking(uri, cells.root), tuple(manifests)
     try:
-        waiting = {it.id: tracking.pending(it, cells) for it in manifests}
+        waiting = {it.id: tracking.pending(it, cells) for it in known}
     except HarnessError as error:
         yield Finding(where, f"what was delivered is not known: {error}", "`harness sync` delivers again.")
         return
@@ -47,6 +49,7 @@ def check_tracking(uri: str, cells: Cells, manifests: Iterable[Manifest]) -> Ite
             yield Finding(
                 where, f"{number} events of {study_id} wait.", "`harness sync` delivers them.", is_wrong=False
             )
+    yield from _check_lost_cells(tracking, cells, known)
     if not uri.startswith("http"):
         try:
             yield from _check_runs(uri, where, tracking, cells)
@@ -90,6 +93,27 @@ def _check_runs(uri: str, where: str, tracking: Tracking, cells: Cells) -> Itera
         yield Finding(where, f"{number} run(s) of {study} are gone.", again)
     for study, number in empty.items():
         yield Finding(str(artifacts_folder(cells.root)), f"files of {number} run(s) of {study} are gone.", again)
+
+
+def _check_lost_cells(tracking: Tracking, cells: Cells, manifests: Collection[Manifest]) -> Iterator[Finding]:
+    """Cells whose end was delivered, that a study run names, and of which the store has nothing."""
+    named = {it.id: {key for variant in it.variants for key in variant.cells.values()} for it in manifests}
+    lost: dict[str, list[str]] = {}
+    for entry in tracking.delivered():
+        is_named = entry.cell_key in named.get(entry.study_id, ())
+        if is_named and entry.end_ms and not cells.folder(entry.cell_key).exists():
+            lost.setdefault(entry.study_id, []).append(entry.cell_key)
+    for study, keys in lost.items():
+        yield Finding(
+            str(cells.folder("")),
+            f"{counted(len(keys), 'cell')} of {study} had ended and can be found no more: {_listed(keys)}.",
+            "Put the folders back from a backup; else the study's command trains these cells again.",
+        )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+    return ", ".join(keys[:MOST_KEYS]) + more
 
 
 def _files(entry: Entry, experiment: str, cells: Cells) -> Iterator[Path]:
