@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -95,3 +97,32 @@ def test_who_arrives_is_locked_as_soon_as_it_can_be_seen(tmp_path, monkeypatch):
     assert unseen_by_locks(tmp_path) == ""
     presence.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_holds_no_lock_of_its_parent(tmp_path):
+    path, held = tmp_path / "lock", os.pipe()
+    parent = os.fork()
+    if not parent:
+        with locked(path), trying(tmp_path / "other"):
+            child = os.fork()
+            if not child:
+                time.sleep(60)
+            os.write(held[1], f"{child}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    child = int(os.read(held[0], 20))
+    try:
+        os.waitpid(parent, 0)
+        os.kill(child, 0)  # it lives
+        assert not is_locked(path)
+        assert not is_locked(tmp_path / "other")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_lock_is_held_while_a_forked_child_comes_and_goes(tmp_path):
+    with locked(tmp_path / "lock"):
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert is_locked(tmp_path / "lock")

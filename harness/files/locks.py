@@ -23,7 +23,8 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         with path.open("a+") as file:  # NFS 4 shares no lock of a file that cannot be read
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if _is_still(path, file):
-                yield
+                with _held(file):
+                    yield
                 return
 
 
@@ -38,8 +39,31 @@ def trying(path: Path) -> Iterator[bool]:
                 yield False
                 return
             if _is_still(path, file):
-                yield True
+                with _held(file):
+                    yield True
                 return
+
+
+_files_held: set[IO[str]] = set()
+
+
+@contextlib.contextmanager
+def _held(file: IO[str]) -> Iterator[None]:
+    _files_held.add(file)
+    try:
+        yield
+    finally:
+        _files_held.discard(file)
+
+
+def _let_go() -> None:
+    """In a forked process: what its parent locked is the parent's, and free when that one dies, whoever lives on."""
+    for file in _files_held:
+        file.close()
+    _files_held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_still(path: Path, file: IO[str]) -> bool:
