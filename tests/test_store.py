@@ -27,6 +27,7 @@ from harness.files.locks import locked
 from harness.plan.manifest import Manifest
 from harness.store.cells import Cells
 from harness.tracking import Delivery, Tracking, sync, whole_runs
+from harness.tracking.sender import Sender
 from harness.tracking.server import Server
 from harness.tracking.tracking import _Pass
 from harness.tracking.whole_runs import COLUMNS
@@ -707,3 +708,30 @@ def test_tables_that_mlflow_has_altered_are_left_to_its_client(store, monkeypatc
     assert not Server(store[0], store[1].root).takes_whole_runs
     train(store[1], BASELINE[0])
     assert project(store) == 4
+
+
+def test_what_another_process_delivered_meanwhile_is_not_undone(tmp_path, monkeypatch):
+    uri, cells = a_store(tmp_path)
+    cell = cells_of()[0]
+    with cells.claim(cell):
+        start(cells, cell)
+        cells.write_manifest(a_manifest({"baseline": [cell]}))
+        validate(cells, cell, 100)
+        sync(uri, tmp_path)
+        validate(cells, cell, 200)
+    real = Sender.bring
+
+    def late(sender, image):
+        """Between the image and its delivery the cell ends, and another process delivers that."""
+        if image.cell_key:
+            monkeypatch.setattr(Sender, "bring", real)
+            finish(cells, cell)
+            sync(uri, tmp_path)
+        return real(sender, image)
+
+    monkeypatch.setattr(Sender, "bring", late)
+    sync(uri, tmp_path)
+
+    (run,) = mlflow_runs(uri, tmp_path)["cell"]
+    assert run.info.status == "FINISHED"
+    assert sync(uri, tmp_path).delivered == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.files.locks import locked
 from harness.tracking.database import tracking_failures
-from harness.tracking.ledger import Entry, Ledger
+from harness.tracking.ledger import Entry, Known, Ledger
 from harness.tracking.run_image import FORMAT, Point, RunImage
 from harness.tracking.server import KEY_TAG, Run, Server
 
@@ -37,10 +37,12 @@ class Sender:
 
     def bring(self, image: RunImage) -> Entry:
         """Makes the run as the image says, and returns its entry."""
-        entry = self.entry(image.key)
+        entry, known = self.entry(image.key), self.known.get(image.key)
         if entry is None or not _agrees(image, entry) or _noted(image, entry) != entry:
             with locked(self._lock):
-                entry = self._brought(image, self.entry(image.key))
+                entry = self.entry(image.key)
+                if entry is None or not _is_overtaken(image, entry, known):
+                    entry = self._brought(image, entry)
         self.known[image.key] = entry.known()
         return entry
 
@@ -199,6 +201,12 @@ class Sender:
 def _new_id() -> str:
     """Of a run, as MLflow's look. It begins with the time: new rows stand together in an index, and few pages alter."""
     return f"{time.time_ns() // 1_000_000:012x}{uuid.uuid4().hex[12:]}"
+
+
+def _is_overtaken(image: RunImage, entry: Entry, known: Known | None) -> bool:
+    """Whether another process has delivered more of the cell's journal since this image of it was made."""
+    was = known.num_events if known else 0
+    return entry.settled and entry.num_events > image.num_events >= max(was, 1)
 
 
 def _agrees(image: RunImage, entry: Entry) -> bool:
