@@ -74,6 +74,7 @@ def test_another_metric_is_exported_in_its_own_unit(store):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--output", "cells.xlsx"], ".xlsx is no format that there is; a name ends in .csv,"),
         (["--metric", "accuracy", "--table", "effects"], "unknown metric 'accuracy'. Did you mean"),
         (["--table", "shapley"], "`harness ablate --design factorial` trains one"),
         (["--table", "effect"], "'effect' is not one of"),

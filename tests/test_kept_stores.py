@@ -750,6 +750,7 @@ def test_check_names_what_is_wrong_and_what_mends_it(delivered, damage):
     assert answer.exit_code == 1, answer.output
     assert said in answer.output
     assert "Traceback" not in answer.output
+    assert "1 things" not in answer.output
 
 
 def test_check_says_what_waits_for_mlflow(delivered):

@@ -19,6 +19,7 @@ from harness import guard
 from harness.api.work import plan_work, prepare
 from harness.errors import HarnessError, StudyError
 from harness.execution.runner import run
+from harness.store.said import said
 from harness.study.load import load_study
 from harness.trainers import sources
 from harness.trainers.code import Folder
@@ -421,6 +422,17 @@ def test_a_final_line_is_the_result_whatever_follows_it(tmp_path, end):
     _, results = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
 
     assert results["baseline", 0].metrics == {"val/score": 1.0, "test/score": 0.5}
+
+
+def test_the_log_of_a_failed_script_says_its_traceback_once(tmp_path):
+    work, _ = train_study(
+        script_study(tmp_path / "study", "raise KeyError('nothing there')\n"), tmp_path / "store", seeds=1
+    )
+    text = said(work.cells, work.plan.cells[0].key)
+
+    above, _, output = text.partition("== ")
+    assert above.count("KeyError: 'nothing there'") == 1  # why it failed
+    assert output.count("KeyError: 'nothing there'") == 1
 
 
 def test_a_script_that_asks_to_be_put_back_goes_on_from_its_checkpoint(tmp_path):

@@ -100,6 +100,14 @@ def test_a_supported_winner_is_named_with_its_evidence_and_as_a_maximum() -> Non
     assert str(headline) == headline.sentence
 
 
+def test_what_fresh_seeds_have_decided_is_not_to_be_confirmed() -> None:
+    several, one = effects(study(a=0.02, b=0.01)), effects(study(a=0.02))
+    for family in (several, one):
+        assert "harness confirm" in biggest_improvement(family, confirmed=["b"]).sentence
+        assert "onfirm" not in biggest_improvement(family, confirmed=["a"]).sentence
+    assert "by luck alone): rely on what fresh seeds said." in biggest_improvement(several, confirmed=["a"]).sentence
+
+
 def test_a_close_second_leaves_the_rank_open() -> None:
     sentence = biggest_improvement(effects(study(a=0.02, b=0.0195))).sentence
     assert "the intervals overlap, so which of the two is bigger is open" in sentence
@@ -121,6 +129,7 @@ def test_the_winner_is_picked_on_validation_and_reported_on_test() -> None:
     test_estimate = METRICS["test/accuracy"].say_difference(paired_effect(table, "b").mean)
     assert headline.variant == "b"
     assert f"picked by validation accuracy, is b: {test_estimate}" in headline.sentence
+    assert "It was picked as the best of 2 noisy estimates" in headline.sentence  # a's is the largest
     assert "in test accuracy" in headline.sentence
 
 

@@ -38,7 +38,7 @@ class Ablation:
         together, whoever asked for it when."""
         from harness.store.load import results_table
 
-        return results_table(self.work.cells, self.work.cells.manifests()[self.work.plan.id])
+        return results_table(self.work.cells, self.work.cells.known_manifest(self.work.plan.id))
 
     @cached_property
     def effects(self) -> "pd.DataFrame":

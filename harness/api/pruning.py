@@ -190,7 +190,7 @@ def prune(
     todo.sort(key=lambda cell: next(index for index, it in enumerate(variants) if cell in it.cells))  # set by set
     save = partial(_save, work, name, source, variants)
     train_work(part, todo, save, expected, watch=watch, is_over=tests.have_failed)
-    return _written(tests.conclude(work.cells.manifests()[name]), trainer, branch, patches)
+    return _written(tests.conclude(work.cells.known_manifest(name)), trainer, branch, patches)
 
 
 class _Tests:

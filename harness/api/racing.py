@@ -87,7 +87,7 @@ def _block(plan: Plan, comparisons: Sequence[Comparison], num_seeds: int) -> Pla
 def _closed(block: Work, comparisons: Sequence[Comparison], effect: float) -> list[tuple[Comparison, str]]:
     from harness.report.tables import families, rows_of
 
-    by_design = families(looked_at(block.cells, block.cells.manifests()[block.plan.id]))
+    by_design = families(looked_at(block.cells, block.cells.known_manifest(block.plan.id)))
     found = []
     for it in comparisons:
         row = next(row for row in rows_of(by_design[it.design].effects) if row.variant == it.label)

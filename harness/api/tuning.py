@@ -147,4 +147,4 @@ def _effects(work: Work) -> "pd.DataFrame":
     from harness.store.load import results_table
 
     cells: Cells = work.cells
-    return effects_table(families(results_table(cells, cells.manifests()[work.plan.id])))
+    return effects_table(families(results_table(cells, cells.known_manifest(work.plan.id))))

@@ -8,6 +8,7 @@ import click
 from harness.cli.as_json import print_json
 from harness.cli.options import json_option, store_option
 from harness.cli.sentences import tell
+from harness.texts import counted
 
 
 @click.command()
@@ -30,7 +31,8 @@ def check(ctx: click.Context, store: Path, as_json: bool) -> None:
             tell(f"{'wrong' if it.is_wrong else 'note'}: {it}")
     num_wrong = sum(it.is_wrong for it in found)
     if not as_json:
-        notes = f", {len(found) - num_wrong} notes" if len(found) > num_wrong else ""
-        tell(f"{store}: {f'{num_wrong} things are wrong' if num_wrong else 'nothing is wrong'}{notes}.")
+        notes = f", {counted(len(found) - num_wrong, 'note')}" if len(found) > num_wrong else ""
+        wrong = f"{counted(num_wrong, 'thing')} {'is' if num_wrong == 1 else 'are'}" if num_wrong else "nothing is"
+        tell(f"{store}: {wrong} wrong{notes}.")
     if num_wrong:
         ctx.exit(1)

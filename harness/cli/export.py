@@ -92,6 +92,11 @@ def export(
 def _format_of(path: Path | None, asked: str | None) -> str:
     """What was asked for, else what the file's name ends in."""
     named = ENDINGS.get(path.suffix.lower()) if path else None
+    if path and path.suffix and not named and not asked:
+        raise OutputError(
+            f"--output {path}: {path.suffix} is no format that there is; a name ends in {', '.join(ENDINGS)}. Or say "
+            "which one with --format."
+        )
     if asked and named and asked != named:
         raise OutputError(f"--output {path}: is named like {named}, but --format is {asked}. Leave one of them out.")
     return asked or named or "csv"

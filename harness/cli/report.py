@@ -35,7 +35,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
     from harness.report.files import check_folder
     from harness.report.tables import Tables
     from harness.report.write import write_report
-    from harness.store.load import confirmations, curves_table, examples_of, find_manifest, tuning_of
+    from harness.store.load import confirmations, confirmed, curves_table, examples_of, find_manifest, tuning_of
     from harness.store.tried import read_tried
 
     check_folder(output)
@@ -48,6 +48,7 @@ def report(study: str, profile: str | None, metric: str | None, output: Path, st
         load_curves=lambda: curves_table(cells, manifest),
         metric=metric,
         confirmations=confirmations(cells, manifest),
+        confirmed=confirmed(cells, manifest),
         tried=tuple(tried.sentences()) if tried else (),
         load_examples=lambda name: examples_of(cells, manifest, name),
         load_pictures=lambda places: pictures(manifest, places),

@@ -35,7 +35,7 @@ def effects(cells: Cells, manifest: Manifest, *, look: bool) -> dict[str, Any]:
     from harness.report.exhibits import exhibits
     from harness.report.html import content
     from harness.report.tables import Tables
-    from harness.store.load import confirmations, curves_table, results_table
+    from harness.store.load import confirmations, confirmed, curves_table, results_table
     from harness.store.tried import read_tried
 
     results = looked_at(cells, manifest, COMMAND) if look else results_table(cells, manifest)
@@ -54,6 +54,7 @@ def effects(cells: Cells, manifest: Manifest, *, look: bool) -> dict[str, Any]:
         shown,
         load_curves=curves,
         confirmations=confirmations(cells, manifest),
+        confirmed=confirmed(cells, manifest),
         tried=tuple(tried.sentences()) if tried else (),
     )
     drawn = content(tables, exhibits(tables))

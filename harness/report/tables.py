@@ -6,7 +6,7 @@ people is in `display.py`, how they become files in `formats.py`; no statistic i
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -90,6 +90,7 @@ class Tables:
         load_tuning: gives `harness.store.load.tuning_of`; nothing by default.
         load_lines: gives its lines of champions; nothing by default.
         confirmations: what was found about its winners on fresh seeds, a sentence each; it comes before all else.
+        confirmed: the variants that these have decided on.
         tried: what `harness try` found of its training, a sentence each.
 
     Raises:
@@ -100,6 +101,7 @@ class Tables:
     load_curves: Callable[[], pd.DataFrame]
     metric: str | None = None
     confirmations: tuple[str, ...] = ()
+    confirmed: Collection[str] = ()
     tried: tuple[str, ...] = ()
     load_examples: Callable[[str], Right] = lambda metric: {}
     load_pictures: Callable[[Sequence[int]], list[tuple[Any, str]]] = lambda places: []
@@ -151,7 +153,7 @@ class Tables:
     @cached_property
     def headline(self) -> Headline:
         """The biggest single improvement in `subject`; `chooser` says by which metric it is picked."""
-        return headline(self.results, self.main_family, self.metric)
+        return headline(self.results, self.main_family, self.metric, confirmed=self.confirmed)
 
     @property
     def main_family(self) -> Family | None:
@@ -372,7 +374,9 @@ def effects_table(by_design: Mapping[str, Family]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[list(EFFECTS_TABLE_COLUMNS)]
 
 
-def headline(results: pd.DataFrame, family: Family | None, metric: str | None = None) -> Headline:
+def headline(
+    results: pd.DataFrame, family: Family | None, metric: str | None = None, *, confirmed: Collection[str] = ()
+) -> Headline:
     """The biggest improvement of one design in a metric, picked by another one where there is one to pick by."""
     if family is None:
         return biggest_improvement(pd.DataFrame(columns=list(EFFECT_COLUMNS)))
@@ -380,9 +384,9 @@ def headline(results: pd.DataFrame, family: Family | None, metric: str | None = 
     study = manifest.asked or manifest.study
     picked_by = chooser(metrics, metrics[metric or metrics.report])
     if picked_by is None or not results[picked_by.name].notna().any():
-        return biggest_improvement(family.effects, study=study)
+        return biggest_improvement(family.effects, study=study, confirmed=confirmed)
     chosen_by = families(results, picked_by.name)[family.design].effects
-    return biggest_improvement(family.effects, chosen_by=chosen_by, study=study)
+    return biggest_improvement(family.effects, chosen_by=chosen_by, study=study, confirmed=confirmed)
 
 
 def chooser(metrics: Metrics, metric: Metric) -> Metric | None:

@@ -5,6 +5,7 @@ seeds have to confirm it.
 """
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -36,7 +37,13 @@ class Headline:
         return self.sentence
 
 
-def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None = None, study: str = "") -> Headline:
+def biggest_improvement(
+    family: pd.DataFrame,
+    *,
+    chosen_by: pd.DataFrame | None = None,
+    study: str = "",
+    confirmed: Collection[str] = (),
+) -> Headline:
     """Name the biggest single improvement of a family, or say why it cannot be named yet (STATS rules 1 to 6).
 
     Args:
@@ -44,6 +51,7 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
         chosen_by: the same family on the metric that selects. The biggest is then picked there and reported here, so
             that the number used to choose is not the number reported.
         study: as it was asked for, for the command that comes next.
+        confirmed: variants that fresh seeds have decided on.
     """
     measured = {row.variant: row for row in _rows(family) if row.n > 0}
     if not measured:
@@ -57,13 +65,15 @@ def biggest_improvement(family: pd.DataFrame, *, chosen_by: pd.DataFrame | None 
     fewer = [measured[row.variant] for row in takewhile(lambda it: it.variant not in order, ranked)]
     supported = [name for name in order if measured[name].verdict == "improves"]
     row = measured[supported[0] if supported else order[0]]
+    largest = max(it.improvement for it in measured.values() if np.isfinite(it.improvement))
+    luck = _luck(row, study, is_largest=row.improvement >= largest, is_decided=row.variant in confirmed)
     how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
     if supported:
-        parts = [_claim(row, how), _missing(row), _luck(row, study), *_rivals(row, order, measured)]
+        parts = [_claim(row, how), _missing(row), luck, *_rivals(row, order, measured)]
     elif row.improvement <= 0:
         parts = [_none_improves(row, how, "those with the most seeds" if fewer else ""), _missing(row), _why_not(row)]
     else:
-        parts = [_candidate(row, how), _missing(row), _why_not(row), _luck(row, study)]
+        parts = [_candidate(row, how), _missing(row), _why_not(row), luck]
     for it in fewer[:1]:
         parts.append(
             f"{it.variant} ranks before it, at {_estimate(it)}, but on {it.n} of {counted(it.n_planned, 'seed')}."
@@ -190,14 +200,17 @@ def _why_not(row: Any) -> str:
     return f"p {format_p(row.p)} raw, {adjusted(row)}{note}{shown}."
 
 
-def _luck(row: Any, study: str) -> str:
+def _luck(row: Any, study: str, *, is_largest: bool, is_decided: bool) -> str:
     """The largest of several estimates is too high on average; rule 8 asks for fresh seeds."""
     named = f"--study {shlex.quote(study)} " if study else ""
     confirm = f"confirm it on fresh seeds (`harness confirm {named}--variant {row.variant}`)."
+    if is_decided:
+        confirm = "rely on what fresh seeds said."
     if row.m == 1:
-        return f"Before you rely on it, {confirm}"
+        return "" if is_decided else f"Before you rely on it, {confirm}"
+    picked = "is the largest" if is_largest else "was picked as the best"
     return (
-        f"It is the largest of {row.m} noisy estimates, hence probably too high (the best of {row.m} useless changes"
+        f"It {picked} of {row.m} noisy estimates, hence probably too high (the best of {row.m} useless changes"
         f" improves by {expected_luck(row.m):.2f} standard errors by luck alone): {confirm}"
     )
 

@@ -333,6 +333,20 @@ class Cells:
         path = self.root / "studies" / f"{name}.json"
         return _read_manifest(path) if path.exists() else None
 
+    def known_manifest(self, name: str) -> Manifest:
+        """The manifest of a study run that was there.
+
+        Raises:
+            StoreError: it is there no more, or cannot be read.
+        """
+        found = self.manifest(name)
+        if found is None:
+            raise StoreError(
+                f"{self.root}: the study run {name} was deleted meanwhile; the same command makes it again from the "
+                "cells that are there."
+            )
+        return found
+
     def remove_manifest(self, name: str) -> None:
         """Forgets a study run; its cells stay."""
         path = self.root / "studies" / f"{name}.json"

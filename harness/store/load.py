@@ -162,6 +162,12 @@ def confirmations(cells: Cells, manifest: Manifest) -> tuple[str, ...]:
     return tuple(it.headline for it in fitting if it.headline)
 
 
+def confirmed(cells: Cells, manifest: Manifest) -> frozenset[str]:
+    """The variants of this study run that fresh seeds have decided on, whatever they said."""
+    fitting = (it for it in cells.manifests().values() if it.confirms == manifest.id)
+    return frozenset(it.winner for it in fitting if it.outcome and it.outcome != "not decided")
+
+
 def results_table(cells: Cells, manifest: Manifest) -> pd.DataFrame:
     """The rows of one study run, by variant and seed in the manifest's order."""
     metrics, facts = manifest.metrics.names, dict[str, type]()

@@ -23,12 +23,14 @@ def said(cells: Cells, key: str, *, most_characters: int | None = None) -> str:
             text = path.read_text(errors="replace").rstrip()
             left_out = max(len(text) - most_characters, 0) if most_characters else 0
             lines += ["", f"== {name}", *([f"[{left_out:,} characters before]"] if left_out else []), text[left_out:]]
-    traces = [it["traceback"] for it in events if it.get("traceback")]
-    if traces:
-        lines += ["", "== traceback of the last failure", traces[-1].rstrip()]
+    traces = [it["traceback"].rstrip() for it in events if it.get("traceback")]
+    if traces and traces[-1] not in "\n".join(lines):
+        lines += ["", "== traceback of the last failure", traces[-1]]
     return "\n".join(lines)
 
 
 def _detail(event: dict[str, object]) -> str:
-    parts = [f"{name} {event[name]}" for name in ("step", "status", "reason", "signal") if event.get(name)]
+    """In one line: what more lines say stands above, or in the output."""
+    told = {name: str(event[name]) for name in ("step", "status", "reason", "signal") if event.get(name)}
+    parts = [f"{name} {text.splitlines()[0]}" for name, text in told.items()]
     return f"  {', '.join(parts)}" if parts else ""
