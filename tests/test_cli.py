@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from own import write_study
 from schemas import fitting
 
 from harness.api.training import Placebos
@@ -182,6 +183,18 @@ def test_everything_wrong_with_a_file_is_said_at_once(run, tmp_path):
     assert answer.exit_code == 2
     assert "unknown key 'filtres'. Did you mean 'filters'?" in answer.output
     assert "seeds" in answer.output
+
+
+@pytest.mark.parametrize(("kind", "is_noted"), [("script", False), ("handled", True), ("function", False)])
+def test_a_command_that_names_no_seed_is_noted(run, tmp_path, kind, is_noted):
+    write_study(tmp_path, kind)
+
+    validated, planned = run("validate", "own.yaml"), run("plan", "--study", "own.yaml")
+    notes = fitting("plan", run("plan", "--study", "own.yaml", "--json").output)["notes"]
+
+    assert validated.exit_code == planned.exit_code == 0, validated.output + planned.output
+    for texts in ([validated.output], [planned.output], notes):
+        assert any("the command names no {seed}, so the seed reaches" in text for text in texts) == is_noted
 
 
 def test_plan_counts_each_distinct_cell_once(run):

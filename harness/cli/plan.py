@@ -17,6 +17,7 @@ from harness.cli.sentences import tell
 from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
+from harness.study.checks import study_doubts
 from harness.texts import counted
 
 if TYPE_CHECKING:
@@ -59,10 +60,14 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
         f"{size(expected.disk_bytes)} of disk ({size(work.cells.free_bytes())} free)."
     )
     console.print(_power(can_show, work.plan.study.trainer.metrics.reporting))
-    for note in work.plan.notes:
+    for note in _notes(work):
         console.print(f"note: {note}", style="dim")
     if todo:
         say_next(console, "ablate", "trains them")
+
+
+def _notes(work: Work) -> list[str]:
+    return [*work.plan.notes, *study_doubts(work.plan.study)]
 
 
 def _print_variants(console: Console, work: Work, todo: set[str]) -> None:
@@ -115,6 +120,7 @@ def _number(value: float) -> float | None:
 def _as_json(work: Work, num_todo: int, expected: Estimate, can_show: "Sensitivity") -> dict[str, Any]:
     plan = work.plan
     return plan.manifest().to_json() | {
+        "notes": _notes(work),
         "seeds": list(plan.seeds),
         "num_variants": len(plan.variants),
         "num_cells": len(plan.cells),

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from harness.cli.grid import Column, print_grid
 from harness.cli.screen import Screen
+from harness.study.checks import study_doubts
 from harness.study.load import Outline, load_study, outline
 from harness.study.load import studies as built_in
 from harness.study.study import Study
@@ -71,4 +72,7 @@ def validate(file: str) -> None:
     study = load_study(file)
     parts = {"change": study.changes, "combination": study.combinations, "profile": study.profiles}
     counts = ", ".join(counted(len(part), noun) for noun, part in parts.items())
-    Screen().print(f"{file}: study {study.name!r} is valid: {counts}.")
+    console = Screen()
+    console.print(f"{file}: study {study.name!r} is valid: {counts}.")
+    for note in study_doubts(study):
+        console.print(f"note: {note}", style="dim")
