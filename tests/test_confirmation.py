@@ -256,6 +256,19 @@ def test_without_a_number_there_are_as_many_seeds_as_can_decide(tmp_path):
     assert "exports no model" in found.unregistered
 
 
+def test_no_table_asks_to_confirm_what_fresh_seeds_have_decided(tmp_path, run):
+    path, where = study_of(tmp_path, 0.3, seeds=6)
+    command = ("ablate", "--study", str(path), "--store", str(where["store"]), "--device", "cpu")
+
+    def said():
+        found = ablate(path, **where)
+        return [run(*command), run(*command, "--json"), found.headline.sentence, found._repr_html_()]
+
+    assert ["harness confirm" in text for text in said()] == [True] * 4
+    confirm(path, seeds=7, **where)
+    assert ["harness confirm" in text for text in said()] == [False] * 4
+
+
 def test_what_the_sentence_says_is_what_is_registered(tmp_path):
     """The interval of this effect excludes zero while its test at .0304 does not: one decision, not two."""
     path, where = study_of(tmp_path, 0.0)

@@ -18,6 +18,7 @@ from harness.texts import counted
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.report.tables import Tables
     from harness.stats.headline import Headline
 
 
@@ -50,11 +51,17 @@ class Ablation:
     @cached_property
     def headline(self) -> "Headline":
         """The biggest single improvement, or why there is none to name."""
+        return self._tables.headline
+
+    @cached_property
+    def _tables(self) -> "Tables":
         import pandas as pd
 
         from harness.report.tables import Tables
+        from harness.store.load import confirmed
 
-        return Tables(self.results, load_curves=pd.DataFrame).headline
+        decided = confirmed(self.work.cells, self.results.attrs["manifest"])
+        return Tables(self.results, load_curves=pd.DataFrame, confirmed=decided)
 
     def __repr__(self) -> str:
         return f"<Ablation: study run {self.work.plan.id}, {counted(len(self.work.plan.cells), 'cell')}>"
@@ -63,15 +70,12 @@ class Ablation:
         """What a notebook shows: the sentence, then the effects of each design."""
         import html
 
-        import pandas as pd
-
         from harness.report.display import effects_grid
         from harness.report.formats import html_table
-        from harness.report.tables import Tables
 
-        tables = Tables(self.results, load_curves=pd.DataFrame)
+        tables = self._tables
         grids = [effects_grid(family, tables.variants) for family in tables.families.values()]
-        return f"<p><b>{html.escape(tables.headline.sentence)}</b></p>\n" + "\n".join(map(html_table, grids))
+        return f"<p><b>{html.escape(self.headline.sentence)}</b></p>\n" + "\n".join(map(html_table, grids))
 
     @property
     def failed(self) -> dict[Cell, Result]:

@@ -98,12 +98,14 @@ def _say_next(console: Console, held: Manifest, request: dict[str, Any]) -> None
 
 def show_table(console: Console, cells: Cells, manifest: Manifest, *, asked: set[str], as_json: bool) -> None:
     """The effects of each design, as a table for people (of the variants asked for) or as JSON on standard output."""
-    table = looked_at(cells, manifest)
+    from harness.store.load import confirmed
+
+    table, decided = looked_at(cells, manifest), confirmed(cells, manifest)
     if as_json:
         from harness.report.tables import effects_json
 
-        print_json(effects_json(table))
+        print_json(effects_json(table, confirmed=decided))
     else:
         from harness.cli.table import print_effects
 
-        print_effects(console, table, asked=asked)
+        print_effects(console, table, asked=asked, confirmed=decided)

@@ -32,6 +32,7 @@ def print_effects(
     *,
     metric: str | None = None,
     asked: Collection[str] | None = None,
+    confirmed: Collection[str] = (),
 ) -> None:
     """Prints a table for each design of these results, then the biggest single improvement, or why there is none.
 
@@ -40,6 +41,7 @@ def print_effects(
         metric: by default the one that the study reports.
         asked: variants whose rows are shown; all by default. The correction is over whatever the study run holds of a
             design, whoever asked for it when: else asking for the best alone would make it look better.
+        confirmed: variants that fresh seeds have decided on.
 
     Raises:
         ResultsError: the metric is unknown, or no finished cell has it.
@@ -49,7 +51,7 @@ def print_effects(
     from harness.report.summary import exploratory_reasons
     from harness.report.tables import Tables
 
-    tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
+    tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric, confirmed=confirmed)
     screened = [family for family in tables.families.values() if family.kind == "screening"]
     for family in tables.families.values():
         if family not in screened:

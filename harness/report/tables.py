@@ -422,9 +422,11 @@ def published_table(results: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({name: kinds.get(name, "float64") for name in PUBLISHED_COLUMNS})
 
 
-def effects_json(results: pd.DataFrame, metric: str | None = None) -> dict[str, Any]:
+def effects_json(
+    results: pd.DataFrame, metric: str | None = None, *, confirmed: Collection[str] = ()
+) -> dict[str, Any]:
     """The answer of `harness ablate` for programs: study run, headline, effects, variants; None for no number."""
-    tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric)
+    tables = Tables(results, load_curves=lambda: pd.DataFrame(), metric=metric, confirmed=confirmed)
     run = {name: getattr(tables.manifest, name) for name in ("id", "study", "profile", "exploratory")}
     answer = {"variant": tables.headline.variant, "is_supported": tables.headline.is_supported}
     return run | {
