@@ -486,13 +486,13 @@ def test_what_training_leaves_behind_ends_with_its_cell_and_not_with_its_worker(
 
 
 class LeavesAProcessAndDies(fakes.Counting):
-    """Its worker is killed, once, and a process that it has forked lives on, with all that the worker held."""
+    """Its worker is killed, once, and a process that it has forked lives on."""
 
     def train(self, run):
         if not (run.folder / "left").exists():
             child = os.fork()
             if child == 0:
-                time.sleep(8)
+                time.sleep(60)
                 os._exit(0)
             (run.folder / "left").write_text(str(child))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -505,13 +505,13 @@ def test_a_workers_death_is_noticed_while_a_process_that_it_has_forked_lives_on(
 
     def look(progress):
         left = cells.folder(cell.key) / "left"
-        if progress.kind == "elsewhere" and is_alive(int(left.read_text())):
-            seen.append(progress)
-            os.kill(int(left.read_text()), signal.SIGKILL)
+        seen.append((progress.kind, left.exists() and is_alive(int(left.read_text()))))
 
     run([cell], cells, devices=["cpu"], provenance={}, on_progress=look)
+    os.kill(int((cells.folder(cell.key) / "left").read_text()), signal.SIGKILL)
 
-    assert len(seen) == 1
+    assert seen[-1] == ("ended", True), "it goes on at once"
+    assert "elsewhere" not in {kind for kind, _ in seen}, "the lock is the worker's alone"
     assert cells.result(cell.key).is_finished
     assert [it["event"] for it in cells.events(cell.key)].count("failed") == 1, "its death is in the journal"
 
@@ -576,15 +576,33 @@ class Deadly:
         tell(Progress("ended", cell, result=self._cells.result(cell.key)))
 
 
-def drain(cell, cells, executor):
+def drain(cell, cells, executor, *, stops=lambda: False):
     told = []
 
     def look(progress):
         told.append((progress.kind, progress.result and progress.result.status))
 
-    never = lambda cell: False  # noqa: E731
-    _Runner(Todo([cell], cells, never, look), cells, executor, {}, look, never).drain()
+    source = Todo([cell], cells, lambda cell: stops(), look)
+    _Runner(source, cells, executor, {}, look, lambda cell: stops()).drain()
     return told
+
+
+@pytest.mark.parametrize("is_claimed", [True, False])
+def test_of_a_worker_that_was_told_to_end_nothing_is_noted_where_another_process_goes_on(tmp_path, is_claimed):
+    cells, (cell,), asked = Cells(tmp_path), cells_for(1), []
+
+    @contextmanager
+    def told_to_end(cell):
+        with cells.claim(cell):
+            cells.append(cell.key, {"event": "started", "step": 0})
+        asked.append(True)
+        with cells.claim(cell) if is_claimed else nullcontext():
+            yield
+
+    told = drain(cell, cells, Deadly(cells, [told_to_end]), stops=lambda: bool(asked))
+
+    assert told == [("stopped", None)]
+    assert [it["event"] for it in cells.events(cell.key)] == ["started", *([] if is_claimed else ["interrupted"])]
 
 
 def test_a_cell_that_another_process_has_claimed_since_its_worker_died_is_not_recorded_as_failed(tmp_path):

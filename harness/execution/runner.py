@@ -164,7 +164,9 @@ class _Runner:
             is_left = self._should_stop(cell)
         finally:
             if is_left and self._cells.events(cell.key):
-                self._cells.append(cell.key, STOPPED)
+                with self._cells.claim(cell) as is_ours:
+                    if is_ours:  # else another process goes on with it
+                        self._cells.append(cell.key, STOPPED)
         return is_left
 
     def _bury(self, told: Died) -> None:
