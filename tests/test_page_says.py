@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from synthetic import Numbers, synthetic_plan, synthetic_tables
 
+from harness.plan.manifest import EARLIER, RunComparison
 from harness.plan.registration import registration
 from harness.report.exhibits import exhibits
 from harness.report.html import page
@@ -98,3 +99,15 @@ def test_what_was_done_otherwise_is_said(tables):
     results = tables.results.copy()
     results.attrs["manifest"] = manifest
     assert "done what was written down was edited afterwards" in methods(replace(tables, results=results))
+
+
+def test_what_a_change_was_before_its_edit_is_said_and_its_section_drawn(tables):
+    change = next(it for it in tables.manifest.comparisons if it.reference == "baseline")
+    results = tables.results.copy()
+    before = RunComparison(EARLIER, "wider~1", change.variant, change.reference)
+    results.attrs["manifest"] = replace(tables.manifest, comparisons=(*tables.manifest.comparisons, before))
+    edited = replace(tables, results=results)
+
+    assert "Edited after a look, and compared as it was before, too: wider~1." in methods(edited)
+    assert EARLIER in edited.families
+    assert "Before an edit" in {it.title for it in exhibits(edited).shown}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.plan.manifest import EARLIER
 from harness.plan.registration import departures
 from harness.report.tables import GREEDY, INTERACTIONS, Tables, rows_of
 from harness.report.wording import format_seconds
@@ -118,6 +119,8 @@ def _of_the_run(tables: Tables) -> Iterator[str]:
     share = f", which share one error of {error}" if len(looks) > 1 and manifest.horizon else ""
     at = f"{len(looks)} times, at {', '.join(looks)} seeds{share}" if len(looks) > 1 else "once"
     yield f"The effects were looked at {at}."
+    if before := [it.label for it in manifest.comparisons if it.design == EARLIER]:
+        yield f"Edited after a look, and compared as it was before, too: {describe_cells(before, limit=12)}."
     tested = effects[effects["design"] != GREEDY]
     if len(tested):
         designs = tested["design"].nunique()
