@@ -7,7 +7,7 @@ from own import write_study
 
 import harness
 from harness import api
-from harness.errors import ResultsError, StudyError
+from harness.errors import ResultsError, StoreError, StudyError
 from harness.services import free_port
 from harness.trainers.trainer import Trainer
 
@@ -41,6 +41,15 @@ def test_everything_that_the_commands_do_can_be_done_from_python(tmp_path):
     assert confirmed.winner in ("flagged", "wide+flagged")
     assert api.plan(path, store=store).plan.study.name == "own"
     assert api.try_study(path, store=store, device="cpu").is_sound
+
+
+def test_a_study_run_that_is_deleted_before_its_table_is_read_is_said_in_a_sentence(tmp_path):
+    path = write_study(tmp_path / "study")
+    found = api.ablate(path, skip=["ignored"], store=tmp_path / "store", device="cpu", executor="here")
+    found.work.cells.remove_manifest(found.work.plan.id)
+
+    with pytest.raises(StoreError, match="was deleted meanwhile; the same command makes it again"):
+        _ = found.results
 
 
 def test_a_placebo_is_refused_and_the_others_are_kept(tmp_path):

@@ -285,6 +285,20 @@ def test_a_manifest_that_several_update_at_once_loses_nothing(tmp_path):
     assert variant.cells == {seed: f"key-{seed}" for seed in range(8)}
 
 
+def test_a_study_run_that_was_deleted_or_damaged_meanwhile_is_said_in_a_sentence(tmp_path):
+    cells = Cells(tmp_path)
+    cells.write_manifest(manifest(0))
+    assert cells.known_manifest("study") == manifest(0)
+
+    (tmp_path / "studies" / "study.json").write_text("{")
+    with pytest.raises(DamagedError, match=r"study\.json: is no manifest that this harness can read"):
+        cells.known_manifest("study")
+
+    cells.remove_manifest("study")
+    with pytest.raises(StoreError, match="the study run study was deleted meanwhile; the same command makes it again"):
+        cells.known_manifest("study")
+
+
 def test_writers_with_the_same_process_id_do_not_disturb_each_other(tmp_path):
     """Threads here; containers on several machines have few ids, too, and one disk."""
     path = tmp_path / "spec.json"
