@@ -120,6 +120,7 @@ def test_a_larger_estimate_without_support_is_mentioned() -> None:
     assert headline.variant == "a"
     assert "z ranks before it" in headline.sentence
     assert "not supported" in headline.sentence
+    assert "It is the best supported of 2 noisy estimates" in headline.sentence  # z's is the largest
 
 
 def test_the_winner_is_picked_on_validation_and_reported_on_test() -> None:

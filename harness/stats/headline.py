@@ -65,8 +65,7 @@ def biggest_improvement(
     fewer = [measured[row.variant] for row in takewhile(lambda it: it.variant not in order, ranked)]
     supported = [name for name in order if measured[name].verdict == "improves"]
     row = measured[supported[0] if supported else order[0]]
-    largest = max(it.improvement for it in measured.values() if np.isfinite(it.improvement))
-    luck = _luck(row, study, is_largest=row.improvement >= largest, is_decided=row.variant in confirmed)
+    luck = _luck(row, _picked(row, order, measured), study, is_decided=row.variant in confirmed)
     how = "" if chosen_by is None else f", picked by {metric_of_row(chosen_by.iloc[0]).words},"
     if supported:
         parts = [_claim(row, how), _missing(row), luck, *_rivals(row, order, measured)]
@@ -200,15 +199,21 @@ def _why_not(row: Any) -> str:
     return f"p {format_p(row.p)} raw, {adjusted(row)}{note}{shown}."
 
 
-def _luck(row: Any, study: str, *, is_largest: bool, is_decided: bool) -> str:
-    """The largest of several estimates is too high on average; rule 8 asks for fresh seeds."""
+def _picked(row: Any, order: list[str], measured: dict[str, Any]) -> str:
+    """What it is among the estimates of its family: the largest need not rank first, nor be supported."""
+    if row.improvement >= max(it.improvement for it in measured.values() if np.isfinite(it.improvement)):
+        return "is the largest"
+    return "was picked as the best" if row.variant == order[0] else "is the best supported"
+
+
+def _luck(row: Any, picked: str, study: str, *, is_decided: bool) -> str:
+    """The best of several estimates is too high on average; rule 8 asks for fresh seeds."""
     named = f"--study {shlex.quote(study)} " if study else ""
     confirm = f"confirm it on fresh seeds (`harness confirm {named}--variant {row.variant}`)."
     if is_decided:
         confirm = "rely on what fresh seeds said."
     if row.m == 1:
         return "" if is_decided else f"Before you rely on it, {confirm}"
-    picked = "is the largest" if is_largest else "was picked as the best"
     return (
         f"It {picked} of {row.m} noisy estimates, hence probably too high (the best of {row.m} useless changes"
         f" improves by {expected_luck(row.m):.2f} standard errors by luck alone): {confirm}"
