@@ -5,6 +5,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from own import write_study
 from schemas import fitting
 
+from harness.api import training
 from harness.api.training import Placebos
 from harness.cli import COMMANDS, cli, main
 
@@ -250,6 +252,23 @@ def test_ablate_trains_once_then_reads_and_a_diverged_cell_is_an_outcome(run):
     assert by_file["cells"] == listed
     assert {row["status"] for row in listed if row["variant"] == "explosive"} == {"diverged"}
     assert {row["status"] for row in listed if row["variant"] != "explosive"} == {"finished"}
+
+
+@pytest.mark.slow
+def test_a_study_run_that_was_deleted_while_it_was_waited_for_is_there_again(run, monkeypatch):
+    real = training.followed
+
+    @contextmanager
+    def after_a_delete(tracking, cells, manifest, *more, **options):
+        with real(tracking, cells, manifest, *more, **options) as follower:  # that is when it was waited for
+            cells.remove_manifest(manifest.id)
+            yield follower
+
+    monkeypatch.setattr(training, "followed", after_a_delete)
+    answer = run("ablate", "--study", "tiny.yaml", "--only", "batch-norm", "--executor", "here")
+
+    assert answer.exit_code == 0, answer.output
+    assert fitting("results", run("results", "--study", "tiny", "--json").output)["cells"]
 
 
 def test_a_study_run_that_was_deleted_while_it_was_trained_is_shown_all_the_same(run, monkeypatch):

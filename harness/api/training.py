@@ -160,6 +160,8 @@ def train_work(
     part = (it for it in manifest.variants if concerns is not None and it.name in concerns)
     keys = None if concerns is None else {key for it in part for key in it.cells.values()}
     with followed(tracking, work.cells, manifest, watch, keys=keys):
+        if work.cells.manifest(manifest.id) is None:
+            save()  # whoever deletes it now waits for us; we may have waited for somebody who did
         run(
             takewhile(lambda cell: not is_over(), placebos.without(todo)),
             work.cells,
