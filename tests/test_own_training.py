@@ -424,15 +424,27 @@ def test_a_final_line_is_the_result_whatever_follows_it(tmp_path, end):
     assert results["baseline", 0].metrics == {"val/score": 1.0, "test/score": 0.5}
 
 
-def test_the_log_of_a_failed_script_says_its_traceback_once(tmp_path):
-    work, _ = train_study(
-        script_study(tmp_path / "study", "raise KeyError('nothing there')\n"), tmp_path / "store", seeds=1
-    )
+@pytest.mark.parametrize("depth", [0, 9], ids=["all of it is quoted", "the end of it is quoted"])
+def test_the_log_of_a_failed_script_says_its_traceback_once(tmp_path, depth):
+    code = f"def fail(left): fail(left - 1) if left else {{}}['nothing there']\nfail({depth})\n"
+    work, _ = train_study(script_study(tmp_path / "study", code), tmp_path / "store", seeds=1)
     text = said(work.cells, work.plan.cells[0].key)
 
     above, _, output = text.partition("== ")
-    assert above.count("KeyError: 'nothing there'") == 1  # why it failed
-    assert output.count("KeyError: 'nothing there'") == 1
+    assert above.count("the command ended with exit code 1: KeyError: 'nothing there'\n") == 3  # state, failure, end
+    assert "Traceback" not in above
+    assert "File" not in above
+    assert output.count("Traceback") == output.count("KeyError: 'nothing there'") == 1
+
+
+def test_a_reason_of_several_lines_that_is_no_output_stands_in_the_log_once_in_full(tmp_path):
+    code = START + "    raise ValueError('one thing\\nand another')"
+    work, _ = train_study(write_study(tmp_path / "study", function=code), tmp_path / "store")
+    above, _, trace = said(work.cells, work.plan.cells[0].key).partition("== ")
+
+    assert above.count("ValueError: one thing") == 3  # state, failure, end
+    assert above.count("\nand another\n") == 1
+    assert trace.endswith("ValueError: one thing\nand another")
 
 
 def test_a_script_that_asks_to_be_put_back_goes_on_from_its_checkpoint(tmp_path):
