@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ import pytest
 from browser import chromium, wait_for_text
 
 from harness.cli import COMMANDS, cli
+from harness.stats.family import VERDICTS
 from harness.study.load import load_study
 
 ROOT = Path(__file__).parent.parent
@@ -135,6 +137,12 @@ def test_the_reference_of_a_study_has_every_key_with_its_meaning():
     keys = {row[0].strip("| `") for row in rows}
     assert {"tags", "note", "changes.needs", "profiles.looks", "published.value", "nuisance.log"} <= keys
     assert [row[0] for row in rows if not row[3].strip(" |")] == []
+
+
+def test_what_may_be_claimed_names_every_verdict_as_the_table_does():
+    _, section = (ROOT / "docs" / "claims.md").read_text().split("\n## The verdicts\n")
+    rows = re.findall(r"^\| ([^|]+) \|", section.partition("\n## ")[0], flags=re.MULTILINE)
+    assert Counter(it for row in rows[1:] for it in row.split(", ")) == Counter(VERDICTS)
 
 
 def test_the_gallery_has_every_file_of_every_example():
