@@ -753,6 +753,15 @@ def test_check_names_what_is_wrong_and_what_mends_it(delivered, damage):
     assert "1 things" not in answer.output
 
 
+def test_a_cell_whose_process_was_killed_as_it_began_is_nothing_wrong(delivered):
+    folder = delivered.folder("0123456789abcdef")
+    folder.mkdir()
+    (folder / ".spec.json.212b5a577b5d").write_text("{}")  # half of what `Cells.open` does
+    answer = call("check", "--store", delivered.root)
+    assert answer.exit_code == 0, answer.output
+    assert "0123456789abcdef: holds nothing yet" in answer.output
+
+
 def test_check_says_what_waits_for_mlflow(delivered):
     train(delivered, WIDE[0])
     delivered.write_manifest(a_manifest({"baseline": BASELINE, "batch-norm": NORMED, "wide": WIDE}))

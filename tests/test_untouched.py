@@ -119,7 +119,7 @@ def test_no_command_touches_the_repository(project, commands, temporary):
     for line, code in LINES.items():
         words = [it.format(**project.words) for it in line]
         done = commands.run(*words, cwd=project.folder, env={"HARNESS_STORE": str(project.out / "mlruns")})
-        assert done.returncode == code, (line, done.stdout, done.stderr)
+        assert done.returncode == code, (line, done.stdout.decode(), done.stderr.decode())
         after = checksums(project.folder, folders=True)
         changed = {name for name in {*before, *after} if after.get(name) != before.get(name)}
         if line[0] == "prune":

@@ -17,7 +17,6 @@ from harness.cli.sentences import tell
 from harness.errors import StudyError
 from harness.metrics import Metric
 from harness.plan.estimate import Estimate
-from harness.study.checks import study_doubts
 from harness.texts import counted
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def plan(as_json: bool, is_frozen: bool, hypothesis: str, **request: Any) -> Non
 
 
 def _notes(work: Work) -> list[str]:
-    return [*work.plan.notes, *study_doubts(work.plan.study)]
+    return [*work.plan.notes, *work.plan.study.trainer.doubts()]
 
 
 def _print_variants(console: Console, work: Work, todo: set[str]) -> None:

@@ -7,7 +7,6 @@ from rich.text import Text
 
 from harness.cli.grid import Column, print_grid
 from harness.cli.screen import Screen
-from harness.study.checks import study_doubts
 from harness.study.load import Outline, load_study, outline
 from harness.study.load import studies as built_in
 from harness.study.study import Study
@@ -74,5 +73,5 @@ def validate(file: str) -> None:
     counts = ", ".join(counted(len(part), noun) for noun, part in parts.items())
     console = Screen()
     console.print(f"{file}: study {study.name!r} is valid: {counts}.")
-    for note in study_doubts(study):
+    for note in study.trainer.doubts():
         console.print(f"note: {note}", style="dim")

@@ -40,6 +40,14 @@ def check_cells(cells: Cells) -> Iterator[Finding]:
     """Every cell: its specification belongs to its key, its result can be believed and is what its journal says."""
     for key in cells.all_keys():
         folder = cells.folder(key)
+        if not any((folder / name).exists() for name in ("spec.json", "journal.jsonl", "result.json")):
+            yield Finding(
+                str(folder),
+                "holds nothing yet: its process was ended as it began.",
+                "The study's command trains this cell.",
+                is_wrong=False,
+            )
+            continue
         yield from _check_specification(cells, key)
         try:
             result = cells.result(key)

@@ -14,7 +14,6 @@ from harness.study.claimed import OF_CHANGES
 from harness.study.designs.comparisons import BASELINE, combination_names, in_order
 from harness.study.designs.registry import design_problems
 from harness.study.study import Profile, Study
-from harness.trainers.command import CommandTrainer, placeholders
 from harness.trainers.trainer import Location, Settings, SettingsError
 from harness.trees import flatten
 
@@ -32,17 +31,6 @@ def study_problems(study: Study, *, declared: Collection[str], left_out: Sequenc
     if not left_out:
         problems += [f"designs: {problem}" for design in study.designs for problem in design_problems(study, design)]
     return problems
-
-
-def study_doubts(study: Study) -> list[str]:
-    """What may be wrong with a valid study, and only its training knows: a sentence each."""
-    trainer = study.trainer
-    if not isinstance(trainer, CommandTrainer) or any("seed" in placeholders(word) for word in trainer.call):
-        return []
-    return [
-        "the command names no {seed}, so the seed reaches the script by $HARNESS_SEED alone; where every seed gives "
-        "the same numbers, nothing can be claimed (`harness try` tells)."
-    ]
 
 
 def _too_early(steps: Sequence[str], changes: Mapping[str, Change]) -> Iterator[str]:

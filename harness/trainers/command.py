@@ -70,6 +70,14 @@ class CommandTrainer(UserTrainer):
                 f"of {self.root} (`chmod +x` makes it one)."
             )
 
+    def doubts(self) -> list[str]:
+        if any("seed" in placeholders(word) for word in self.call):
+            return []
+        return [
+            "the command names no {seed}, so the seed reaches the script by $HARNESS_SEED alone; where every seed gives "
+            "the same numbers, nothing can be claimed (`harness try` tells)."
+        ]
+
     def parse(self, tree: Mapping[str, Any]) -> UserSettings:
         settings = super().parse(tree)
         known = (*OWN_PLACEHOLDERS, *settings.values)

@@ -274,6 +274,10 @@ class Trainer:
         """What would make this trainer faster on a device, in a sentence; empty where nothing is known that would."""
         return ""
 
+    def doubts(self) -> list[str]:
+        """What may be wrong although it is valid, and only training itself knows: a sentence each."""
+        return []
+
     def export(self, settings: Settings, *, seed: int, folder: Path) -> Exported | None:
         """The model that an ended cell has trained, from what it keeps in its folder; None where there is none to give.
 
