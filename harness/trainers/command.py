@@ -74,8 +74,8 @@ class CommandTrainer(UserTrainer):
         if any("seed" in placeholders(word) for word in self.call):
             return []
         return [
-            "the command names no {seed}, so the seed reaches the script by $HARNESS_SEED alone; where every seed gives "
-            "the same numbers, nothing can be claimed (`harness try` tells)."
+            "the command names no {seed}, so the seed reaches the script by $HARNESS_SEED alone; where every seed gives"
+            " the same numbers, nothing can be claimed (`harness try` tells)."
         ]
 
     def parse(self, tree: Mapping[str, Any]) -> UserSettings:
