@@ -162,6 +162,24 @@ def test_a_second_edit_is_another_attempt_and_an_edit_taken_back_is_none():
     assert {it.variant for it in back.comparisons} == {"wide", "wide~2", "wide~3"}
 
 
+def test_what_was_before_an_edit_is_compared_with_nothing_of_after_another_one():
+    inside = RunComparison("leave-one-out:all", "wide", "wide+deep", "deep")
+    greedy = RunComparison("path:greedy", "deep", "deep", "baseline")
+
+    def plan(deep, both):
+        variants = (variant(), variant("deep", settings=deep), variant("wide+deep", settings=both))
+        return manifest(*variants, comparisons=(inside, greedy))
+
+    once = extended(seen(plan("1", "a")), plan("1", "b"))
+    twice = extended(once, plan("2", "c"))
+
+    def before(it):
+        return [(one.variant, one.reference) for one in it.comparisons if one.design == EARLIER]
+
+    assert before(once) == [("wide+deep~1", "deep")]
+    assert before(twice) == [("wide+deep~2", "deep~1"), ("wide+deep~1", "deep~1")]  # and no step that was chosen
+
+
 def test_a_renamed_change_is_one_variant():
     first = manifest(
         variant(),

@@ -7,7 +7,7 @@ looked at stays among the comparisons of the study run, in the design EARLIER. N
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from harness.plan.manifest import EARLIER, Manifest, RunComparison, RunVariant
+from harness.plan.manifest import EARLIER, GREEDY, Manifest, RunComparison, RunVariant
 
 EDITED = "~"  # kernel-7~1 is what kernel-7 was before its first edit; no change can be called so
 _OF_NO_PAIRS = ("screening", "fractional")  # their effects are contrasts of all of their variants
@@ -86,7 +86,11 @@ def with_edits(known: Manifest, added: Manifest) -> Manifest:
     compared = dict.fromkeys(known.comparisons)
     for it in known.comparisons:
         sides = [earlier.get(name, name) for name in (it.variant, it.reference)]
-        if sides != [it.variant, it.reference] and _was_seen(known, it):
+        if sides == [it.variant, it.reference]:
+            continue
+        if it.design == EARLIER:
+            del compared[it]  # what was there before the edit is not compared with what is there now
+        if _was_seen(known, it):
             compared[_comparison_before(*sides)] = None
     kept = {name for it in compared for name in (it.variant, it.reference)}
     variants = {it.name: it for it in known.variants if it not in edited}
@@ -115,11 +119,11 @@ def _before_its_edit(variant: RunVariant, earlier: Mapping[str, str]) -> RunVari
 
 
 def _was_seen(known: Manifest, found: RunComparison) -> bool:
-    """Whether a look may have shown a comparison of pairs: both of its sides have cells of a seed that it saw."""
+    """Whether a look may have shown a tested comparison of pairs: both of its sides have cells of a seed that it saw."""
     held = {it.name: it.cells.keys() for it in known.variants}
     shared = held.get(found.variant, set()) & held.get(found.reference, set())
-    is_of_pairs = found.design.partition(":")[0] not in _OF_NO_PAIRS
-    return is_of_pairs and any(shared.intersection(look.seeds) for look in known.looks)
+    is_tested = found.design != GREEDY and found.design.partition(":")[0] not in _OF_NO_PAIRS
+    return is_tested and any(shared.intersection(look.seeds) for look in known.looks)
 
 
 def _comparison_before(variant: str, reference: str) -> RunComparison:

@@ -15,6 +15,7 @@ from harness.trainers.registry import DEFAULT, trainer_class
 FORMAT = 2  # 1 had no trainer and no metrics: there was one of each
 # Comparisons of what variants were before their changes were edited, looked at by then.
 EARLIER = "before-edit"
+GREEDY = "path:greedy"  # its steps were chosen by the very results that are tested
 # Left out where they are empty.
 _OPTIONAL = (
     "asked", "checkpoint_rule", "varied", "held", "confirms", "winner", "headline", "outcome", "alpha", "horizon",

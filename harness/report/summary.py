@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from harness.plan.manifest import EARLIER
+from harness.plan.manifest import EARLIER, GREEDY
 from harness.plan.registration import departures
-from harness.report.tables import GREEDY, INTERACTIONS, Tables, rows_of
+from harness.report.tables import INTERACTIONS, Tables, rows_of
 from harness.report.wording import format_seconds
 from harness.stats.overview import comparability_problems, ignores_seed
 from harness.stats.sentences import CHECKPOINT_RULE, HELD, VARIED, report_line

@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.errors import ResultsError
 from harness.metrics import Metric, Metrics
-from harness.plan.manifest import EARLIER, Manifest
+from harness.plan.manifest import EARLIER, GREEDY, Manifest
 from harness.plan.registration import smallest_that_matters
 from harness.report.line_data import ChampionLine
 from harness.report.overfitting import overfitting_table
@@ -260,7 +260,6 @@ TABLES = ("effects", "variants", "cells", "published", "overfitting", "examples"
 
 
 INTERACTIONS, SHAPLEY = "interactions", "shapley"
-GREEDY = "path:greedy"
 
 
 class _Measured(NamedTuple):
