@@ -119,7 +119,7 @@ def _before_its_edit(variant: RunVariant, earlier: Mapping[str, str]) -> RunVari
 
 
 def _was_seen(known: Manifest, found: RunComparison) -> bool:
-    """Whether a look may have shown a tested comparison of pairs: both of its sides have cells of a seed that it saw."""
+    """Whether a look may have shown a tested comparison of pairs: both sides have cells of a seed that it saw."""
     held = {it.name: it.cells.keys() for it in known.variants}
     shared = held.get(found.variant, set()) & held.get(found.reference, set())
     is_tested = found.design != GREEDY and found.design.partition(":")[0] not in _OF_NO_PAIRS
