@@ -182,6 +182,7 @@ def test_a_candidate_fails_only_where_the_champion_does_not(tmp_path, asked):
 
     found = judge(**asked | {"study": path}, change={"gain": 102.0}, seeds=1, before_training=train_candidate)
     assert (found.proposal.verdict, found.proposal.num_seeds) == ("undecided", 0)
+    assert found.proposal.reason == "not enough seeds ended; the champion fails: seed 0: ValueError: exploded"
 
 
 @pytest.mark.ordeal

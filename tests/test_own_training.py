@@ -23,9 +23,9 @@ from harness.store.said import said
 from harness.study.load import load_study
 from harness.trainers import sources
 from harness.trainers.code import Folder
+from harness.trainers.importing import importing
 from harness.trainers.run import CHECKPOINT
 from harness.trainers.sources import read_sources
-from harness.trainers.user import importing
 
 pytestmark = pytest.mark.slow  # scripts are started
 
@@ -790,6 +790,7 @@ def test_code_is_imported_while_another_thread_imports(tmp_path, monkeypatch):
     def import_one(phase, info):
         made.append(f"imported_meanwhile_{len(made)}")
         sys.modules[made[-1]] = sys
+        sys.path_importer_cache[f"/no/{made[-1]}"] = None
 
     before = gc.get_threshold()
     gc.callbacks.append(import_one)
@@ -802,4 +803,5 @@ def test_code_is_imported_while_another_thread_imports(tmp_path, monkeypatch):
         gc.callbacks.remove(import_one)
         for name in made:
             sys.modules.pop(name)
+            sys.path_importer_cache.pop(f"/no/{name}")
     assert made

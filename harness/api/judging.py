@@ -336,13 +336,19 @@ class _Court:
         return replace(
             self.proposal,
             verdict=judged.verdict,
-            reason=judged.reason or "not enough seeds ended",
+            reason=judged.reason or self._shortage(),
             num_seeds=judged.num_seeds,
             log_e=judged.log_e,
             gain=float(seen.mean()) if len(seen) else None,
             low=_number(low),
             high=_number(high),
         )
+
+    def _shortage(self) -> str:
+        """Why there are too few pairs: a seed on which the champion fails says nothing of the candidate."""
+        results = ((it.seed, self.work.cells.result(it.key)) for it in self.sides[0].cells)
+        failed = next((f"{seed}: {it.reason}" for seed, it in results if it and not it.is_finished), "")
+        return "not enough seeds ended" + (f"; the champion fails: seed {failed}" if failed else "")
 
     def _promote(self, watch: Watch, before_training: Callable[[Work, Sequence[Cell], Estimate], None]) -> None:
         """The next champion, with seeds that nothing before was judged by, and its number on some of them; where it was

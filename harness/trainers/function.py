@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import StudyError
 from harness.trainers.current import running
+from harness.trainers.importing import import_target, importing
 from harness.trainers.run import OUTPUTS, SETTINGS_UNREAD, Run
 from harness.trainers.settings import ModelSchema, ReadableSettings
 from harness.trainers.sources import library_versions
@@ -22,8 +23,6 @@ from harness.trainers.trainer import Settings
 from harness.trainers.user import (
     Reads,
     UserTrainer,
-    import_target,
-    importing,
     leaves,
     settings_model,
     thread_environment,

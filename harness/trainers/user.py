@@ -4,24 +4,22 @@ How each is called is in `function.py` and `command.py`.
 """
 
 import copy
-import importlib
 import os
-import sys
-import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from harness.errors import HarnessError, StudyError
+from harness.errors import StudyError
 from harness.files.scratch import scratch
 from harness.metrics import Metrics, declared_metrics
 from harness.names import suggestion
 from harness.texts import shortened
 from harness.trainers.code import SHOWN, ClashError, Code, Committed, Edited, FileEdits, Folder, edits_of, fixed_names
 from harness.trainers.git import Repository
+from harness.trainers.importing import import_target, importing
 from harness.trainers.run import Run
 from harness.trainers.settings import UserSettings, is_model, parse_model, parse_values, planned_settings
 from harness.trainers.sources import PINNED, ROLE, Sources, edited_files, read_sources
@@ -29,7 +27,6 @@ from harness.trainers.trainer import Edit, Settings, Trainer
 from harness.trees import flatten
 
 _READS_FILE = ".reads"
-_importing = threading.RLock()
 
 
 class UserTrainer(Trainer):
@@ -376,51 +373,6 @@ class Reads:
     @property
     def unread(self) -> list[str]:
         return [path for path in self._known if path not in self._seen]
-
-
-@contextmanager
-def importing(folder: Path, names: Iterable[str]) -> Iterator[None]:
-    """Imports in the block look in `folder` first, and find no module of these names that came from elsewhere.
-
-    Args:
-        names: of top-level modules and packages: those of the user's code, never one that is installed.
-    """
-    folder, wanted = folder.resolve(), frozenset(names)
-    with _importing:
-        for name, module in sys.modules.copy().items():  # in one step: other threads import meanwhile
-            if name.partition(".")[0] in wanted and not _is_from(module, folder):
-                del sys.modules[name]
-        sys.path.insert(0, str(folder))
-        importlib.invalidate_caches()
-        try:
-            yield
-        finally:
-            sys.path.remove(str(folder))
-
-
-def _is_from(module: Any, folder: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    places = [file] if file else list(getattr(module, "__path__", []))
-    return any(folder in Path(it).resolve().parents or Path(it).resolve() == folder for it in places)
-
-
-def import_target(target: str) -> Any:
-    """What `module:name` names.
-
-    Raises:
-        StudyError: it cannot be imported, or there is no such name.
-    """
-    module, _, name = target.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except HarnessError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        raise StudyError(f"{target}: the module cannot be imported ({type(error).__name__}: {error}).") from error
-    if not hasattr(found, name):
-        hint = suggestion(name, vars(found))
-        raise StudyError(f"{target}: {module} ({getattr(found, '__file__', '?')}) has no {name!r}.{hint}")
-    return getattr(found, name)
 
 
 def settings_model(target: str) -> type:

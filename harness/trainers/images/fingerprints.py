@@ -4,7 +4,6 @@ They are part of a cell's identity, so that other images under the same path are
 """
 
 import hashlib
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from harness.errors import DataError, StudyError
 from harness.trainers.images.data.sources import data_fingerprint
 from harness.trainers.images.settings import Data, Model, PluginModel, ResNet18, Settings
+from harness.trainers.importing import find_new_files
 
 
 class Fingerprints:
@@ -79,7 +79,7 @@ def _module_file(factory: str) -> str:
 
 def _find_spec(module: str) -> ModuleSpec | None:
     """As `importlib.util.find_spec`, which imports the packages above a module: nothing of the user's runs here."""
-    importlib.invalidate_caches()
+    find_new_files()
     path: Sequence[str] | None = None
     spec = None
     parts = module.split(".")
