@@ -126,6 +126,13 @@ def test_looks_are_counted_and_cost_and_the_p_is_one_everywhere(study, tmp_path)
     moved = CliRunner().invoke(cli, ["ablate", *where, "--horizon", "20", "--seeds", "10"])
     assert moved.exit_code == 2
     assert "declared 8 seeds before its first cell, and that holds" in moved.output
+    planned, refused = (
+        CliRunner().invoke(cli, ["plan", *where, *it])
+        for it in (["--seeds", "20"], ["--seeds", "auto", "--mde", "0.5"])
+    )
+    assert "20 seeds are more than these 8, which this study run declared" in " ".join(planned.output.split())
+    assert refused.exit_code == 2
+    assert "seeds, and 8 are declared" in refused.output
 
 
 def westfall_young_of(results):

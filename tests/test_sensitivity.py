@@ -1,6 +1,7 @@
 """What a plan's seeds can show: the spread measured so far, pooled; before any run, what the trainer expects."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -22,11 +23,17 @@ class Unknowing(ImageTrainer):
         return math.nan
 
 
-def planned(seeds=(0, 1, 2), trainer=None, designs=()):
+def planned(seeds=(0, 1, 2), trainer=None, designs=(), horizon=None):
     study = small_study().model_copy(update={"trainer": trainer or ImageTrainer()})
     fixed = {"training.precision": "float32"}
     return make_plan(
-        study, seeds=seeds, designs=designs, only=["norm", "adam"], overrides=fixed, fingerprints=lambda settings: {}
+        study,
+        seeds=seeds,
+        designs=designs,
+        only=["norm", "adam"],
+        overrides=fixed,
+        fingerprints=lambda settings: {},
+        horizon=horizon,
     )
 
 
@@ -56,7 +63,7 @@ def test_before_there_are_three_degrees_of_freedom_the_trainers_expectation_stan
 
 
 def test_what_the_seeds_can_show_is_corrected_for_the_largest_design():
-    plan = planned(seeds=range(8))
+    plan = planned(seeds=range(8), horizon=8)
     numbers = {name: [*known, *[None] * 5] for name, known in NUMBERS.items()}
     found = sensitivity(plan, reported(plan, numbers))
     assert found.family_size == main_family(plan)[0] == 2
@@ -79,6 +86,24 @@ def test_what_changes_do_together_has_its_part_of_the_error_budget(designs, othe
 def test_seeds_too_few_to_claim_anything_show_nothing():
     for seeds in ([0], range(5)):
         assert math.isnan(sensitivity(planned(seeds=seeds), nothing).detectable)
+
+
+def test_a_look_before_the_horizon_shows_what_it_may_spend_and_one_beyond_it_no_more_than_the_horizon():
+    early, whole, beyond = (planned(seeds=range(n), horizon=10) for n in (8, 10, 10))
+    beyond = replace(planned(seeds=range(20)), horizon=10)  # as of a study run that declared ten
+    shown = [sensitivity(it, nothing) for it in (early, whole, beyond)]
+    sd = math.sqrt(0.25 / 5000)
+    assert shown[0].detectable == pytest.approx(smallest_detectable_effect(8, sd, 0.04, m=2))
+    assert shown[1].detectable == shown[2].detectable == pytest.approx(smallest_detectable_effect(10, sd, m=2))
+    assert shown[1].detectable < shown[0].detectable
+    assert [(it.num_seeds, it.horizon) for it in shown] == [(8, 10), (10, 10), (20, 10)]
+    assert math.isnan(sensitivity(planned(seeds=range(6), horizon=10), nothing).detectable)  # 6 of 10 may spend .03
+
+    of_eight = 1.001 * smallest_detectable_effect(8, sd, m=2)
+    assert (seeds_for(whole, nothing, of_eight), seeds_for(whole, nothing, of_eight, horizon=10)) == (8, 9)
+    free = seeds_for(whole, nothing, 0.9 * shown[1].detectable)
+    with pytest.raises(StudyError, match=rf"takes {free} seeds, and 10 are declared.*--horizon {free}"):
+        seeds_for(whole, nothing, 0.9 * shown[1].detectable, horizon=10)
 
 
 def test_a_spread_that_nobody_knows_is_said_to_be_unknown():

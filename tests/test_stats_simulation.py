@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from stats_tables import make_table
 
-from harness.plan.power import seeds_from_pilots
+from harness.plan.power import seeds_from_pilots, smallest_detectable_effect
 from harness.stats import effects, holm, seeds_needed, sign_flip_p, westfall_young
 from harness.stats.intervals import bca_interval, clopper_pearson, t_interval
+from harness.stats.sequential import group_sequential
 from harness.stats.significance import equivalence_p
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,17 @@ def test_the_planned_seeds_reach_the_planned_power_of_the_test_that_is_used(m: i
         differences[0] += mde
         found += int(westfall_young(differences)[0] <= 0.05)
     assert 0.8 - 3 * np.sqrt(0.16 / studies) <= found / studies <= 0.9
+
+
+@pytest.mark.parametrize(("m", "n", "horizon"), [(1, 8, 10), (1, 7, 10), (5, 8, 10), (5, 12, 30)])
+def test_a_look_before_the_horizon_finds_what_is_said_with_the_power_that_is_said(m: int, n: int, horizon: int) -> None:
+    mde, studies = smallest_detectable_effect(n, 1.0, m=m, horizon=horizon), 1_000
+    generator, found = np.random.default_rng(n), 0
+    for _ in range(studies):
+        differences = family_differences(m, n, generator)
+        differences[0] += mde
+        found += int(group_sequential(differences, [np.ones(n, dtype=bool)], horizon)[0] <= 0.05)
+    assert found / studies == pytest.approx(0.8, abs=0.06)
 
 
 @pytest.mark.ordeal

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def plan_work(
         unit = trainer.metrics.reporting.difference_unit or "the unit of the reported metric"
         raise StudyError(f"--seeds auto and --mde EFFECT go together: as many seeds as find so much, in {unit}.")
 
-    def make(numbers: tuple[int, ...]) -> Plan:
+    def make(numbers: tuple[int, ...], horizon: int | None = horizon) -> Plan:
         return make_plan(
             loaded,
             device=device.partition(":")[0],
@@ -132,16 +133,20 @@ def plan_work(
 
     cells = Cells(store_folder(store))
     plan = make(_numbers(seeds))
-    if horizon is not None:
-        _check_horizon(cells, plan, horizon)
+    known = _known(cells, plan)
+    is_declared = known is not None and bool(known.comparisons)
+    if known and is_declared and horizon not in (None, known.horizon):
+        raise _moved(known, horizon)
     if mde is not None:
         from harness.plan.sensitivity import seeds_for
 
-        known = cells.manifests().get(plan.id)
         piloted = {seed for it in known.variants for seed in it.cells} if known else set()
-        pilots = make(tuple(sorted(piloted | set(plan.seeds))))  # not the profile's seeds alone
-        effect = mde / trainer.metrics.reporting.factor
-        plan = make(tuple(range(seeds_for(pilots, reported(pilots, cells), effect))))
+        pilots = make(tuple(sorted(piloted | set(plan.seeds))), None)  # not the profile's seeds alone
+        end = known.horizon if known and is_declared else horizon or 0
+        count = seeds_for(pilots, reported(pilots, cells), mde / trainer.metrics.reporting.factor, end)
+        plan = make(tuple(range(count)), end or count)
+    if known and is_declared:
+        plan = replace(plan, horizon=known.horizon)
     threads = trainer.threads(plan.variants[0].settings)
     asked = "" if isinstance(study, Study) else str(study)
     if is_far:
@@ -151,16 +156,21 @@ def plan_work(
     return Work(plan, cells, device, devices, asked, executor, Demand(threads, gpus_per_cell, jobs))
 
 
-def _check_horizon(cells: Cells, plan: Plan, horizon: int) -> None:
-    """Raises StudyError where the study run has another horizon: who may move it can look until something shows."""
-    known = cells.manifests().get(plan.id)
-    if known and known.comparisons and known.horizon != horizon:
-        declared = f"{known.horizon} seeds" if known.horizon else "none"
-        raise StudyError(
-            f"--horizon {horizon}: study run {plan.id} declared {declared} before its first cell, and that holds. "
-            "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
-            "on; or begin a new study run (another name or profile)."
-        )
+def _known(cells: Cells, plan: Plan) -> Manifest | None:
+    """The study run that the plan extends; None where there is none, or it cannot be read, which training says."""
+    with suppress(StoreError):
+        return cells.manifest(plan.id)
+    return None
+
+
+def _moved(known: Manifest, horizon: int | None) -> StudyError:
+    """The study run has another horizon: who may move it can look until something shows."""
+    declared = f"{known.horizon} seeds" if known.horizon else "none"
+    return StudyError(
+        f"--horizon {horizon}: study run {known.id} declared {declared} before its first cell, and that holds. "
+        "Leave --horizon out: more seeds than declared are judged by a test that stays valid however long one goes "
+        "on; or begin a new study run (another name or profile)."
+    )
 
 
 def store_folder(store: str | Path) -> Path:

@@ -87,10 +87,10 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
 
     if can_show.num_seeds == 1:
         return "One seed shows nothing about the next one: no effect can be claimed from it."
-    if can_show.num_seeds < (least := seeds_to_reach()):
+    if can_show.num_seeds < (least := seeds_to_reach(horizon=can_show.horizon)):
         return (
             f"{can_show.num_seeds} seeds give intervals, but can claim nothing, whatever they show: the test needs at "
-            f"least {least}."
+            f"least {least}{f' of {can_show.horizon}' * (least > seeds_to_reach())}."
         )
     if math.isnan(can_show.detectable):
         return (
@@ -98,11 +98,20 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
             f"{metric.words} varies from seed to seed."
         )
     basis = "measured" if can_show.is_measured else "a guess before any run: anything from half to twice of it"
-    return (
-        f"Smallest effect that {can_show.num_seeds} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons{_share(can_show)}: "
+    n, end = can_show.num_seeds, can_show.horizon
+    early = f", looked at before the {end} that are planned" if n < end else ""
+    found = (
+        f"Smallest effect that {min(n, end)} seeds find with power 0.8 after correction for "
+        f"{can_show.family_size} comparisons{_share(can_show)}{early}: "
         f"{metric.say_difference(can_show.detectable, signed=False)} of "
         f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
+    )
+    if n <= end:
+        return found
+    return (
+        f"{found} {n} seeds are more than these {end}, which this study run declared before its first cell: what they "
+        "do not find is judged by a test that is valid however long one goes on, and finds less than as many seeds "
+        "that were declared."
     )
 
 

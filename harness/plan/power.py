@@ -18,6 +18,7 @@ MAX_SEEDS = 10_000
 # What the designs beside the main one weigh together, in the correction of a study run: a quarter of the main one, so
 # that it keeps at least four fifths of the error budget, however many comparisons there are beside it.
 OTHERS_WEIGH = 0.25
+SPENDING_POWER = 1.0  # rho: alpha (n / N)^rho may be spent by the look at n of N seeds (Kim & DeMets 1987)
 
 # Seeds: the effect in sd of the per-seed differences that is found with power .8 at .05, by the number of changes
 # against one baseline, of which one has it; normal noise. Standard error 1%.
@@ -38,6 +39,18 @@ FOUND_WITH_POWER: dict[int, tuple[float, ...]] = {
 TABLE_ALPHA, TABLE_POWER = 0.05, 0.8
 
 
+class BeyondError(StudyError):
+    """An effect takes more seeds than the study declared.
+
+    Attributes:
+        num_seeds: what it takes of a study that declares as many.
+    """
+
+    def __init__(self, num_seeds: int, horizon: int) -> None:
+        super().__init__(f"the effect takes {num_seeds} seeds; {horizon} were declared.")
+        self.num_seeds = num_seeds
+
+
 def t_power(n: int, dz: float, alpha: float) -> float:
     """Power of the two-sided paired t test: P(|T'| > t) with T' noncentral t(n - 1, dz * sqrt(n)).
 
@@ -55,17 +68,19 @@ def t_power(n: int, dz: float, alpha: float) -> float:
 
 
 def smallest_detectable_effect(
-    n: int, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+    n: int, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0, horizon: int = 0
 ) -> float:
     """The smallest effect that n seeds show with this power in a family of m changes, in the unit of `sd`.
 
     Args:
         sd: of the per-seed differences, not of one variant.
         share: of the error budget that this family has, where others are tested beside it.
+        horizon: seeds that the study declared, where these are fewer; 0 where they are all.
 
     Returns:
         NaN where n seeds can show nothing, whatever it is (`seeds_to_reach`).
     """
+    alpha *= spent_share(n, horizon)
     if n < seeds_to_reach(alpha):
         return float("nan")
     return _detectable_dz(n, share * effective_level(n, m, alpha), power) * sd
@@ -75,6 +90,12 @@ def weight_beside_main(num_main: int, num_others: int) -> float:
     """What a comparison of another design weighs in the correction of a study run, where one of the main design weighs
     1: OTHERS_WEIGH of the main ones, shared out, and at most 1."""
     return min(1.0, OTHERS_WEIGH * num_main / num_others) if num_main and num_others else 1.0
+
+
+def spent_share(n: int, horizon: int) -> float:
+    """Of the error budget, what may be spent by a look at n of the seeds that a study declared; all where it declared
+    none (0)."""
+    return float(min(1.0, n / horizon) ** SPENDING_POWER) if horizon else 1.0
 
 
 def effective_level(n: int, m: int, alpha: float = 0.05) -> float:
@@ -93,7 +114,7 @@ def effective_level(n: int, m: int, alpha: float = 0.05) -> float:
 
 
 def seeds_needed(
-    mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+    mde: float, sd: float, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0, horizon: int = 0
 ) -> int:
     """The fewest seeds with which an effect of size `mde` is found with this power in a family of m changes.
 
@@ -105,19 +126,22 @@ def seeds_needed(
         mde: smallest effect worth finding, in the unit of `sd`; positive.
         sd: of the per-seed differences, not of one variant.
         share: of the error budget that this family has, where others are tested beside it.
+        horizon: seeds that the study declared; looking at fewer may spend a part of the budget. 0: what comes out here.
 
     Raises:
-        StudyError: `mde` is not positive, or more than 10,000 seeds would be needed.
+        StudyError: `mde` is not positive, or takes more than 10,000 seeds.
+        BeyondError: it takes more than the horizon.
     """
     if not mde > 0:
         raise StudyError(f"the smallest effect worth finding must be positive, not {mde}.")
-    least = seeds_to_reach(alpha)
-    if sd == 0:
-        return least
+    least = seeds_to_reach(alpha, horizon)
 
     def reaches(n: int) -> bool:
-        return t_power(n, mde / sd, share * effective_level(n, m, alpha)) >= power
+        level = share * effective_level(n, m, alpha * spent_share(n, horizon))
+        return sd == 0 or t_power(n, mde / sd, level) >= power
 
+    if horizon and (least > horizon or not reaches(horizon)):
+        raise BeyondError(seeds_needed(mde, sd, alpha, m, power, share=share), horizon)
     if not reaches(MAX_SEEDS):
         raise StudyError(
             f"an effect of {mde:g} with an sd of {sd:g} between seeds and {m} comparisons needs more than {MAX_SEEDS}"
@@ -125,7 +149,7 @@ def seeds_needed(
         )
     if reaches(least):
         return least
-    low, high = least, MAX_SEEDS  # reaches(high), not reaches(low), and power grows with n
+    low, high = least, horizon or MAX_SEEDS  # reaches(high), not reaches(low), and power grows with n
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reaches(middle) else (middle, high)
@@ -133,7 +157,15 @@ def seeds_needed(
 
 
 def seeds_from_pilots(
-    mde: float, sd: float, degrees: int, alpha: float = 0.05, m: int = 1, power: float = 0.8, *, share: float = 1.0
+    mde: float,
+    sd: float,
+    degrees: int,
+    alpha: float = 0.05,
+    m: int = 1,
+    power: float = 0.8,
+    *,
+    share: float = 1.0,
+    horizon: int = 0,
 ) -> int:
     """How many seeds an effect takes where the sd is an estimate from few pilot seeds, after Stein (1945).
 
@@ -143,19 +175,23 @@ def seeds_from_pilots(
     are correlated by one half, so that v = degrees / (1 + (m - 1) / 4).
 
     Args:
-        sd: pooled over m variants; degrees: m (pilots - 1) of freedom. share: as `seeds_needed`.
+        sd: pooled over m variants; degrees: m (pilots - 1) of freedom. share, horizon: as `seeds_needed`.
 
     Raises:
-        StudyError: `mde` is not positive, or more than 10,000 seeds would be needed.
+        StudyError, BeyondError: as `seeds_needed`.
     """
     v, tail = degrees / (1 + (m - 1) / 4), 1 - share * alpha / (2 * m)
     factor = float((stdtrit(v, tail) + stdtrit(v, power)) / (ndtri(tail) + ndtri(power)))
-    return seeds_needed(mde, factor * sd, alpha, m, power, share=share)
+    return seeds_needed(mde, factor * sd, alpha, m, power, share=share, horizon=horizon)
 
 
-def seeds_to_reach(alpha: float = 0.05) -> int:
-    """The fewest seeds with which the sign-flip test can reach alpha: 6 at .05, however many changes are tested."""
-    return max(2, int(np.ceil(1 - np.log2(alpha) - 1e-12)))
+def seeds_to_reach(alpha: float = 0.05, horizon: int = 0) -> int:
+    """The fewest seeds with which the sign-flip test can reach alpha: 6 at .05, however many changes are tested; or
+    what of alpha may be spent by then, where a horizon was declared: 7 of 10."""
+    n = 2
+    while 2.0 ** (1 - n) > alpha * spent_share(n, horizon) + 1e-12:
+        n += 1
+    return n
 
 
 def prior_sd(accuracy: float, n_eval: int) -> float:

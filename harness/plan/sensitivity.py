@@ -13,7 +13,13 @@ from itertools import combinations
 from harness.errors import StudyError
 from harness.plan.cell import Cell
 from harness.plan.plan import Plan
-from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect, weight_beside_main
+from harness.plan.power import (
+    BeyondError,
+    seeds_from_pilots,
+    seeds_needed,
+    smallest_detectable_effect,
+    weight_beside_main,
+)
 from harness.study.designs.registry import kind_of
 
 Reported = Callable[[Cell], float | None]  # the reported metric of a cell; None where it has not finished
@@ -26,14 +32,17 @@ class Sensitivity:
     """Differences in the reported metric, as it is logged.
 
     Attributes:
-        num_seeds: of the plan. family_size: comparisons of the main design, which was declared first.
+        num_seeds: of the plan. horizon: those that were declared, or would be by the first cell.
+        family_size: comparisons of the main design, which was declared first.
         share: of the error budget that it has; less than 1 where other designs are tested beside it.
         sd: of the per-seed differences; is_measured: from results, not expected. NaN where nothing is known yet.
-        detectable: the smallest effect that is found with power 0.8 after correction; NaN with fewer seeds than can
-            show anything, and where the sd is not known.
+        detectable: the smallest effect that is found with power 0.8 after correction by the horizon: the test of what
+            goes on beyond it is another, of less power. NaN with fewer seeds than can show anything, and where the sd
+            is not known.
     """
 
     num_seeds: int
+    horizon: int
     family_size: int
     share: float
     sd: float
@@ -44,30 +53,45 @@ class Sensitivity:
 def sensitivity(plan: Plan, reported: Reported) -> Sensitivity:
     """What the plan's seeds can show after correction."""
     n, (m, share) = len(plan.seeds), main_family(plan)
-    spread = difference_spread(plan, reported)
-    detectable = math.nan if math.isnan(spread.sd) else smallest_detectable_effect(n, spread.sd, ALPHA, m, share=share)
-    return Sensitivity(n, m, share, spread.sd, spread.is_measured, detectable)
+    spread, horizon, detectable = difference_spread(plan, reported), plan.horizon or n, math.nan
+    if not math.isnan(spread.sd):
+        within = min(n, horizon)
+        detectable = smallest_detectable_effect(within, spread.sd, ALPHA, m, share=share, horizon=horizon)
+    return Sensitivity(n, horizon, m, share, spread.sd, spread.is_measured, detectable)
 
 
-def seeds_for(plan: Plan, reported: Reported, effect: float) -> int:
+def seeds_for(plan: Plan, reported: Reported, effect: float, horizon: int = 0) -> int:
     """The fewest seeds that find an effect of this size (as the metric is logged) with power 0.8 after correction.
 
     Where the spread was measured, with what its few degrees of freedom leave open; else as if the guess were right.
 
+    Args:
+        horizon: seeds that were declared; 0 where this call declares what comes out.
+
     Raises:
-        StudyError: the effect is not positive, or takes more than 10,000 seeds, or the spread is not known yet.
+        StudyError: the effect is not positive, or takes more than 10,000 seeds, or more than were declared; or the
+            spread is not known yet.
     """
     spread = difference_spread(plan, reported)
     if math.isnan(spread.sd):
         metric = plan.study.trainer.metrics.reporting
         raise StudyError(
             f"how many seeds an effect takes depends on how much {metric.words} varies from seed to seed, and nothing "
-            "says that yet: run a few seeds first (--seeds 3), then ask again."
+            "says that yet: run a few seeds first, and declare with them how many there may be in the end (such as "
+            "--seeds 3 --horizon 30), then ask again."
         )
     m, share = main_family(plan)
-    if spread.is_measured:
-        return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, m, share=share)
-    return seeds_needed(effect, spread.sd, ALPHA, m, share=share)
+    try:
+        if spread.is_measured:
+            return seeds_from_pilots(effect, spread.sd, spread.degrees, ALPHA, m, share=share, horizon=horizon)
+        return seeds_needed(effect, spread.sd, ALPHA, m, share=share, horizon=horizon)
+    except BeyondError as error:
+        raise StudyError(
+            f"--seeds auto: this effect takes {error.num_seeds} seeds, and {horizon} are declared. What these do not "
+            "find is judged, with more seeds, by a test that is valid however long one goes on, but finds less. To "
+            f"plan for {error.num_seeds}, begin a study run of its own on fresh seeds: another name in its file, "
+            f"--horizon {error.num_seeds}, and --seeds with numbers that were not used. Or ask for a larger effect."
+        ) from None
 
 
 def main_family(plan: Plan) -> tuple[int, float]:

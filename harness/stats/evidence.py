@@ -30,12 +30,14 @@ class Evidence:
         p: (m,) adjusted p-values, NaN for fewer than two differences.
         smallest: (m,) the least that each could be with the seeds that it has, at this look.
         correction: its name. look: which look this is, in words; empty where it is the only one, at the horizon.
+        spent: of the error budget, what may be spent by now; NaN beyond the horizon, where another test judges.
     """
 
     p: FloatArray
     smallest: FloatArray
     correction: str
     look: str
+    spent: float = 1.0
 
 
 def evidence(
@@ -82,7 +84,7 @@ def _within(
     share = spent_by(looks, horizon)[-1]
     p = group_sequential(differences, looks, horizon, alpha, weights, agrees)
     smallest = np.minimum(least / share, 1.0) if share else least
-    return Evidence(p, smallest, SEVERAL_LOOKS, f"look {len(looks)}, at {n} of {horizon} planned seeds")
+    return Evidence(p, smallest, SEVERAL_LOOKS, f"look {len(looks)}, at {n} of {horizon} planned seeds", float(share))
 
 
 def _beyond(
@@ -100,12 +102,14 @@ def _beyond(
     look = f"look {len(looks)}, at {looks[-1].sum()} seeds, beyond the {horizon} planned"
     planned = [it for it in looks if it.sum() <= horizon]
     if not planned:
-        return Evidence(p, smallest, BEYOND, look)
+        return Evidence(p, smallest, BEYOND, look, np.nan)
     last = planned[-1]
     before = _within(
         differences[:, last], [it[last] for it in planned], agrees[: len(planned)], horizon, alpha, weights
     )
-    return Evidence(np.fmin(p, before.p), np.fmin(smallest, before.p), f"{before.correction}, then {BEYOND}", look)
+    return Evidence(
+        np.fmin(p, before.p), np.fmin(smallest, before.p), f"{before.correction}, then {BEYOND}", look, np.nan
+    )
 
 
 def _agrees(differences: FloatArray, looks: Looks) -> NDArray[np.bool_]:

@@ -39,7 +39,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # name) at `look` (in words; empty where there is one, at the horizon), and `smallest_p_adjusted`, the least it could be
 # then; `p_holm`, for comparison; `m`, the size of the family; `corrected_over`, all different comparisons that were
 # corrected together, those of the study run's other designs too, and `share`, what the family weighs among them;
-# `detectable`, the smallest effect that n seeds show with power 0.8 after correction.
+# `detectable`, the smallest effect that n seeds show with power 0.8 after correction; NaN beyond the horizon.
 _SIDES = ("variant", "reference")
 _WORDED = ("metric", "seeds", "differences", "missing")
 _NUMBERS = tuple(it.name for it in fields(Effect) if it.name not in (*_SIDES, *_WORDED))
@@ -211,7 +211,9 @@ class _Joint:
         p = max(p, effect.p)  # the strongest look may have been an earlier one: no less than what is seen now
         p_worst = max(p_worst, _p_at_worst(effect))
         claim = _Claim(p, smallest, p_worst, float(self.equivalence[place]), level)
-        detectable = smallest_detectable_effect(effect.n, effect.sd, alpha, m, share=share) if effect.n > 1 else np.nan
+        detectable = np.nan
+        if effect.n > 1 and found.spent > 0:
+            detectable = smallest_detectable_effect(effect.n, effect.sd, alpha * found.spent, m, share=share)
         return {
             "p_adjusted": claim.p,
             "smallest_p_adjusted": claim.smallest,

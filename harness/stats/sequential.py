@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.plan.power import spent_share
 from harness.stats.resampling import TIE, can_decide, joint_signs, scores
 from harness.stats.significance import MONTE_CARLO_FLIPS, holm
 from harness.stats.values import FloatArray
 
-SPENDING_POWER = 1.0  # rho: alpha (n / N)^rho may be spent by the look at n of N seeds (Kim & DeMets 1987)
 MOST_SCORES = 10_000_000  # b m k: 80 MB
 LEAST_FLIPS = 10_000
 COARSE = 0.005  # a p that claims nothing is found to half a percent of itself, from above
@@ -27,8 +27,7 @@ Looks = Sequence[NDArray[np.bool_]]  # the seeds that were there, a mask (s,) a 
 
 def spent_by(looks: Looks, horizon: int) -> FloatArray:
     """The share of the error budget that may be spent by each look: (n / N)^rho, 1 at the horizon."""
-    seeds = np.array([look.sum() for look in looks], dtype=np.float64)
-    return np.asarray(np.minimum(1.0, seeds / horizon) ** SPENDING_POWER)
+    return np.array([spent_share(int(look.sum()), horizon) for look in looks])
 
 
 def boundaries(largest: Sequence[FloatArray], allowed: NDArray[np.int64]) -> FloatArray:
