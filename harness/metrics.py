@@ -18,6 +18,7 @@ from harness.errors import ResultsError, StudyError
 Goal = Literal["maximize", "minimize"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 PERCENT = "percent"
+MOST_OF_ONE = 2.0  # a fraction may be a little more than 1, such as a relative error
 RAW = "raw"
 ABSENT = "–"  # where there is no number; never an empty cell, which could be a mistake of ours
 
@@ -59,6 +60,15 @@ class Metric:
         is_percent = unit == PERCENT
         return cls(
             name, goal, unit, (2 if is_percent else 4) if digits is None else digits, 100.0 if is_percent else 1.0
+        )
+
+    def percent_problem(self, value: float) -> str:
+        """Why this can be no fraction, as which percent is logged; empty where it can, and for another unit."""
+        if self.unit != PERCENT or not abs(value) > MOST_OF_ONE:
+            return ""
+        return (
+            f"{self.name} is {value:g}, but a metric with `unit: percent` is logged as a fraction (0.7 is shown as "
+            "70%): log it so, or declare another unit"
         )
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from stats_tables import make_table
 
 from harness.stats import comparability_problems, summary
-from harness.stats.overview import PROVENANCE
+from harness.stats.overview import PROVENANCE, percent_problems
 from harness.store.result import Result
 
 
@@ -72,3 +72,13 @@ def test_cells_that_did_not_finish_are_not_compared() -> None:
     table = make_table({"baseline": [0.7, "missing"], "a": [0.7, "failed"]})
     table.loc[table["status"] != "finished", ["device", "versions"]] = ""
     assert comparability_problems(table) == []
+
+
+def test_percents_that_were_logged_as_percents_are_said() -> None:
+    right = make_table({"baseline": [0.71, 0.72], "a": [0.75, 0.74]})
+    wrong = make_table({"baseline": [71.0, 72.0], "a": [75.0, 74.0]})
+    assert percent_problems(right) == []
+    said = " ".join(percent_problems(wrong))
+    assert (
+        "test/accuracy is 73, but a metric with `unit: percent` is logged as a fraction (0.7 is shown as 70%)" in said
+    )

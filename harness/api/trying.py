@@ -19,7 +19,6 @@ from harness.errors import StudyError
 from harness.execution.here import run_one
 from harness.execution.provenance import command_line, provenance
 from harness.files.scratch import scratch
-from harness.metrics import PERCENT
 from harness.plan.cell import Cell
 from harness.store.cells import Cells
 from harness.store.result import Result
@@ -30,7 +29,6 @@ from harness.trainers.run import CHECKPOINT, SETTINGS_UNREAD, SETTINGS_UNSEEN
 
 SHORT = ("try", "quick", "smoke", "standard")  # profiles, the first that a study has
 POLL_SECONDS = 0.005
-MOST_OF_ONE = 2.0  # a fraction may be a little more than 1, such as a relative error
 
 
 def try_study(
@@ -91,12 +89,8 @@ def try_study(
 def _not_of_one(study: Study, result: Result) -> list[str]:
     """Of metrics that are declared in percent, and are logged as such already: they would be shown times 100."""
     metrics = study.trainer.metrics
-    return [
-        f"{name} is {value:g}, but a metric with `unit: percent` is logged as a fraction (0.7 is shown as 70%): log it "
-        "so, or declare another unit"
-        for name, value in result.metrics.items()
-        if name in metrics and metrics[name].unit == PERCENT and abs(value) > MOST_OF_ONE
-    ]
+    found = (metrics[name].percent_problem(value) for name, value in result.metrics.items() if name in metrics)
+    return [it for it in found if it]
 
 
 def _trained(work: Work, **named: Cell) -> list[Cells]:

@@ -9,7 +9,7 @@ from harness.plan.manifest import EARLIER, GREEDY
 from harness.plan.registration import departures
 from harness.report.tables import INTERACTIONS, Tables, rows_of
 from harness.report.wording import format_seconds
-from harness.stats.overview import comparability_problems, ignores_seed
+from harness.stats.overview import comparability_problems, ignores_seed, percent_problems
 from harness.stats.sentences import CHECKPOINT_RULE, HELD, VARIED, report_line
 from harness.stats.wording import describe_cells, describe_seeds
 from harness.store.result import REFUSED
@@ -32,9 +32,9 @@ def warnings(tables: Tables) -> list[str]:
 
 
 def exploratory_reasons(tables: Tables) -> list[str]:
-    """Why nothing is claimed, whatever the numbers say; a sentence each, none where something may be."""
+    """Why nothing is claimed, or the numbers are not what they look like; a sentence each."""
     manifest = tables.manifest
-    found = [it for it in (ignores_seed(tables.results),) if it]
+    found = [it for it in (ignores_seed(tables.results), *percent_problems(tables.results)) if it]
     if manifest.metrics.is_exploratory:
         found.append(
             f"Exploratory: {manifest.metrics.reporting.words} both chooses and is reported, and the number that was "

@@ -90,6 +90,14 @@ def ignores_seed(table: pd.DataFrame) -> str:
     )
 
 
+def percent_problems(table: pd.DataFrame) -> list[str]:
+    """Of metrics that are declared in percent, and were logged as such already: shown times 100. A sentence each."""
+    cells = table[table["status"] == "finished"]
+    metrics = [it for it in metrics_of(table).all if it.name in cells.columns and cells[it.name].notna().any()]
+    found = (it.percent_problem(float(cells[it.name].median())) for it in metrics)
+    return [f"{it}." for it in found if it]
+
+
 def _problem(variants: "pd.Series[str]", recorded: "pd.Series[str]", plural: str) -> str:
     groups = []
     for value, members in variants.groupby(recorded, sort=True):
