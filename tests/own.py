@@ -1,6 +1,8 @@
 """Studies with training of the user's own, written into a folder: the same training as a function and as a script."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -130,3 +132,13 @@ def train_study(path: Path, store: Path, **request: Any) -> tuple[Work, Mapping[
 def results_of(work: Work) -> dict[tuple[str, int], Result]:
     found = {(it.name, cell.seed): work.cells.result(cell.key) for it in work.plan.variants for cell in it.cells}
     return {place: result for place, result in found.items() if result}
+
+
+def start_study(path: Path, store: Path) -> "subprocess.Popen[bytes]":
+    """`train_study` in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]); from own import train_study; "
+        "train_study(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    arguments = [sys.executable, "-c", code, str(path), str(store), str(Path(__file__).parent)]
+    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)

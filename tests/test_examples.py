@@ -88,8 +88,9 @@ def test_an_example_works_from_a_fresh_folder(tmp_path, name):
     assert "finished" in log
     if name in KINDS:
         searched = fitting("search", folder.run("search", *quick, "--trials", "4", "--json").stdout)
-        confirmed = folder.run("confirm", "--profile", "quick", "--seeds", "7", "--variant", best).stdout
         assert searched["biggest"]["over_the_baseline"]["change"] == best
+    if name in KINDS - {"script"}:  # fourteen cells more
+        confirmed = folder.run("confirm", "--profile", "quick", "--seeds", "7", "--variant", best).stdout
         assert "onfirm" in confirmed
         assert name != "regression" or "accuracy" not in table + confirmed + log
 
