@@ -312,7 +312,7 @@ def test_another_result_of_a_cell_stands_beside_the_one_that_was_here(whole, tmp
     assert json.loads(kept.read_text())["metrics"]["test/accuracy"] == 0.77
     merge(whole, there.root)
     assert len(differing_results(whole, BASELINE[0].key)) == 1
-    (note,) = [it for it in check_store(whole.root) if "more result(s)" in it.what]
+    (note,) = [it for it in check_store(whole.root) if "1 result more" in it.what]
     assert not note.is_wrong
     whole.forget_result(BASELINE[0].key)
     assert differing_results(whole, BASELINE[0].key) == [kept]
@@ -728,8 +728,8 @@ DAMAGE = {
         lambda it: (it.root / "optuna.db").write_bytes(b"garbage" * 1000),
         "optuna.db: is damaged",
     ),
-    "a run that is gone": (lose_a_run, "1 run(s) of task3-quick-1a2b3c4d are gone"),
-    "a file that is gone": (lose_a_file, "files of 1 run(s)"),
+    "a run that is gone": (lose_a_run, "1 run of task3-quick-1a2b3c4d is gone"),
+    "a file that is gone": (lose_a_file, "files of 1 run of"),
 }
 
 

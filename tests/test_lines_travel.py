@@ -173,7 +173,7 @@ def test_a_study_is_not_deleted_while_somebody_judges_in_its_line(stores):
 DAMAGES = {
     "cannot be read": lambda lines: (lines.path(ID).unlink(), lines.path(ID).mkdir()),
     "is no line of champions": lambda lines: lines.path(ID).write_text('{"event": "judged"}\n'),
-    "1 line(s) that are no events": lambda lines: lines.path(ID).write_text(lines.path(ID).read_text() + "{half\n"),
+    "1 line that is no event": lambda lines: lines.path(ID).write_text(lines.path(ID).read_text() + "{half\n"),
     "is gone: a proposal of line": lambda lines: shutil.rmtree(lines.folder / "patches"),
     "has no study run": lambda lines: (lines.folder.parent / "studies" / f"{ID}.json").unlink(),
 }

@@ -7,6 +7,7 @@ import optuna
 from harness.search.storage import open_storage
 from harness.search.trials import WORKER
 from harness.store.check import Finding
+from harness.texts import counted
 from harness.tracking.check import sqlite_problem
 from harness.tracking.database import sqlite_path
 from harness.urls import masked
@@ -27,8 +28,9 @@ def check_storage(url: str) -> Iterator[Finding]:
             trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
             dead = sum(not locks.is_alive(it.user_attrs.get(WORKER, "nobody")) for it in trials)
             if dead:
-                what = f"{dead} trial(s) of {study.study_name} were left by workers that died."
-                yield Finding(where, what, "The search's command takes them up again.", is_wrong=False)
+                was, them = ("was", "it") if dead == 1 else ("were", "them")
+                what = f"{counted(dead, 'trial')} of {study.study_name} {was} left by workers that died."
+                yield Finding(where, what, f"The search's command takes {them} up again.", is_wrong=False)
 
 
 def delete_searches(url: str, names: Collection[str]) -> int:

@@ -177,7 +177,7 @@ def _verdict(p: float, improvement: float, alpha: float, exploratory: bool) -> s
     if exploratory:
         return "exploratory"
     if p > alpha:
-        return "not significant"
+        return "inconclusive"
     return _WORDS["improves" if improvement > 0 else "hurts"]
 
 

@@ -14,6 +14,7 @@ from harness.store.cells import Cells
 from harness.store.lines import Lines
 from harness.store.merge import differing_results
 from harness.store.result import Result
+from harness.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def check_cells(cells: Cells) -> Iterator[Finding]:
         if others:
             yield Finding(
                 str(folder),
-                f"has {len(others)} more result(s) than the one that tables show.",
+                f"has {counted(len(others), 'result')} more than the one that tables show.",
                 "They differ by more than rounding: look at versions and device in "
                 f"{others[0].relative_to(folder)} and in result.json; move away the one that you do not trust.",
                 is_wrong=False,
@@ -115,7 +116,7 @@ def check_lines(cells: Cells) -> Iterator[Finding]:
         if num_lines > len(lines.events(name)):
             yield Finding(
                 path,
-                f"has {num_lines - len(lines.events(name))} line(s) that are no events.",
+                _no_events(num_lines - len(lines.events(name))),
                 "They are passed over; nothing that can be read is lost.",
                 is_wrong=False,
             )
@@ -168,13 +169,17 @@ def _is_of_this_version(cells: Cells, key: str) -> bool:
     return True
 
 
+def _no_events(num_lines: int) -> str:
+    return f"has {counted(num_lines, 'line')} that {'is no event' if num_lines == 1 else 'are no events'}."
+
+
 def _check_journal(cells: Cells, key: str, result: Result | None, events: list[dict[str, Any]]) -> Iterator[Finding]:
     path = cells.folder(key) / "journal.jsonl"
     num_lines = path.read_bytes().count(b"\n") if path.is_file() else 0
     if num_lines > len(events):
         yield Finding(
             str(path),
-            f"has {num_lines - len(events)} line(s) that are no events.",
+            _no_events(num_lines - len(events)),
             "They are passed over; nothing that can be read is lost.",
             is_wrong=False,
         )

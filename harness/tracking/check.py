@@ -79,8 +79,10 @@ def _check_runs(uri: str, where: str, tracking: Tracking, cells: Cells) -> Itera
         if (status, stage) == ("RUNNING", "active") and not is_locked(tracking.live_lock(study))
     )
     for study, number in stale.items():
+        say, them = ("says", "it") if number == 1 else ("say", "them")
+        runs = counted(number, "run")
         yield Finding(
-            where, f"{number} run(s) of {study} say RUNNING, but nobody works on it.", "`harness sync` ends them."
+            where, f"{runs} of {study} {say} RUNNING, but nobody works on it.", f"`harness sync` ends {them}."
         )
     lost, empty = Counter[str](), Counter[str]()
     for entry in tracking.delivered():
@@ -90,9 +92,11 @@ def _check_runs(uri: str, where: str, tracking: Tracking, cells: Cells) -> Itera
         elif any(not path.exists() for path in _files(entry, name, cells)):
             empty[entry.study_id] += 1
     for study, number in lost.items():
-        yield Finding(where, f"{number} run(s) of {study} are gone.", again)
+        yield Finding(where, f"{counted(number, 'run')} of {study} {'is' if number == 1 else 'are'} gone.", again)
     for study, number in empty.items():
-        yield Finding(str(artifacts_folder(cells.root)), f"files of {number} run(s) of {study} are gone.", again)
+        yield Finding(
+            str(artifacts_folder(cells.root)), f"files of {counted(number, 'run')} of {study} are gone.", again
+        )
 
 
 def _check_lost_cells(tracking: Tracking, cells: Cells, manifests: Collection[Manifest]) -> Iterator[Finding]:
