@@ -1,5 +1,6 @@
 """One attempt at a cell: what its result says of what training reported, and what is said when it reported badly."""
 
+import enum
 import errno
 import math
 
@@ -53,6 +54,29 @@ def test_what_finish_gives_wins_over_what_was_logged_and_metrics_stand_in_the_or
 
     assert list(result.metrics) == [name for name in FINAL if name != "test/loss"]
     assert result.metrics["train/loss"] == 0.1
+
+
+def test_what_is_noted_is_of_pythons_own_kinds(tmp_path):
+    """What reads a result does not know an enumeration of the user's: it could not even be sent to it."""
+
+    class Mode(enum.IntEnum):
+        FAST = 3
+
+    class Name(enum.StrEnum):
+        LONG = "long"
+
+    kinds = {}
+
+    def training(run):
+        run.note(mode=Mode.FAST, name=Name.LONG, is_new=True)
+        run.log(Mode.FAST, **LOGGED)
+        kinds.update({name: type(it) for name, it in run.facts.items()}, steps=type(run.num_steps))
+        run.finish(**FINAL)
+
+    result = attempt(tmp_path, training)
+
+    assert kinds == {"mode": int, "name": str, "is_new": bool, "steps": int}
+    assert [result.facts[name] for name in ("mode", "name", "is_new")] == [3, "long", True]
 
 
 def test_facts_are_kept_and_those_of_the_envelope_go_there(tmp_path):

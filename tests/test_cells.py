@@ -7,12 +7,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fakes import cells_for, epoch, result_of, validations
 
 from harness.errors import DamagedError, StoreError
-from harness.files.atomic import write_atomically
+from harness.files.atomic import put_back, replace_synced, write_atomically
 from harness.plan.cell import Cell
 from harness.plan.extension import extended
 from harness.plan.manifest import Manifest, RunVariant
@@ -238,6 +239,32 @@ def test_a_store_below_a_file_is_a_clear_error(tmp_path):
 
     with pytest.raises(StoreError, match=r"cannot be written.*--store"):
         Cells(tmp_path / "mlruns").open(cells_for()[0])
+
+
+@pytest.mark.parametrize("dies_at", ["fsync", "rename"])
+def test_a_death_while_a_folder_is_replaced_leaves_the_one_that_was_there(tmp_path, monkeypatch, dies_at):
+    old, new = tmp_path / "checkpoint", tmp_path / ".saving"
+    for path in (old, new):
+        path.mkdir()
+        (path / "weights").write_text(path.name)
+    real = {"fsync": os.fsync, "rename": Path.rename}[dies_at]
+
+    def dying(path, *arguments):
+        if dies_at == "rename" and path != new:
+            return real(path, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os if dies_at == "fsync" else Path, dies_at, dying)
+    with pytest.raises(KeyboardInterrupt):
+        replace_synced(new, old)
+    monkeypatch.undo()
+    put_back(old)
+    assert (old / "weights").read_text() == "checkpoint"
+
+    replace_synced(new, old)
+    put_back(old)
+    assert (old / "weights").read_text() == ".saving"
+    assert [it.name for it in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_an_atomic_write_leaves_no_temporary_file(tmp_path):

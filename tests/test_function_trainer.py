@@ -1,6 +1,7 @@
 """Training by the user's function: imported from its snapshot, called with a run, and what becomes of its errors."""
 
 import gc
+import multiprocessing
 import sys
 import time
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from harness.errors import HarnessError, StudyError
 from harness.execution.runner import run
 from harness.store.said import said as told
 from harness.study.load import load_study
+from harness.trainers.function import _kept_output
 from harness.trainers.importing import importing
 from harness.trainers.run import CHECKPOINT
 
@@ -258,6 +260,36 @@ def train(run):
 
     assert time.monotonic() - started < 20  # the grace that a worker is given is 40 s
     assert results_of(work)["baseline", 0].status == "finished"
+
+
+def test_a_loop_over_the_path_of_imports_goes_on_undisturbed(tmp_path):
+    """Another thread may be within one while this one begins or ends to import."""
+    before, seen = sys.path, list(sys.path)
+    with importing(tmp_path, ["training"]):
+        assert sys.path[0] == str(tmp_path.resolve())
+        assert before == seen
+        within, of_training = sys.path, list(sys.path)
+    assert within == of_training
+    assert sys.path == seen
+
+
+def test_data_beside_the_code_hides_no_library(tmp_path):
+    path = write_study(tmp_path, "function", trainer={"function": "training:train", "sources": ["logging.yaml"]})
+    (tmp_path / "logging.yaml").write_text("level: INFO")
+    trainer = load_study(path).trainer
+    trainer.prepare([], store=tmp_path / "store")
+    (snapshot,) = (tmp_path / "store" / "sources").iterdir()
+    assert (snapshot / "logging.yaml").is_file()
+    assert "logging" not in trainer.code_names(snapshot)
+
+
+def test_a_function_that_leaves_another_output_behind_spoils_no_later_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "a worker has one")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with _kept_output(tmp_path / name), (tmp_path / "own.txt").open("w") as file:
+            sys.stdout = file
+    assert not sys.stdout.closed
 
 
 def test_code_is_imported_while_another_thread_imports(tmp_path, monkeypatch):

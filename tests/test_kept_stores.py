@@ -563,6 +563,27 @@ def test_gc_keeps_code_that_a_cell_ran_while_it_asked(whole):
     assert snapshot.is_dir()
 
 
+def test_a_gc_that_is_killed_leaves_no_half_of_the_code(whole, monkeypatch):
+    snapshot = whole.root / "sources" / "0123456789abcdef"
+    snapshot.mkdir(parents=True)
+    for name in ("main.py", "more.py"):
+        (snapshot / name).write_text("x = 1")
+    aged(whole.root, DAY)
+    found = [it for it in garbage(whole) if it.path == snapshot]
+
+    def dying(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.store.unused.remove", dying)
+    with pytest.raises(KeyboardInterrupt):
+        free(whole, found)
+    assert not snapshot.exists()
+    monkeypatch.undo()
+    aged(whole.root, DAY)
+    free(whole, garbage(whole))
+    assert list((whole.root / "sources").iterdir()) == []
+
+
 def test_gc_frees_old_weights_on_the_disk_and_in_mlflow(tmp_path):
     uri, cells = a_store(tmp_path / "store")
     filled(cells.root, BASELINE, a_manifest({"baseline": BASELINE}))

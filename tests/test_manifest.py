@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -234,6 +235,23 @@ def test_the_folder_of_cells_keeps_manifests_the_oldest_first(tmp_path):
         cells.write_manifest(it)
     assert cells.manifests() == {"z": first, "a": second}
     assert list(cells.manifests()) == ["z", "a"]
+
+
+@pytest.mark.parametrize("moment", ["before it is dated", "before it is read"])
+def test_a_manifest_that_is_deleted_at_this_moment_is_there_no_more(tmp_path, monkeypatch, caplog, moment):
+    cells = Cells(tmp_path)
+    for name in ("a", "z"):
+        cells.write_manifest(manifest(id=name))
+    gone, target = tmp_path / "studies" / "z.json", Path.stat if moment == "before it is dated" else Path.read_bytes
+
+    def deleted(path, *arguments, **options):
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return target(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, target.__name__, deleted)
+    assert list(cells.manifests()) == ["a"]
+    assert "is no manifest" not in caplog.text
 
 
 @pytest.mark.parametrize(

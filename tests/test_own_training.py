@@ -1,5 +1,6 @@
 """Training of the user's own, as a function and as a script: one contract for both, and what a study of it may say."""
 
+import os
 import time
 from pathlib import Path
 
@@ -189,6 +190,21 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path, study
     for sentence in said:
         assert sentence in str(error.value)
     assert not (tmp_path / "store").exists()
+
+
+def test_half_a_snapshot_is_made_whole_and_a_whole_one_is_in_use_from_now_on(tmp_path):
+    (tmp_path / "code").mkdir()
+    for name in ("main.py", "more.py"):
+        (tmp_path / "code" / name).write_text("x = 1")
+    found, folder = read_sources(Folder(tmp_path / "code"), globs=["*.py"]), tmp_path / "snapshot"
+    found.write_snapshot(folder)
+    (folder / "more.py").unlink()  # as a `gc` that was killed left it
+    found.write_snapshot(folder)
+    assert sorted(it.name for it in folder.iterdir()) == ["main.py", "more.py"]
+
+    os.utime(folder, (0, 0))
+    found.write_snapshot(folder)
+    assert time.time() - folder.stat().st_mtime < 60
 
 
 def test_a_snapshot_that_another_process_wrote_at_this_moment_stays(tmp_path, monkeypatch):

@@ -23,6 +23,11 @@ def test_a_table_and_a_line_hold_no_escape_of_a_text(capsys):
     assert "a\\x1b[31mred\\x1b[0m\nover" in said
 
 
+def test_the_name_of_a_function_is_no_picture(capsys):
+    Screen(force_terminal=False).print("t:train: there is no module t")
+    assert capsys.readouterr().out == "t:train: there is no module t\n"
+
+
 def test_styles_of_our_own_stay(capsys):
     Screen(force_terminal=True, color_system="standard").print("done", style="bold")
     assert "\x1b[1mdone" in capsys.readouterr().out

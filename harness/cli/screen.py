@@ -14,10 +14,10 @@ from harness.texts import UNPRINTABLE
 
 
 class Screen(Console):
-    """rich's console, without markup and highlighting unless asked for."""
+    """rich's console, without markup and highlighting unless asked for; `t:train:` is no picture of a train."""
 
     def __init__(self, *, highlight: bool = False, markup: bool = False, **settings: Any) -> None:
-        super().__init__(highlight=highlight, markup=markup, **settings)
+        super().__init__(highlight=highlight, markup=markup, emoji=False, **settings)
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **settings: Any) -> None:
         """As rich's, but a sentence is broken in a window alone; in a pipe it is one line."""

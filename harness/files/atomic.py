@@ -65,19 +65,44 @@ def temporary_beside(path: Path) -> Path:
 def replace_synced(source: Path, target: Path) -> None:
     """Moves a file or a folder to `target`, in the same folder, in place of what stands there.
 
-    A folder cannot be replaced in one step: for an instant there is none at `target`, and a death in it leaves none.
+    A folder cannot be replaced in one step: between two renames there is none at `target`. What stood there is aside
+    then, and `put_back` finds it after a death.
     """
-    if source.is_dir() or target.is_dir():
-        remove(target)
-    move_synced(source, target)
+    if not (source.is_dir() or target.is_dir()):
+        move_synced(source, target)
+        return
+    _sync_all(source)
+    aside = aside_of(target)
+    if os.path.lexists(target):
+        remove(aside)
+        target.rename(aside)
+    source.rename(target)
+    sync_folder(target.parent)
+    remove(aside)
+
+
+def aside_of(target: Path) -> Path:
+    """Where what stood at `target` waits while it is replaced."""
+    return target.with_name(f".{target.name}.before")
+
+
+def put_back(target: Path) -> None:
+    """Where a death came while `target` was replaced: what stood there, if nothing new does."""
+    if not os.path.lexists(target):
+        with contextlib.suppress(FileNotFoundError):
+            aside_of(target).rename(target)
 
 
 def move_synced(source: Path, target: Path) -> None:
     """Moves a file or a folder to `target`, in the same folder; a folder only where no other one is."""
-    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
-        _sync(path)
+    _sync_all(source)
     source.replace(target)
     sync_folder(target.parent)
+
+
+def _sync_all(source: Path) -> None:
+    for path in [source, *source.rglob("*")] if source.is_dir() else [source]:
+        _sync(path)
 
 
 def remove(path: Path) -> None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import DamagedError, StoreError
-from harness.files.atomic import remove, replace_synced, write_atomically
+from harness.files.atomic import aside_of, remove, replace_synced, write_atomically
 from harness.files.bits import EXAMPLES_FILE, unpacked
 from harness.files.locks import is_locked, locked, trying
 from harness.plan.cell import KEY_LENGTH, Cell
@@ -315,11 +315,12 @@ class Cells:
 
     def manifests(self) -> dict[str, Manifest]:
         """Every manifest by id, the oldest first, but those that cannot be read: a warning names each once."""
-        paths = sorted((self.root / "studies").glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        paths = sorted((self.root / "studies").glob("*.json"), key=lambda path: (_written_at(path), path.name))
         found = {}
         for path in paths:
             try:
-                found[path.stem] = _read_manifest(path)
+                if manifest := self.manifest(path.stem):
+                    found[path.stem] = manifest
             except StoreError as error:
                 _warn_once(f"warning: {error}")
         return found
@@ -331,7 +332,12 @@ class Cells:
             DamagedError: it is none. StoreError: it is of a newer version.
         """
         path = self.root / "studies" / f"{name}.json"
-        return _read_manifest(path) if path.exists() else None
+        try:
+            return _read_manifest(path) if path.exists() else None
+        except DamagedError:
+            if path.exists():
+                raise
+            return None  # deleted at this moment
 
     def known_manifest(self, name: str) -> Manifest:
         """The manifest of a study run that was there.
@@ -388,11 +394,20 @@ def _journalled_result(events: Sequence[Mapping[str, Any]]) -> Result | None:
     return None
 
 
+def _written_at(path: Path) -> int:
+    """In ns; 0 of a file that was deleted meanwhile."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def drop_checkpoint(folder: Path) -> None:
     """Removes a cell's checkpoint; where it is a link, as of a script that names its own, what it points to as well."""
     link = folder / CHECKPOINT
     target = link.resolve() if link.is_symlink() else None
     remove(link)
+    remove(aside_of(link))
     if target and folder.resolve() in target.parents:
         remove(target)
 

@@ -142,7 +142,10 @@ class _Freeing:
             if it.kind == ENDED:
                 drop_checkpoint(it.path.parent)
             else:
-                _remove(it.path, links)
+                whole = it.path
+                if it.kind == SOURCES:  # at once: a death leaves no part that looks like all of it
+                    whole = whole.rename(temporary_beside(whole))
+                _remove(whole, links)
         return it.num_bytes
 
     def _free_cell(self, it: Garbage) -> int:
@@ -161,6 +164,8 @@ class _Freeing:
             return False
         if it.kind in (ENDED, WEIGHTS):
             return (self._cells.folder(it.key) / "result.json").is_file()
+        if it.kind == SOURCES and (_is_worked_on(self._cells.root) or not _is_settled(it.path)):
+            return False  # taken up since it was found
         if it.kind in (PATCHES, SOURCES):
             return it.path in self._without_cells
         return _is_settled(it.path)

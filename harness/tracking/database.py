@@ -114,8 +114,9 @@ def import_ahead() -> None:
         with suppress(Exception):  # whoever needs it is told
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    _importing.append(threading.Thread(target=work, name="harness-import", daemon=True))
-    _importing[-1].start()
+    thread = threading.Thread(target=work, name="harness-import", daemon=True)
+    thread.start()
+    _importing.append(thread)  # whoever waits can join one that was started only
 
 
 _importing: list[threading.Thread] = []

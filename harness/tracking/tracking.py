@@ -21,6 +21,7 @@ from harness.errors import StoreError
 from harness.files.locks import is_locked
 from harness.plan.manifest import Manifest, RunVariant
 from harness.store.cells import Cells
+from harness.store.journal import writing
 from harness.store.result import STATUSES
 from harness.tracking.database import explained, tracking_failures
 from harness.tracking.ledger import Entry, Known, Ledger, open_ledger
@@ -123,8 +124,12 @@ class Tracking:
             effects_rows: at most one a variant: `variant`, its name, and numbers (n, mean, sd, effect, low, high ...;
                 as logged). They become `<reported metric>:best/<name>`; texts and numbers that are not finite do not.
             files: by the name of the artifact, such as `report/report.html`.
+
+        Raises:
+            StoreError: the disk is full.
         """
-        record_summary(self.root, manifest.id, effects_rows, files)
+        with writing(self.root):
+            record_summary(self.root, manifest.id, effects_rows, files)
 
     def pending(self, manifest: Manifest, cells: Cells, keys: Collection[str] | None = None) -> int:
         """Events of this study run, or of these cells of it, that have not been delivered; from the disk alone."""

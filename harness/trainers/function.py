@@ -91,6 +91,7 @@ def _kept_output(folder: Path) -> Iterator[None]:
     if multiprocessing.parent_process() is None:
         yield
         return
+    ours = sys.stdout, sys.stderr
     both = ((1, sys.stdout, OUTPUTS[0]), (2, sys.stderr, OUTPUTS[1]))
     streams = [it for it in both if it[1] is not None]  # closed: its number may be another file's by now
     kept = [os.dup(number) for number, _, _ in streams]
@@ -101,8 +102,10 @@ def _kept_output(folder: Path) -> Iterator[None]:
                 os.dup2(file.fileno(), number)
         yield
     finally:
+        sys.stdout, sys.stderr = ours  # training may have put others in their place, and closed those
         for (number, stream, name), before in zip(streams, kept, strict=True):
-            stream.flush()
+            with contextlib.suppress(ValueError):  # closed by training
+                stream.flush()
             os.dup2(before, number)
             os.close(before)
             if (folder / name).stat().st_size == 0:
@@ -131,7 +134,7 @@ def _import_problem(target: str, folder: str, home: str, names: tuple[str, ...])
     """Imports the function in a process of its own; why it cannot be, or cannot be called. Each is asked once."""
     if (target, folder) in _imported:
         return ""
-    arguments = [sys.executable, "-m", "harness.trainers.function", target, folder, json.dumps(names)]
+    arguments = [sys.executable, "-P", "-m", "harness.trainers.function", target, folder, json.dumps(names)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))}
     try:
         done = subprocess.run(

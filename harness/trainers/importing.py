@@ -30,13 +30,16 @@ def importing(folder: Path, names: Iterable[str]) -> Iterator[None]:
         for name, module in sys.modules.copy().items():
             if name.partition(".")[0] in wanted and not _is_from(module, folder):
                 del sys.modules[name]
-        sys.path.insert(0, str(folder))
+        first = str(folder)
+        sys.path = [first, *sys.path]  # another list: a loop of another thread over the one that was would skip some
         find_new_files()
         try:
             yield
         finally:
+            rest = list(sys.path)
             with suppress(ValueError):  # the user's code took it away
-                sys.path.remove(str(folder))
+                rest.remove(first)
+            sys.path = rest
 
 
 def find_new_files() -> None:

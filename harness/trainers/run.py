@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files.atomic import remove, write_atomically
+from harness.files.atomic import put_back, remove, write_atomically
 from harness.files.bits import EXAMPLES_FILE, packed
 from harness.metrics import Metrics
 
@@ -115,6 +115,7 @@ class Run:
             raise RunError(
                 f"run.log({step}): no metric was given; this study declares {', '.join(self.metrics.names)}."
             )
+        step = int(step)  # of a kind of the user's own, perhaps, which no other process knows
         self._last_step = step
         self.num_steps = max(self.num_steps, step)
         event: Event = {"event": "validation", "step": step, "metrics": values, "seconds": self.seconds}
@@ -143,7 +144,7 @@ class Run:
         for name, fact in facts.items():
             if not isinstance(fact, str | int | float):
                 raise RunError(f"run.note: {name} must be a text, a number or a truth value, not {fact!r}; convert it.")
-        self.facts |= facts
+        self.facts |= {name: _plain(fact) for name, fact in facts.items()}
 
     @contextmanager
     def saving(self) -> Iterator[Path]:
@@ -166,6 +167,7 @@ class Run:
     def saved(self) -> Path | None:
         """The last checkpoint, or None where there is none."""
         path = self.folder / CHECKPOINT
+        put_back(path)
         return path if path.exists() else None
 
     def restarted(self, reason: str) -> None:
@@ -235,3 +237,12 @@ class Run:
 
 def is_finite(metrics: Mapping[str, float]) -> bool:
     return all(map(math.isfinite, metrics.values()))
+
+
+def _plain(fact: str | int | float | bool) -> str | int | float | bool:
+    """The same of Python's own kind: what reads a result does not know an enumeration of the user's."""
+    if isinstance(fact, bool):
+        return fact
+    if isinstance(fact, str):
+        return "".join(fact)  # `str` may be another method of theirs
+    return int(fact) if isinstance(fact, int) else float(fact)

@@ -8,10 +8,12 @@ from a snapshot of these files, so that an edit while a study trains changes not
 import ast
 import hashlib
 import json
+import os
 import platform
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import packages_distributions, version
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, StudyError
-from harness.files.atomic import move_synced, temporary_beside
+from harness.files.atomic import move_synced, remove, temporary_beside
 from harness.trainers.code import ClashError, Code
 
 ROLE = "sources"  # among a cell's fingerprints
@@ -59,13 +61,17 @@ class Sources:
         return frozenset().union(*(it[0] for it in found)), frozenset(modules).union(*(it[1] for it in found))
 
     def write_snapshot(self, folder: Path) -> None:
-        """Writes the files into `folder`, as a whole, if it is not there yet.
+        """Writes the files into `folder`, as a whole, if it is not there yet, or not whole.
 
         Raises:
             StoreError: it cannot be written.
         """
-        if folder.is_dir():
+        if folder.is_dir() and all((folder / name).is_file() for name in self.files):
+            with suppress(OSError):
+                os.utime(folder)  # in use from now on: `gc` leaves alone what is new
             return
+        with suppress(OSError):
+            remove(folder)  # what a death has left of it
         temporary = temporary_beside(folder)
         try:
             for name, content in self.files.items():

@@ -338,7 +338,7 @@ class UserTrainer(Trainer):
         """Top-level modules and packages of the user's code in the folder that `code_folder` gave."""
         if self.pinned:
             return [top_of(it) for it in (*self._modules(), self.model) if it]
-        return [path.stem for path in folder.iterdir()]
+        return [path.stem for path in folder.iterdir() if path.suffix == ".py" or any(path.rglob("*.py"))]
 
     def code_folder(self, run: Run) -> Path:
         """From where the run's code is taken: the snapshot, or the study's folder where the code is pinned."""
