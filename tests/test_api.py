@@ -1,6 +1,8 @@
 """The Python surface: it does what the commands do, and tells whoever watches."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from own import write_study
@@ -131,3 +133,22 @@ def test_a_note_of_deliveries_that_cannot_be_used_costs_no_training(tmp_path):
     assert found.results["status"].eq("finished").all()
     assert answer.best.changes == ("wide",)
     assert "ledger.db: cannot be used" in said[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_a_script_without_a_main_block_is_told_so_before_anything_is_recorded(tmp_path, is_guarded):
+    """Each worker imports it, and would call again: its cells were recorded as failed, for good."""
+    study, store = write_study(tmp_path / "own", "function"), tmp_path / "mlruns"
+    call = f"harness.ablate({str(study)!r}, store={str(store)!r}, device='cpu', jobs=1, seeds=1, only=['wide'])\n"
+    script = tmp_path / "study.py"
+    script.write_text("import harness\n" + ("if __name__ == '__main__':\n    " if is_guarded else "") + call)
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+
+    assert len(list(store.glob("cells/*/result.json"))) == 2 * is_guarded
+    if is_guarded:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert "study.py, line 2: this starts worker processes" in done.stderr
+        assert "below `if __name__ == '__main__':`" in done.stderr

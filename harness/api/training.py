@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from harness.api.looking import looked_at
+from harness.api.main_block import check_main_block
 from harness.api.notebook import notebook_bar
 from harness.api.work import Work, check_device, check_disk, prepare
 from harness.errors import UnreachableError
@@ -190,6 +191,8 @@ def get_ready(
         watch: is told what would make them faster here.
         prepared: what is fetched is for these, by default for `todo`; a search may come to any of its space.
     """
+    if todo and work.executor == "processes":
+        check_main_block()
     check_disk(work, expected)
     if todo:
         warm_up_workers(work)  # first: trying a CUDA device takes as long as importing PyTorch
