@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from harness.cli.plan import _power
 from harness.errors import StudyError
 from harness.plan.plan import make_plan
 from harness.plan.power import seeds_from_pilots, seeds_needed, smallest_detectable_effect, weight_beside_main
-from harness.plan.sensitivity import Spread, difference_spread, main_family, seeds_for, sensitivity
+from harness.plan.sensitivity import Sensitivity, Spread, difference_spread, main_family, seeds_for, sensitivity
 from harness.trainers.images.trainer import ImageTrainer
 from tests.studies import small_study
 
@@ -115,3 +116,9 @@ def test_a_spread_that_nobody_knows_is_said_to_be_unknown():
     with pytest.raises(StudyError, match=r"how much test accuracy varies from seed to seed.*--seeds 3"):
         seeds_for(plan, nothing, 0.02)
     assert seeds_for(plan, reported(plan, NUMBERS), 0.02) > 2
+
+
+def test_a_study_run_that_declared_too_few_seeds_is_told_so_and_not_that_nothing_was_measured():
+    found = Sensitivity(10, 5, 2, 1.0, 0.01, True, math.nan)
+    said = _power(found, small_study().trainer.metrics.reporting)
+    assert said.startswith("This study run declared 5 seeds before its first cell, with which nothing can be claimed")

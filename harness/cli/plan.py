@@ -92,6 +92,12 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
             f"{can_show.num_seeds} seeds give intervals, but can claim nothing, whatever they show: the test needs at "
             f"least {least}{f' of {can_show.horizon}' * (least > seeds_to_reach())}."
         )
+    if can_show.horizon < seeds_to_reach():
+        return (
+            f"This study run declared {counted(can_show.horizon, 'seed')} before its first cell, with which nothing "
+            "can be claimed; what goes on beyond is judged by a test that is valid however long one goes on, and "
+            "finds less. To test with all of them, begin a study run of its own: another name in its file, fresh seeds."
+        )
     if math.isnan(can_show.detectable):
         return (
             f"What {can_show.num_seeds} seeds can show is known once a few cells have ended: nothing says yet how much "
@@ -102,7 +108,7 @@ def _power(can_show: "Sensitivity", metric: Metric) -> str:
     early = f", looked at before the {end} that are planned" if n < end else ""
     found = (
         f"Smallest effect that {min(n, end)} seeds find with power 0.8 after correction for "
-        f"{can_show.family_size} comparisons{_share(can_show)}{early}: "
+        f"{counted(can_show.family_size, 'comparison')}{_share(can_show)}{early}: "
         f"{metric.say_difference(can_show.detectable, signed=False)} of "
         f"{metric.words} (sd of the differences {metric.say_difference(can_show.sd, signed=False)}, {basis})."
     )
