@@ -55,6 +55,11 @@ BAD_SCRIPTS = {
         "test/score",
     ),
     "always put back": ("sys.exit(75)", "failed", "asked 3 times to be started again (exit code 75)"),
+    "put back to its first step": (
+        "tell({'step': 1, 'val/score': 1}); tell({'step': 2, 'val/score': 1}); sys.exit(75)",
+        "failed",
+        "asked 3 times to be started again (exit code 75), and got no further: no new step, no checkpoint",
+    ),
 }
 
 

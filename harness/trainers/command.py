@@ -34,7 +34,7 @@ from harness.trainers.trainer import SettingsError
 from harness.trainers.user import Reads, UserTrainer, leaves, thread_environment
 
 PUT_BACK = 75  # exit code: not done, start me again (EX_TEMPFAIL of sysexits.h)
-MOST_PUT_BACKS = 3  # without a new line in between; then the script makes no progress
+MOST_PUT_BACKS = 3  # without a step further or a checkpoint in between; then the script makes no progress
 SECONDS_OF_GRACE = 30.0  # between SIGTERM and SIGKILL
 SECONDS_BETWEEN_SIGNALS = 2.0  # to a script, and to the worker that follows it
 POLL_SECONDS = 0.02
@@ -131,7 +131,7 @@ class CommandTrainer(UserTrainer):
         script = _Script(self, run)
         idle = num_kills = 0
         while True:
-            told = script.lines_told
+            before = script.progress
             code = script.attempt()
             if run.final is not None or self._is_left(run, code):
                 break
@@ -140,10 +140,11 @@ class CommandTrainer(UserTrainer):
                 continue
             if code != PUT_BACK:
                 raise _failure(code, run.folder)
-            idle = 0 if script.lines_told > told else idle + 1
+            idle = 0 if script.progress > before else idle + 1
             if idle == MOST_PUT_BACKS:
                 raise RunError(
-                    f"the command asked {idle} times to be started again (exit code {PUT_BACK}), and told nothing."
+                    f"the command asked {idle} times to be started again (exit code {PUT_BACK}), and got no further: "
+                    "no new step, no checkpoint."
                 )
         if run.sources is not None and _program(str(self.call[0]), self.root) == sys.executable:
             run.note(versions=library_versions(run.sources))
@@ -183,8 +184,13 @@ class _Script:
         self._lines = run.folder / LINES
         self._offset = 0  # in bytes, of what was read
         self._noted_reads = False
-        self.lines_told = 0
+        self._num_checkpoints = 0
         self._sees_access = _write_settings(run, self._values)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Grows with each step further, and each checkpoint; not with steps that are told once more."""
+        return self._run.num_steps, self._num_checkpoints
 
     def attempt(self) -> int:
         """Starts the command and follows it to its end. Returns its exit code; negative for a signal."""
@@ -285,7 +291,6 @@ class _Script:
         lines = [line for line in whole.splitlines() if line.strip()]
         for line in lines:
             self._pass_on(line)
-        self.lines_told += len(lines)
         return len(lines)
 
     def _pass_on(self, text: bytes) -> None:
@@ -297,6 +302,7 @@ class _Script:
         if not isinstance(line, dict):
             raise RunError(f'{LINES}: expected an object a line, such as {{"step": 3, ...}}, not {shown}')
         if "checkpoint" in line:
+            self._num_checkpoints += 1
             self._keep(line["checkpoint"])
         elif line.get("final") is True:
             run.finish(**_metrics_of(line))
