@@ -229,6 +229,12 @@ def test_seeds_auto_takes_as_many_as_the_effect_needs(run):
     assert "in points" in refused.output
 
 
+def test_a_dry_run_has_no_effects_to_tell_and_names_who_says_what_would_be_trained(run):
+    answer = run("ablate", "--study", "tiny.yaml", "--dry-run", "--json")
+    assert answer.exit_code == 2
+    assert "`harness plan --json` says what would be" in answer.output
+
+
 def test_a_dry_run_trains_nothing_and_writes_nothing(run):
     answer = run("ablate", "--study", "tiny.yaml", "--dry-run")
 

@@ -48,6 +48,8 @@ def ablate(
     Cells that have ended are read, never trained again, whichever study trained them. Stop it in any way, at any
     moment: the same command continues.
     """
+    if dry_run and as_json:
+        raise StudyError("--dry-run trains nothing that --json could tell; `harness plan --json` says what would be.")
     console = Screen(stderr=as_json)
     mde = request.pop("mde")
     work = plan_work(**request, mde=mde if request["seeds"] == "auto" or not race else None)
