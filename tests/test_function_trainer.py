@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from harness.store.said import said as told
 from harness.study.load import load_study
 from harness.trainers.function import _kept_output
 from harness.trainers.importing import importing
-from harness.trainers.run import CHECKPOINT
+from harness.trainers.run import CHECKPOINT, SAVING
 
 pytestmark = pytest.mark.slow
 
@@ -290,6 +291,39 @@ def test_a_function_that_leaves_another_output_behind_spoils_no_later_cell(tmp_p
         with _kept_output(tmp_path / name), (tmp_path / "own.txt").open("w") as file:
             sys.stdout = file
     assert not sys.stdout.closed
+
+
+def test_a_death_while_a_folder_is_saved_again_costs_what_came_after_it_alone(tmp_path, monkeypatch):
+    code = """
+def train(run):
+    saved = run.saved()
+    done = int((saved / "step").read_text()) if saved else 0
+    for step in range(done + 1, 4):
+        run.log(step, **{"val/score": step})
+        with run.saving() as path:
+            path.mkdir()
+            (path / "step").write_text(str(step))
+    run.finish(**{"test/score": 1})
+"""
+    work = plan_work(write_study(tmp_path / "study", function=code), store=tmp_path / "store", device="cpu", seeds=1)
+    prepare(work, work.plan.cells)
+    cell, cells, real = work.plan.cells[0], work.cells, Path.rename
+
+    def dying(path, target):
+        if path.name == SAVING and (cells.folder(cell.key) / ".checkpoint.before").exists():
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run([cell], cells, devices=["cpu"], provenance={}, executor="here")
+    monkeypatch.undo()
+    run([cell], cells, devices=["cpu"], provenance={}, executor="here")
+
+    events = [it["event"] for it in cells.events(cell.key)]
+    assert (events.count("started"), events.count("resumed")) == (1, 1)
+    assert [it.step for it in cells.validations(cell.key)] == [1, 2, 3]
+    assert not (cells.folder(cell.key) / ".checkpoint.before").exists()
 
 
 def test_code_is_imported_while_another_thread_imports(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ which nothing before it was judged by: its number is no luckiest of many. When a
 a stream of them spends, is in `stats.online`; what was decided is in `store.lines`.
 """
 
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api.candidates import Asked, begun
 from harness.api.confirmation import fresh_seeds
+from harness.api.main_block import check_main_block
 from harness.api.training import Watch, train_work
 from harness.api.work import Work, unfinished
 from harness.errors import StudyError
+from harness.execution.executor import EXECUTORS
 from harness.execution.provenance import command_line
 from harness.metrics import Metric
 from harness.plan.cell import Cell
@@ -132,11 +133,8 @@ def judge(
     """
     if rule not in RULES:
         raise StudyError(f"--level {rule!r}: expected one of {', '.join(RULES)}.")
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # it would wait for its parent's line for ever
-        raise StudyError(
-            "judge was called while a worker process imported the script that calls it. Put the call below "
-            "`if __name__ == '__main__':`, as Python asks of whatever starts processes."
-        )
+    if request.get("executor", EXECUTORS[0]) == "processes":
+        check_main_block()  # before a line is begun
     asked = Asked(study, profile, Path(store).absolute(), request)
     lines = Lines(asked.store)
     name = asked.line_id(line)

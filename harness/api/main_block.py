@@ -1,6 +1,7 @@
 """Whether a script that starts worker processes is fit for it: each of them imports it, and would call us again."""
 
 import ast
+import multiprocessing
 import sys
 from pathlib import Path
 from types import FrameType
@@ -11,15 +12,18 @@ _GUARDS = {"__name__", "parent_process", "current_process"}  # what a condition 
 
 
 def check_main_block() -> None:
-    """Raises StudyError where this call comes from the script's top level, outside of `if __name__ == "__main__":`.
+    """Raises StudyError where this call comes from the script's top level, outside of `if __name__ == "__main__":`; or
+    from a worker that imports the script, which would wait for what its parent holds.
 
     Without this, every worker would die as it imports the script, and its cell be recorded as failed.
     """
     path, line = _called_from()
-    if path and line and not _is_guarded(path, line):
+    is_worker = getattr(multiprocessing.current_process(), "_inheriting", False)
+    if is_worker or (path and line and not _is_guarded(path, line)):
         raise StudyError(
-            f"{path}, line {line}: this starts worker processes, each of which imports the script and would come here "
-            "again. Put the call below `if __name__ == '__main__':`, as Python asks of whatever starts processes."
+            f"{f'{path}, line {line}: ' * bool(line)}this starts worker processes, each of which imports the script "
+            "and would come here again. Put the call below `if __name__ == '__main__':`, as Python asks of whatever "
+            "starts processes."
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from harness.execution.attempt import Ended, Left, Logged, Message, Saved, Task
+from harness.files.atomic import put_back
 from harness.metrics import LARGEST, is_measured
 from harness.plan.cell import Cell
 from harness.store.cells import Cells, note_validation, validations_of
@@ -52,6 +53,7 @@ class Record:
         self.folder = cells.folder(cell.key)
         self.outcome: Outcome = "stopped"
         self._is_alone = is_alone
+        put_back(self.folder / CHECKPOINT)
         cell.trainer.before_attempt(self.folder)
         before = cells.events(cell.key) if (self.folder / CHECKPOINT).exists() else []
         logged = validations_of(before)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files.atomic import put_back, remove, write_atomically
+from harness.files.atomic import remove, write_atomically
 from harness.files.bits import EXAMPLES_FILE, packed
 from harness.metrics import Metrics
 
@@ -167,7 +167,6 @@ class Run:
     def saved(self) -> Path | None:
         """The last checkpoint, or None where there is none."""
         path = self.folder / CHECKPOINT
-        put_back(path)
         return path if path.exists() else None
 
     def restarted(self, reason: str) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError, StudyError
-from harness.files.atomic import move_synced, remove, temporary_beside
+from harness.files.atomic import move_synced, temporary_beside, write_atomically
 from harness.trainers.code import ClashError, Code
 
 ROLE = "sources"  # among a cell's fingerprints
@@ -61,30 +61,34 @@ class Sources:
         return frozenset().union(*(it[0] for it in found)), frozenset(modules).union(*(it[1] for it in found))
 
     def write_snapshot(self, folder: Path) -> None:
-        """Writes the files into `folder`, as a whole, if it is not there yet, or not whole.
+        """Writes the files into `folder`, as a whole, if it is not there yet; what a death has taken of it, again.
 
         Raises:
             StoreError: it cannot be written.
         """
-        if folder.is_dir() and all((folder / name).is_file() for name in self.files):
-            with suppress(OSError):
-                os.utime(folder)  # in use from now on: `gc` leaves alone what is new
-            return
-        with suppress(OSError):
-            remove(folder)  # what a death has left of it
-        temporary = temporary_beside(folder)
+        temporary, is_there = temporary_beside(folder), folder.is_dir()
         try:
-            for name, content in self.files.items():
-                path = temporary / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-                if name in self.programs:
-                    path.chmod(0o755)
-            move_synced(temporary, folder)
+            if is_there:
+                with suppress(PermissionError):
+                    os.utime(folder)  # in use from now on: `gc` leaves alone what is new
+                self._write_missing(folder)
+            else:
+                self._write_missing(temporary)
+                move_synced(temporary, folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if not folder.is_dir():  # else another process was first, and may train from it
+            if is_there or not folder.is_dir():  # else another process was first, and may train from it
                 raise StoreError(f"{folder}: the snapshot of the sources cannot be written ({error}).") from None
+
+    def _write_missing(self, folder: Path) -> None:
+        """Each file at once: another process may train from the folder."""
+        for name, content in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, content, syncs_folder=False)
+                if name in self.programs:
+                    path.chmod(0o755)
 
 
 def read_sources(code: Code, *, modules: Iterable[str] = (), globs: Iterable[str] = ()) -> Sources:
